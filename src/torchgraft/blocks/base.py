@@ -1,0 +1,49 @@
+"""What every block is: a frozen description with sizes that may be left open, which builds a plain module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torchgraft.errors import RecipeError, nearest
+from torchgraft.family import gather
+from torchgraft.schema import Schema
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Block"]
+
+
+class Block(Schema, ABC):
+    """A module as data. Sizes that the place determines are None until `fitted` reads them off a shape."""
+
+    registry: ClassVar[dict[str, type[Block]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Block.registry[cls.__name__] = cls
+
+    @abstractmethod
+    def fitted(self, shape: tuple[int, ...]) -> Block:
+        """Fill open sizes from the shape of the tensor that arrives, batch included."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Build the plain module, newly initialised from torch's global generator."""
+
+    @staticmethod
+    def named(name: str) -> type[Block]:
+        """Look a block up by its class name.
+
+        Raises:
+            RecipeError: there is no such block.
+        """
+        gather("torchgraft.blocks")
+        if name not in Block.registry:
+            raise RecipeError(
+                f"there is no block '{name}'",
+                where=f"block.{name}",
+                hint=nearest(name, Block.registry) or f"one of {', '.join(sorted(Block.registry))}",
+            )
+        return Block.registry[name]

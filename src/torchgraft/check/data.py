@@ -1,0 +1,90 @@
+"""Family D: data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from torchgraft.check.finding import Finding, Severity
+from torchgraft.check.rule import Evidence, Rule
+
+__all__: list[str] = []
+
+
+class Normalisation(Rule):
+    """The images are normalised otherwise than those that the base was trained on."""
+
+    code = "D001"
+    severity: ClassVar[Severity] = "warning"
+    title = "normalisation that the base was not trained with"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Compare mean and std."""
+        data = evidence.data
+        if data is None or not data.normalisation or not data.trained_with:
+            return
+        pairs = zip(data.normalisation, data.trained_with, strict=True)
+        if any(abs(_mean(ours) - _mean(theirs)) > 0.02 for ours, theirs in pairs):
+            yield self.found(
+                evidence.name,
+                f"data: mean {data.normalisation[0]}, std {data.normalisation[1]}",
+                f"base: mean {data.trained_with[0]}, std {data.trained_with[1]}",
+                hint="take the base's: leave preprocess out of the recipe",
+            )
+
+
+class LabelRange(Rule):
+    """A label lies outside 0 … classes - 1, often because labels start at 1."""
+
+    code = "D002"
+    severity: ClassVar[Severity] = "error"
+    title = "labels out of range"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Compare the labels with the number of classes."""
+        data = evidence.data
+        if data is None or (data.labels[0] >= 0 and data.labels[1] < data.classes):
+            return
+        low, high = data.labels
+        yield self.found(
+            evidence.name,
+            f"labels run from {low} to {high}, but {data.classes} classes are numbered 0 to {data.classes - 1}",
+            hint="subtract 1 from every label" if low == 1 and high == data.classes else "correct the labels",
+        )
+
+
+class OneClass(Rule):
+    """All samples are of one class: there is nothing to learn."""
+
+    code = "D003"
+    severity: ClassVar[Severity] = "error"
+    title = "one class only"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Count the classes that have samples."""
+        if evidence.data is not None and sum(count > 0 for count in evidence.data.counts or (1, 1)) < 2:
+            yield self.found(
+                evidence.name, "every sample has the same label", hint="add samples of another class"
+            )
+
+
+class Unbalanced(Rule):
+    """Some class has far more samples than another; accuracy alone will look better than it is."""
+
+    code = "D004"
+    severity: ClassVar[Severity] = "note"
+    title = "classes are unbalanced"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Compare the largest with the smallest class."""
+        counts = [count for count in evidence.data.counts if count] if evidence.data else []
+        if len(counts) > 1 and max(counts) >= 10 * min(counts):
+            yield self.found(
+                evidence.name,
+                f"the largest class has {max(counts)} samples, the smallest {min(counts)}",
+                hint="read the confusion matrix, not the accuracy alone",
+            )
+
+
+def _mean(numbers: tuple[float, ...]) -> float:
+    return sum(numbers) / max(len(numbers), 1)

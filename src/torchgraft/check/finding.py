@@ -1,0 +1,46 @@
+"""A finding: one problem, as a compiler would tell it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Finding", "Fix", "Severity"]
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Fix:
+    """One way to put a finding right: its name and what it does; `edits` are recipe lines that do it."""
+
+    name: str
+    sentence: str
+    edits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem: its code, where it is, the facts that show it, and how it can be put right."""
+
+    code: str
+    severity: Severity
+    title: str
+    where: str
+    facts: tuple[str, ...] = ()
+    hint: str = ""
+    fixes: tuple[Fix, ...] = ()
+
+    @property
+    def is_error(self) -> bool:
+        """Tell whether the model does not work as it is."""
+        return self.severity == "error"
+
+    def __str__(self) -> str:
+        head = f"{self.severity}[{self.code}] {self.title}"
+        lines = [f"{head}{self.where:>{max(len(self.where) + 3, 100 - len(head))}}" if self.where else head]
+        lines += [f"  {fact}" for fact in self.facts]
+        lines += [f"  {fix.name:<10} {fix.sentence}" for fix in self.fixes]
+        if self.hint:
+            lines.append(f"  do         {self.hint}")
+        return "\n".join(lines)

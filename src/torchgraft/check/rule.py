@@ -1,0 +1,109 @@
+"""Rules: each reads the evidence and yields findings; none runs the model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from torchgraft.check.finding import Finding, Severity
+from torchgraft.family import gather
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from torchgraft.trace import Op, Trace
+
+__all__ = ["DataFacts", "Evidence", "Rule", "judge", "rules"]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What is known of the data without running the model.
+
+    `normalisation` and `trained_with` are (mean, std) of the data's and of the base's preprocessing.
+    """
+
+    classes: int
+    labels: tuple[int, int]
+    counts: tuple[int, ...] = ()
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    trained_with: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the probes recorded.
+
+    Attributes:
+        model: the model; rules read names and flags, never values.
+        runs: the traces that were taken, in evaluation and in training mode.
+        added: paths of modules that edits put in, and the number of the edit.
+        name: what the model is called in findings.
+        data: what is known of the data, if data were given.
+    """
+
+    model: nn.Module
+    runs: tuple[Trace, ...]
+    added: Mapping[str, int] = field(default_factory=dict)
+    name: str = "model"
+    data: DataFacts | None = None
+
+    def place(self, path: str) -> str:
+        """Write a place with the model's name."""
+        return f"{self.name} / {path}" if path else self.name
+
+    def author(self, path: str) -> str:
+        """Say which edit put in the module at `path`, if one did."""
+        for home, number in self.added.items():
+            if path == home or path.startswith(f"{home}."):
+                return f", added by edit {number}"
+        return ""
+
+    def made_by(self, run: Trace, op: Op | None) -> str:
+        """Say who made a tensor."""
+        if op is None:
+            return "given as the model's input"
+        kind = run.kinds.get(op.path, "")
+        where = op.path or "the model's own forward"
+        return f"made by  {where} ({kind or op.name}){self.author(op.path)}"
+
+
+class Rule(ABC):
+    """One kind of fault. Its docstring explains it: `torchgraft rule CODE` prints it."""
+
+    registry: ClassVar[dict[str, type[Rule]]] = {}
+    code: ClassVar[str]
+    severity: ClassVar[Severity]
+    title: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Rule.registry[cls.code] = cls
+
+    @abstractmethod
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Yield what is wrong."""
+
+    def found(self, where: str, *facts: str, hint: str = "") -> Finding:
+        """Make a finding of this rule."""
+        return Finding(
+            self.code, self.severity, self.title, where, tuple(fact for fact in facts if fact), hint
+        )
+
+
+def rules() -> dict[str, type[Rule]]:
+    """Give every rule there is, by code."""
+    gather("torchgraft.check")
+    return dict(sorted(Rule.registry.items()))
+
+
+def judge(evidence: Evidence) -> tuple[Finding, ...]:
+    """Let every rule read the evidence; the same finding from two traces counts once, errors come first."""
+    found: dict[Finding, None] = {}
+    for rule in rules().values():
+        for finding in rule().findings(evidence):
+            found.setdefault(finding)
+    order = ("error", "warning", "note")
+    return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))

@@ -1,0 +1,317 @@
+"""Family S: shapes. Rules match on the operation and the shapes that met there, never on torch's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torchgraft.check.finding import Finding, Severity
+from torchgraft.check.rule import Evidence, Rule
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from torchgraft.trace import Mismatch, Trace
+
+__all__: list[str] = []
+
+_NORMS = ("batch_norm", "instance_norm", "group_norm")
+_MERGES = frozenset(
+    "add sub mul div cat stack concat where __add__ __mul__ __sub__ add_ mul_ __iadd__".split()
+)
+
+
+@dataclass(frozen=True)
+class _Break:
+    """A mismatch with what a rule needs to judge it."""
+
+    evidence: Evidence
+    run: Trace
+    at: Mismatch
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the first tensor that arrived."""
+        return self.run.values[self.at.inputs[0]].shape if self.at.inputs else ()
+
+    @property
+    def weight(self) -> tuple[int, ...]:
+        """The shape of the first parameter of the operation."""
+        if not self.at.params:
+            return ()
+        state = {**dict(self.evidence.model.named_parameters()), **dict(self.evidence.model.named_buffers())}
+        return tuple(state[self.at.params[0]].shape) if self.at.params[0] in state else ()
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module whose forward was under way."""
+        return dict(self.evidence.model.named_modules()).get(self.at.path)
+
+    @property
+    def where(self) -> str:
+        """The place, with the model's name."""
+        return self.evidence.place(self.at.path)
+
+    @property
+    def consumer(self) -> str:
+        """The module that could not take what arrived."""
+        return f"{self.at.path or self.evidence.name} ({self.at.kind}){self.evidence.author(self.at.path)}"
+
+    def arrived(self, number: int) -> str:
+        """Write the shape of a tensor that arrived."""
+        return self.run.show(number)
+
+    def makers(self) -> list[str]:
+        """Say for each tensor that arrived who made it."""
+        return [self.evidence.made_by(self.run, self.run.maker(number)) for number in self.at.inputs[:3]]
+
+    def takes(self) -> int:
+        """Give the channels or features that the operation takes; 0 when not known."""
+        if self.at.op.startswith("conv_transpose"):
+            return self.weight[0] if self.weight else 0
+        if self.at.op.startswith("conv"):
+            return self.weight[1] * int(getattr(self.module, "groups", 1)) if len(self.weight) > 1 else 0
+        if self.at.op in _NORMS:
+            return self.weight[0] if self.weight else 0
+        return self.weight[-1] if self.weight else 0
+
+    def code(self) -> str:
+        """Tell which rule this break belongs to."""
+        return next((code for code, test in _TESTS if test(self)), "S099")
+
+
+def _wrong_rank(one: _Break) -> bool:
+    ranks = {"conv1d": (2, 3), "conv2d": (3, 4), "conv3d": (4, 5)}.get(one.at.op)
+    return ranks is not None and len(one.shape) not in ranks
+
+
+def _wrong_channels(one: _Break) -> bool:
+    if not one.at.op.startswith(("conv", *_NORMS)) or not one.takes():
+        return False
+    spatial = {"conv1d": 1, "conv2d": 2, "conv3d": 3}.get(one.at.op, 0)
+    place = len(one.shape) - spatial - 1 if spatial else 1
+    return len(one.shape) > place >= 0 and one.shape[place] != one.takes()
+
+
+def _wrong_features(one: _Break) -> bool:
+    known = one.at.op in ("linear", "layer_norm", "rms_norm", "addmm") or one.at.op.startswith("matmul")
+    return known and bool(one.takes()) and bool(one.shape) and one.shape[-1] != one.takes()
+
+
+def _one_value(one: _Break) -> bool:
+    if one.at.op != "batch_norm" or not one.run.train or len(one.shape) < 2:
+        return False
+    values = one.shape[0]
+    for size in one.shape[2:]:
+        values *= size
+    return values == 1
+
+
+def _too_small(one: _Break) -> bool:
+    return one.at.op.startswith(("conv", "max_pool", "avg_pool", "_max_pool", "fractional")) and bool(
+        one.shape
+    )
+
+
+def _disagree(one: _Break) -> bool:
+    return one.at.op in _MERGES and len(one.at.inputs) > 1
+
+
+def _fixed_size(one: _Break) -> bool:
+    return one.at.error == "AssertionError"
+
+
+_TESTS = (
+    ("S007", _wrong_rank),
+    ("S006", _one_value),
+    ("S001", _wrong_channels),
+    ("S002", _wrong_features),
+    ("S003", _too_small),
+    ("S004", _disagree),
+    ("S008", _fixed_size),
+)
+
+
+def _breaks(evidence: Evidence, code: str) -> Iterator[_Break]:
+    for run in evidence.runs:
+        if run.mismatch is not None:
+            one = _Break(evidence, run, run.mismatch)
+            if one.code() == code:
+                yield one
+
+
+class Channels(Rule):
+    """A convolution or norm is given a feature map with another number of channels than its weights are for."""
+
+    code = "S001"
+    severity: ClassVar[Severity] = "error"
+    title = "channels do not match"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read the traces."""
+        for one in _breaks(evidence, self.code):
+            gets = one.shape[1] if len(one.shape) > 1 else one.shape[0]
+            yield self.found(
+                one.where,
+                f"{one.consumer} takes {one.takes()} channels, but gets {gets} of {one.arrived(one.at.inputs[0])}",
+                *one.makers(),
+                hint=f"make the two agree: {one.takes()} channels out there, or {gets} in here",
+            )
+
+
+class Features(Rule):
+    """A linear layer or layer norm is given a last dimension that its weights are not for.
+
+    Often a flatten is missing, or a classifier was sized for another image size.
+    """
+
+    code = "S002"
+    severity: ClassVar[Severity] = "error"
+    title = "features do not match"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read the traces."""
+        for one in _breaks(evidence, self.code):
+            gets = one.shape[-1]
+            yield self.found(
+                one.where,
+                f"{one.consumer} takes {one.takes()} features, but gets {gets} of {one.arrived(one.at.inputs[0])}",
+                *one.makers(),
+                hint="flatten or pool before it, or resize the layer"
+                if len(one.shape) > 2
+                else f"make the two agree: {one.takes()} features out there, or {gets} in here",
+            )
+
+
+class TooSmall(Rule):
+    """A convolution or pooling is given a feature map that is smaller than its kernel, so nothing is left."""
+
+    code = "S003"
+    severity: ClassVar[Severity] = "error"
+    title = "the feature map is too small"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read the traces."""
+        for one in _breaks(evidence, self.code):
+            yield self.found(
+                one.where,
+                f"{one.consumer} can't slide over {one.arrived(one.at.inputs[0])}",
+                *one.makers(),
+                hint="give larger images, or take a pooling or a stride out before it",
+            )
+
+
+class Disagree(Rule):
+    """Two tensors meet in an addition, product or concatenation, and their sizes do not agree."""
+
+    code = "S004"
+    severity: ClassVar[Severity] = "error"
+    title = "sizes do not agree where branches meet"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read the traces."""
+        for one in _breaks(evidence, self.code):
+            shapes = " and ".join(one.arrived(number) for number in one.at.inputs[:3])
+            yield self.found(
+                one.where,
+                f"{one.consumer} joins {shapes} by {one.at.op}",
+                *one.makers(),
+                hint="give the branches the same channels, stride and padding",
+            )
+
+
+class NeverCalled(Rule):
+    """A module was put in, but the forward pass never calls it: its name or its level is wrong."""
+
+    code = "S005"
+    severity: ClassVar[Severity] = "error"
+    title = "the new module is never called"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Compare the modules that edits put in with those that any trace saw."""
+        if any(run.mismatch for run in evidence.runs):
+            return
+        seen = frozenset().union(*(run.called for run in evidence.runs))
+        used = {op_path for run in evidence.runs for op in run.ops for op_path in op.params}
+        for path, number in evidence.added.items():
+            if path not in seen and not any(name.startswith(f"{path}.") for name in used):
+                yield self.found(
+                    evidence.place(path),
+                    f"{path} was added by edit {number}, but the forward pass goes past it",
+                    hint="put it where the forward pass calls its children in order, such as inside a Sequential",
+                )
+
+
+class OneValue(Rule):
+    """BatchNorm in training mode needs more than one value a channel: it is given one sample of size 1×1."""
+
+    code = "S006"
+    severity: ClassVar[Severity] = "error"
+    title = "BatchNorm gets one value a channel"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read the traces."""
+        for one in _breaks(evidence, self.code):
+            yield self.found(
+                one.where,
+                f"{one.consumer} gets {one.arrived(one.at.inputs[0])} in training mode",
+                *one.makers(),
+                hint="train with two samples or more in every batch (drop the last one), or with larger images",
+            )
+
+
+class Rank(Rule):
+    """A convolution is given a tensor with too few or too many dimensions, such as a vector or a sequence."""
+
+    code = "S007"
+    severity: ClassVar[Severity] = "error"
+    title = "the number of dimensions does not fit"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read the traces."""
+        for one in _breaks(evidence, self.code):
+            yield self.found(
+                one.where,
+                f"{one.consumer} takes images [N, C, H, W], but gets {one.arrived(one.at.inputs[0])}",
+                *one.makers(),
+                hint="reshape the tensor before it, or take the flatten or pooling before it out",
+            )
+
+
+class FixedSize(Rule):
+    """The model itself refuses the input: it was built for one image size, such as a ViT's 224."""
+
+    code = "S008"
+    severity: ClassVar[Severity] = "error"
+    title = "the model refuses its input"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read the traces."""
+        for one in _breaks(evidence, self.code):
+            yield self.found(
+                one.where,
+                f"{one.consumer} gets {', '.join(one.arrived(number) for number in one.at.inputs)}",
+                f"it says  {one.at.message.splitlines()[0]}",
+                hint="give images of the size that the model was built for",
+            )
+
+
+class Breaks(Rule):
+    """The forward pass breaks off for a reason that no other rule of this family knows."""
+
+    code = "S099"
+    severity: ClassVar[Severity] = "error"
+    title = "the forward pass breaks off"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read the traces."""
+        for one in _breaks(evidence, self.code):
+            shapes = ", ".join(one.arrived(number) for number in one.at.inputs) or "no tensor"
+            yield self.found(
+                one.where,
+                f"{one.at.op} in {one.consumer} gets {shapes}",
+                *one.makers(),
+                f"it says  {one.at.error}: {one.at.message.splitlines()[0]}",
+                hint="look at that module's forward with these shapes",
+            )

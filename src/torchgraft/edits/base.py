@@ -1,0 +1,112 @@
+"""What every edit is: a frozen description of one change that knows how to apply itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import PlainSerializer, PlainValidator, ValidationError
+
+from torchgraft.errors import RecipeError, nearest
+from torchgraft.family import gather, kind_of
+from torchgraft.schema import Schema
+
+if TYPE_CHECKING:
+    from torchgraft.edits.surgery import Surgery
+
+__all__ = ["AnyEdit", "Edit", "kinds"]
+
+
+class Edit(Schema, ABC):
+    """One change of a model, as data."""
+
+    registry: ClassVar[dict[str, type[Edit]]] = {}
+    structural: ClassVar[bool] = True
+    """Whether the edit changes what the forward pass computes, so that it must be traced again."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Edit.registry[cls.kind()] = cls
+
+    @classmethod
+    def kind(cls) -> str:
+        """The name of the edit in recipes: its class name in small letters."""
+        return kind_of(cls.__name__)
+
+    @abstractmethod
+    def apply(self, surgery: Surgery) -> Self:
+        """Change the model, and give the edit back with every size and place written out."""
+
+    @abstractmethod
+    def sentence(self) -> str:
+        """Say in words what the edit does."""
+
+    def keys(self) -> Mapping[str, str]:
+        """Map new prefixes of state dict keys to the base's, where a wrapper moved them."""
+        return {}
+
+    @classmethod
+    def of(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make the edit as the method of a graft does: positional arguments fill the fields in order.
+
+        Raises:
+            RecipeError: an argument is unknown, missing or of the wrong type.
+        """
+        names = [field.alias or name for name, field in cls.model_fields.items()]
+        if len(args) > len(names):
+            raise RecipeError(f"{cls.kind()} takes at most {len(names)} arguments", where=cls.kind())
+        values = dict(zip(names, args, strict=False))
+        doubled = sorted(values.keys() & kwargs.keys())
+        if doubled:
+            raise RecipeError(f"{cls.kind()} got '{doubled[0]}' twice", where=cls.kind())
+        try:
+            return cls(**values, **kwargs)
+        except ValidationError as error:
+            raise _told(error, cls) from None
+
+
+def _told(error: ValidationError, cls: type[Edit]) -> RecipeError:
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    names = [field.alias or name for name, field in cls.model_fields.items()]
+    place = ".".join(str(part) for part in first["loc"])
+    hint = nearest(place, names) if first["type"] == "extra_forbidden" else ""
+    return RecipeError(
+        f"{cls.kind()}: {_words(first)}",
+        where=f"{cls.kind()}.{place}" if place else cls.kind(),
+        hint=hint or f"{cls.kind()} takes {', '.join(names)}",
+    )
+
+
+def _words(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting '{error['loc'][-1]}'"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def kinds() -> dict[str, type[Edit]]:
+    """Give every edit there is, by kind."""
+    gather("torchgraft.edits")
+    return dict(sorted(Edit.registry.items()))
+
+
+def _read(value: Any) -> Edit:
+    if isinstance(value, Edit):
+        return value
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise ValueError("an edit is one key and its settings, such as 'head: {classes: 10}'")
+    ((kind, body),) = value.items()
+    known = kinds()
+    if kind not in known:
+        raise ValueError(
+            f"there is no edit '{kind}'; {nearest(str(kind), known) or 'one of ' + ', '.join(known)}"
+        )
+    return known[kind].model_validate({} if body is None else body)
+
+
+def _write(edit: Edit) -> dict[str, Any]:
+    return {edit.kind(): edit.brief()}
+
+
+AnyEdit = Annotated[Edit, PlainValidator(_read), PlainSerializer(_write)]
+"""An edit in a recipe: one key that names its kind, and its settings."""

@@ -1,0 +1,171 @@
+"""The only place where a model is changed, and a journal of every change.
+
+An edit never writes into an existing tensor: it puts new modules and parameters beside the old ones and
+moves references. So every change can be taken back and made again exactly, tensors by identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torchgraft.errors import EditError, SelectionError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from torchgraft.trace import Trace
+
+__all__ = ["Change", "Surgery"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a reference, both ways."""
+
+    do: Callable[[], None]
+    undo: Callable[[], None]
+
+
+class Surgery:
+    """Changes one model for one edit, and remembers how to take the changes back.
+
+    Attributes:
+        model: the model that is edited.
+        look: gives the trace of the model as it was before the edit, in evaluation or training mode.
+        roles: selector names that stand for paths, such as `head`.
+        seed: what new tensors are drawn from.
+        trust: whether the user's own code may be imported and run.
+        added: paths of the modules that this edit put in.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        look: Callable[[bool], Trace],
+        roles: Mapping[str, Sequence[str]],
+        seed: int = 0,
+        trust: bool = False,
+    ) -> None:
+        self.model = model
+        self.look = look
+        self.roles = roles
+        self.seed = seed
+        self.trust = trust
+        self.added: list[str] = []
+        self._changes: list[Change] = []
+
+    # reading
+
+    def module(self, path: str) -> nn.Module:
+        """Give the module at a path.
+
+        Raises:
+            SelectionError: there is none, with the nearest names.
+        """
+        table = dict(self.model.named_modules(remove_duplicate=False))
+        if path not in table or not path:
+            known = [name for name in table if name]
+            raise SelectionError(
+                f"the model has no module '{path}'",
+                where=path or "(the model itself)",
+                hint=nearest(path, known) or f"one of {', '.join(n for n in known if '.' not in n)}",
+            )
+        return table[path]
+
+    def parent(self, path: str) -> tuple[nn.Module, str]:
+        """Give the parent of the module at `path` and the name under which it is held."""
+        self.module(path)
+        home, _, name = path.rpartition(".")
+        return (self.module(home) if home else self.model), name
+
+    # changing
+
+    def put(self, path: str, module: nn.Module) -> None:
+        """Hold another module under an existing path."""
+        parent, name = self.parent(path)
+        self._become_like(module, self.module(path))
+        self._children(parent, {**parent._modules, name: module})
+        self.added.append(path)
+
+    def insert(self, home: str, name: str, module: nn.Module, *, after: str | None) -> str:
+        """Put a module into a Sequential by order, after the child of that name (None: first).
+
+        Raises:
+            EditError: the name is taken.
+        """
+        parent = self.module(home) if home else self.model
+        path = f"{home}.{name}" if home else name
+        if hasattr(parent, name):
+            raise EditError(f"'{path}' exists already", where=path, hint="give the new module another name")
+        self._become_like(module, parent)
+        order: dict[str, nn.Module | None] = {} if after is not None else {name: module}
+        for key, child in parent._modules.items():
+            order[key] = child
+            if key == after:
+                order[name] = module
+        self._children(parent, order)
+        self.added.append(path)
+        return path
+
+    def drop(self, path: str) -> None:
+        """Take a child out of its parent."""
+        parent, name = self.parent(path)
+        self._children(parent, {key: child for key, child in parent._modules.items() if key != name})
+
+    def set(self, holder: object, attribute: str, value: Any) -> None:
+        """Set a plain attribute of a module."""
+        held = vars(holder)
+        had, before = attribute in held, held.get(attribute)
+
+        def undo() -> None:
+            if had:
+                held[attribute] = before
+            else:
+                held.pop(attribute, None)
+
+        self._do(Change(lambda: held.__setitem__(attribute, value), undo))
+
+    def set_grad(self, parameter: nn.Parameter, wanted: bool) -> None:
+        """Freeze or unfreeze one parameter."""
+        before = parameter.requires_grad
+        if before != wanted:
+            self._do(Change(lambda: _flag(parameter, wanted), lambda: _flag(parameter, before)))
+
+    # both ways
+
+    def undo(self) -> None:
+        """Take every change back, the last one first."""
+        for change in reversed(self._changes):
+            change.undo()
+
+    def redo(self) -> None:
+        """Make every change again."""
+        for change in self._changes:
+            change.do()
+
+    def _do(self, change: Change) -> None:
+        change.do()
+        self._changes.append(change)
+
+    def _children(self, parent: nn.Module, wanted: Mapping[str, nn.Module | None]) -> None:
+        before = dict(parent._modules)
+        after = dict(wanted)
+        self._do(Change(lambda: _hold(parent, after), lambda: _hold(parent, before)))
+
+    def _become_like(self, module: nn.Module, model: nn.Module) -> None:
+        """Give a new module the training flag of its place."""
+        for part in module.modules():
+            if part.training != model.training:
+                self.set(part, "training", model.training)
+
+
+def _hold(parent: nn.Module, children: Mapping[str, nn.Module | None]) -> None:
+    parent._modules.clear()
+    parent._modules.update(children)
+
+
+def _flag(parameter: nn.Parameter, wanted: bool) -> None:
+    parameter.requires_grad = wanted

@@ -1,0 +1,187 @@
+"""A module to put into a model, as data.
+
+    {nn.Conv2d: {out_channels: 256, kernel_size: 3, padding: 1}}    a class of torch.nn
+    {block.SqueezeExcite: {reduction: 4}}                           a block of torchgraft
+    {my.package:Class: {width: 8}}                                  the user's own; needs trust
+    [{nn.Conv2d: …}, {nn.ReLU: {}}]                                 a Sequential of them
+    {object: CustomBlock}                                           a module that was handed over in Python
+
+Sizes that the place determines (`in_channels`, `in_features`, `num_features`, …) may be left out.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, PrivateAttr, model_serializer, model_validator
+
+from torchgraft.blocks.base import Block
+from torchgraft.errors import RecipeError
+from torchgraft.schema import Schema
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ModuleSpec"]
+
+
+class ModuleSpec(Schema):
+    """A module as data: `of` names what it is, `args` are its arguments, `items` those of a Sequential."""
+
+    of: str
+    args: dict[str, Any] = Field(default_factory=dict)
+    items: tuple[ModuleSpec, ...] = ()
+    _object: Any = PrivateAttr(default=None)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The very module that was handed over in Python, if one was."""
+        module: nn.Module | None = self._object
+        return module
+
+    @property
+    def replays(self) -> bool:
+        """Tell whether the module can be built again from this description alone."""
+        return self.of != "object" and all(item.replays for item in self.items)
+
+    @property
+    def foreign(self) -> bool:
+        """Tell whether building it runs code that is neither torch's nor torchgraft's."""
+        return ":" in self.of or any(item.foreign for item in self.items)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, value: Any, handler: Any) -> ModuleSpec:
+        made = _from_object(value)
+        if made is not None:
+            return made
+        spec: ModuleSpec = handler(_normal(value))
+        _check_kind(spec)
+        return spec
+
+    @model_serializer
+    def _write(self) -> Any:
+        if self.of == "Sequential":
+            return [item.model_dump() for item in self.items]
+        return {self.of: dict(self.args)}
+
+    def __eq__(self, other: object) -> bool:
+        """Two descriptions are equal when they say the same, whichever module was handed over."""
+        return isinstance(other, ModuleSpec) and self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]  # args may hold lists
+
+    def __str__(self) -> str:
+        if self.of == "object":
+            return str(self.args.get("class"))
+        if self.of == "Sequential":
+            return f"{len(self.items)} modules ({', '.join(item.of for item in self.items)})"
+        given = ", ".join(f"{key}={value}" for key, value in self.args.items())
+        return f"{self.of.removeprefix('nn.').removeprefix('block.')}({given})"
+
+
+def _normal(value: Any) -> Any:
+    """Turn the short forms of a recipe into the fields of ModuleSpec."""
+    if isinstance(value, str):
+        return {"of": value}
+    if isinstance(value, Mapping) and len(value) == 1 and "of" not in value:
+        ((of, args),) = value.items()
+        if of == "object":
+            return {"of": of, "args": {"class": args} if isinstance(args, str) else args}
+        return {"of": of, "args": {} if args is None else args}
+    if isinstance(value, Sequence):
+        return {"of": "Sequential", "items": value}
+    return value
+
+
+def _check_kind(spec: ModuleSpec) -> None:
+    of = spec.of
+    if of.startswith("block."):
+        try:
+            Block.named(of.removeprefix("block.")).model_validate(spec.args)
+        except RecipeError as error:
+            raise ValueError(f"{error.what}; {error.hint}") from error
+    elif not (of in ("Sequential", "object") or of.startswith("nn.") or ":" in of):
+        raise ValueError(f"'{of}' is neither nn.<Class>, block.<Class> nor package.module:Class")
+
+
+def _from_object(value: Any) -> ModuleSpec | None:
+    """Describe a module or block that was handed over in Python."""
+    if isinstance(value, ModuleSpec):
+        return value
+    if isinstance(value, Block):
+        return ModuleSpec.model_construct(of=f"block.{type(value).__name__}", args=value.brief(), items=())
+    if not hasattr(value, "named_modules"):
+        return None
+    spec = _described(value)
+    spec._object = value
+    return spec
+
+
+def _described(module: nn.Module) -> ModuleSpec:
+    from torch import nn
+
+    if type(module) is nn.Sequential:
+        items = tuple(_described(child) for child in module)
+        numbered = [name for name, _ in module.named_children()] == [str(n) for n in range(len(items))]
+        if numbered and all(item.replays for item in items):
+            return ModuleSpec.model_construct(of="Sequential", args={}, items=items)
+    args = _constructor_args(module)
+    if args is None:
+        return ModuleSpec.model_construct(of="object", args={"class": type(module).__name__}, items=())
+    return ModuleSpec.model_construct(of=f"nn.{type(module).__name__}", args=args, items=())
+
+
+def _constructor_args(module: nn.Module) -> dict[str, Any] | None:
+    """Read the arguments of a torch.nn layer back off its attributes; None when that can't be sure."""
+    from torch import nn
+
+    cls = type(module)
+    if getattr(nn, cls.__name__, None) is not cls or any(True for _ in module.children()):
+        return None
+    args: dict[str, Any] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if name in ("device", "dtype"):
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or not hasattr(module, name):
+            return None
+        value = getattr(module, name)
+        if name == "bias" and not isinstance(value, bool):
+            value = value is not None
+        if value != parameter.default:
+            args[name] = list(value) if isinstance(value, tuple) else value
+    plain = all(isinstance(value, (int, float, str, bool, list, type(None))) for value in args.values())
+    return args if plain and _same(cls, args, module) else None
+
+
+def _same(cls: type[nn.Module], args: dict[str, Any], module: nn.Module) -> bool:
+    import torch
+
+    try:
+        with torch.device("meta"):
+            again = cls(**args)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    return repr(again) == repr(module) and {n: t.shape for n, t in again.state_dict().items()} == shapes
+
+
+def foreign_class(of: str) -> Any:
+    """Import the class that `package.module:Class` names.
+
+    Raises:
+        RecipeError: there is no such module or class.
+    """
+    import importlib
+
+    home, _, name = of.partition(":")
+    try:
+        return getattr(importlib.import_module(home), name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f"'{of}' can't be imported: {error}",
+            where=of,
+            hint="name it as package.module:Class, importable from where torchgraft runs",
+        ) from error

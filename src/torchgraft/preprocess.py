@@ -1,0 +1,75 @@
+"""How an image becomes a tensor: the same for training, validation and prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from torchgraft.schema import Count, Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL.Image import Image
+    from torch import Tensor
+
+__all__ = ["Augment", "Preprocess"]
+
+Augment = Literal["none", "light"]
+
+
+class Preprocess(Schema):
+    """Resize, crop, scale to 0 … 1, normalise.
+
+    Attributes:
+        size: height and width of the result.
+        resize: the shorter side is brought to this before the centre is cropped; None stretches to `size`.
+        channels: 1 for grey, 3 for colour; images are converted.
+        mean: subtracted from each channel after scaling to 0 … 1.
+        std: divides each channel after that.
+        interpolation: how pixels are resized.
+    """
+
+    size: tuple[Count, Count]
+    resize: Count | None = None
+    channels: Literal[1, 3] = 3
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+
+    def with_channels(self, channels: Literal[1, 3]) -> Preprocess:
+        """Give the same for another number of channels; grey takes the means over the colours."""
+        if channels == self.channels:
+            return self
+        count = len(self.mean)
+        mean = (round(sum(self.mean) / count, 6),) * channels
+        std = (round(sum(self.std) / count, 6),) * channels
+        return self.model_copy(update={"channels": channels, "mean": mean, "std": std})
+
+    def with_size(self, size: tuple[int, int]) -> Preprocess:
+        """Give the same for another size; the border cut off stays the same share."""
+        resize = self.resize and round(self.resize * min(size) / min(self.size))
+        return self.model_copy(update={"size": size, "resize": resize})
+
+    def transform(self, augment: Augment = "none") -> Callable[[Image], Tensor]:
+        """Build the function from a PIL image to a float tensor `[channels, H, W]`.
+
+        `light` shifts, turns and scales a little (up to 10 % and 10°); nothing that changes a label's meaning,
+        so no flips.
+        """
+        import torch
+        from torchvision.transforms import v2
+
+        mode = v2.InterpolationMode(self.interpolation)
+        steps: list[Any] = [v2.Grayscale(1) if self.channels == 1 else v2.RGB(), v2.ToImage()]
+        if self.resize is None:
+            steps.append(v2.Resize(list(self.size), interpolation=mode, antialias=True))
+        else:
+            steps.append(v2.Resize(self.resize, interpolation=mode, antialias=True))
+            steps.append(v2.CenterCrop(list(self.size)))
+        if augment == "light":
+            steps.append(
+                v2.RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1), shear=5, interpolation=mode)
+            )
+        steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
+        made: Callable[[Image], Tensor] = v2.Compose(steps)
+        return made

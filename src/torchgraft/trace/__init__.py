@@ -1,0 +1,7 @@
+"""One forward pass on fake tensors, recorded: calls, operations, shapes, makers, parameters, MACs."""
+
+from torchgraft.trace.layers import input_layers, output_layers
+from torchgraft.trace.record import Call, Mismatch, Op, Trace, Value
+from torchgraft.trace.run import trace
+
+__all__ = ["Call", "Mismatch", "Op", "Trace", "Value", "input_layers", "output_layers", "trace"]
