@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torchgraft import edits as edits
     from torchgraft.graft import Graft as Graft
     from torchgraft.graft import load as load
+    from torchgraft.keep import open_version as open
     from torchgraft.modulespec import ModuleSpec as ModuleSpec
     from torchgraft.recipe import Recipe as Recipe
 
@@ -29,15 +30,17 @@ _HOMES = {
     "ModuleSpec": "torchgraft.modulespec",
     "Recipe": "torchgraft.recipe",
     "load": "torchgraft.graft",
+    "open": "torchgraft.keep",
 }
+_NAMES = {"open": "open_version"}
 _PACKAGES = ("blocks", "edits", "errors")
 
-__all__ = ["Graft", "ModuleSpec", "Recipe", "__version__", "blocks", "edits", "load"]
+__all__ = ["Graft", "ModuleSpec", "Recipe", "__version__", "blocks", "edits", "load", "open"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(_HOMES[name]), _NAMES.get(name, name))
     if name in _PACKAGES:
         return importlib.import_module(f"torchgraft.{name}")
     raise AttributeError(f"module 'torchgraft' has no attribute '{name}'")

@@ -68,9 +68,7 @@ class SelectionError(TorchgraftError):
 class EditError(TorchgraftError):
     """An edit that was refused; the model is as it was before. `findings` say why."""
 
-    def __init__(
-        self, what: str, where: str = "", hint: str = "", *, findings: Sequence[Finding] = ()
-    ) -> None:
+    def __init__(self, what: str, where: str = "", hint: str = "", *, findings: Sequence[Finding] = ()) -> None:
         super().__init__(what, where, hint)
         self.findings = tuple(findings)
 

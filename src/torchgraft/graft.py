@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -14,18 +16,20 @@ from torchgraft.check.rule import DataFacts
 from torchgraft.edits.base import Edit, kinds
 from torchgraft.edits.input import Input
 from torchgraft.edits.surgery import Surgery
-from torchgraft.errors import EditError, RecipeError, SourceError
+from torchgraft.errors import EditError, RecipeError, SourceError, nearest
 from torchgraft.params.groups import parameter_groups
 from torchgraft.preprocess import Preprocess
 from torchgraft.recipe import Recipe
 from torchgraft.select import Roles
-from torchgraft.sources import parse_source
+from torchgraft.sources import Base, parse_source
 from torchgraft.trace import Trace, output_layers, trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Graft", "load", "replay"]
+    from torchgraft.store.manifest import Manifest
+
+__all__ = ["Graft", "load", "loaded_base", "replay"]
 
 
 class Graft:
@@ -35,6 +39,7 @@ class Graft:
         module: the model itself: plain PyTorch, no hook, no class of torchgraft.
         recipe: what was done to it, as data.
         preprocess: how the base's images were prepared, if its source says so.
+        version: the kept version that this graft was opened from, if it was.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Graft:
         self.recipe = recipe
         self.preprocess = preprocess
         self.trust = trust
+        self.version: Manifest | None = None
         self._example = example
         self._history: list[tuple[Edit, Surgery]] = []
         self._undone: list[tuple[Edit, Surgery]] = []
@@ -95,15 +101,23 @@ class Graft:
     @property
     def roles(self) -> Roles:
         """Selector names that stand for paths: `head` is what makes the output."""
-        made = [
-            path for edit in self.recipe.edits for path in getattr(edit, "at", ()) if edit.kind() == "head"
-        ]
+        made = [path for edit in self.recipe.edits for path in getattr(edit, "at", ()) if edit.kind() == "head"]
         return {"head": tuple(f"{path}.**" for path in made) or tuple(output_layers(self.trace()))}
 
     @property
     def added(self) -> dict[str, int]:
         """Paths of the modules that edits put in, and the number of the edit."""
         return {path: n + 1 for n, (_, surgery) in enumerate(self._history) for path in surgery.added}
+
+    def new_parameters(self) -> dict[int, int]:
+        """Count the parameters that each edit put in, by the number of the edit."""
+        sizes: dict[int, int] = {}
+        modules = dict(self.module.named_modules())
+        for path, number in self.added.items():
+            if path in modules:
+                count = sum(parameter.numel() for parameter in modules[path].parameters())
+                sizes[number] = sizes.get(number, 0) + count
+        return sizes
 
     def check(self, data: DataFacts | None = None) -> tuple[Finding, ...]:
         """Judge the model as it stands: traces in evaluation and training mode, read by every rule."""
@@ -210,9 +224,17 @@ class Graft:
         """
         return parameter_groups(self.module, settings or {}, default, roles=self.roles)
 
-    if TYPE_CHECKING:  # one method for each edit, made from the edit classes below
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Give what one does with a graft: it lives in higher layers, imported when it is asked for."""
+        if name not in _VERBS:
+            raise AttributeError(
+                f"a graft has no '{name}'; {nearest(name, [*_VERBS, *kinds(), *dir(type(self))])}"
+            )
+        home, _, verb = _VERBS[name].partition(":")
+        return functools.partial(getattr(importlib.import_module(home), verb), self)
 
-        def __getattr__(self, name: str) -> Callable[..., Self]: ...
+
+_VERBS = {"train": "torchgraft.adapt:train", "save": "torchgraft.keep:save"}
 
 
 class _Roles(Mapping[str, "Sequence[str]"]):
@@ -240,9 +262,7 @@ def _method(kind: str, cls: type[Edit]) -> Callable[..., Graft]:
     fields = [(field.alias or name, field) for name, field in cls.model_fields.items()]
     parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     for name, field in fields:
-        default = (
-            inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-        )
+        default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
         shown = name if name.isidentifier() and name != "with" else "module"
         parameters.append(
             inspect.Parameter(
@@ -260,7 +280,7 @@ for _kind, _cls in kinds().items():
 
 
 def load(
-    base: str | nn.Module,
+    base: str | nn.Module | Base,
     *,
     input: Iterable[int] | Any = None,
     seed: int = 0,
@@ -269,8 +289,8 @@ def load(
     """Load a base model, or take one that was made by hand, as a graft.
 
     Args:
-        base: a source such as `torchvision:resnet18@IMAGENET1K_V1`, or any module.
-        input: the shape of one input without the batch, or an example (a tensor with its batch, or a tuple of them).
+        base: a source such as `torchvision:resnet18@IMAGENET1K_V1`, any module, or a loaded base.
+        input: the shape of one input without the batch, or an example (a tensor with its batch, or a tuple).
         seed: what new weights are drawn from.
         trust: whether code of the user's own may be run (`python:` sources, `package.module:Class` modules).
 
@@ -279,11 +299,11 @@ def load(
     """
     shape, example = _shape_of(input)
     if isinstance(base, nn.Module):
-        recipe = Recipe(base=f"object:{type(base).__name__}", input=shape, seed=seed)
-        return Graft(base, recipe, example=example, trust=trust)
-    loaded = parse_source(base).load(seed=seed, trust=trust)
-    recipe = Recipe(base=loaded.text, input=shape or loaded.input, seed=seed)
-    return Graft(loaded.module, recipe, example=example, preprocess=loaded.preprocess, trust=trust)
+        base = Base(base, f"object:{type(base).__name__}")
+    elif isinstance(base, str):
+        base = parse_source(base).load(seed=seed, trust=trust)
+    recipe = Recipe(base=base.text, input=shape or base.input, seed=seed)
+    return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust)
 
 
 def _shape_of(given: Any) -> tuple[tuple[int, ...] | None, Any]:
@@ -294,34 +314,51 @@ def _shape_of(given: Any) -> tuple[tuple[int, ...] | None, Any]:
     return None, given
 
 
-def replay(recipe: Recipe, *, trust: bool = False, objects: Mapping[str, nn.Module] | None = None) -> Graft:
+def replay(
+    recipe: Recipe,
+    *,
+    trust: bool = False,
+    objects: Mapping[str, nn.Module] | None = None,
+    base: Base | None = None,
+) -> Graft:
     """Load a recipe's base and apply its edits again: same recipe, same base, same seed, same tensors.
 
     Args:
         recipe: what to make.
         trust: whether code of the user's own may be run.
         objects: modules that were handed over in Python when the recipe was made, by their place.
+        base: the recipe's base, where it is loaded already.
 
     Raises:
         SourceError: the base can't be had.
         EditError: an edit does not fit.
     """
     given = objects or {}
-    if recipe.base.startswith("object:"):
-        if "" not in given:
-            raise RecipeError(
-                f"the base, a {recipe.base.partition(':')[2]}, was handed over in Python",
-                where="base",
-                hint="hand it over again: tg.open(…, objects={'': model})",
-            )
-        graft = load(given[""], input=recipe.input, seed=recipe.seed, trust=trust)
-        graft.recipe = graft.recipe.model_copy(update={"base": recipe.base})
-    else:
-        graft = load(recipe.base, input=recipe.input, seed=recipe.seed, trust=trust)
-    graft.recipe = graft.recipe.model_copy(update={"preprocess": recipe.preprocess, "train": recipe.train})
+    base = base or loaded_base(recipe, trust=trust, objects=given)
+    graft = load(base, input=recipe.input, seed=recipe.seed, trust=trust)
+    kept = {"preprocess": recipe.preprocess, "train": recipe.train}
+    graft.recipe = graft.recipe.model_copy(update=kept)
     for edit in recipe.edits:
         graft.apply(_with_objects(edit, given))
     return graft
+
+
+def loaded_base(recipe: Recipe, *, trust: bool = False, objects: Mapping[str, nn.Module] | None = None) -> Base:
+    """Load the base of a recipe; one that was handed over in Python is taken from `objects['']`.
+
+    Raises:
+        SourceError: the base can't be had.
+        RecipeError: it was handed over in Python, and is not here now.
+    """
+    if not recipe.base.startswith("object:"):
+        return parse_source(recipe.base).load(seed=recipe.seed, trust=trust)
+    if not objects or "" not in objects:
+        raise RecipeError(
+            f"the base, a {recipe.base.partition(':')[2]}, was handed over in Python",
+            where="base",
+            hint="hand it over again: tg.open(…, objects={'': model})",
+        )
+    return Base(objects[""], recipe.base)
 
 
 def _with_objects(edit: Edit, objects: Mapping[str, nn.Module]) -> Edit:
@@ -332,7 +369,7 @@ def _with_objects(edit: Edit, objects: Mapping[str, nn.Module]) -> Edit:
     at = getattr(edit, "at", "")
     if spec is None or spec.replays:
         return edit
-    for key in (f"{at}.{name}", at, name):
+    for key in (f"{at}.{name}", at, str(name)):
         if key in objects:
             made: Edit = type(edit).model_validate(
                 {**{n: getattr(edit, n) for n in type(edit).model_fields}, field: objects[key]}

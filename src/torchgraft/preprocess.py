@@ -67,9 +67,7 @@ class Preprocess(Schema):
             steps.append(v2.Resize(self.resize, interpolation=mode, antialias=True))
             steps.append(v2.CenterCrop(list(self.size)))
         if augment == "light":
-            steps.append(
-                v2.RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1), shear=5, interpolation=mode)
-            )
+            steps.append(v2.RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1), shear=5, interpolation=mode))
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
         made: Callable[[Image], Tensor] = v2.Compose(steps)
         return made

@@ -73,6 +73,7 @@ class TrainPlan(Schema):
         precision: of the forward and backward pass, by torch.amp.
         augment: how training images are varied.
         per_class: train on so many samples a class.
+        keep: which state the model holds at the end: that of the best validation accuracy, or the last.
         workers: processes that read and transform images.
         strict: refuse data with images that can't be read.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
@@ -90,6 +91,7 @@ class TrainPlan(Schema):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: Augment = "none"
     per_class: Count | None = None
+    keep: Literal["best", "last"] = "best"
     workers: Annotated[int, Field(strict=True, ge=0)] = 0
     strict: Flag = False
     device: str = "auto"
@@ -164,6 +166,11 @@ class Recipe(Schema):
             ) from error
         return cls.from_yaml(text, name=str(path))
 
+    @staticmethod
+    def value(text: str) -> Any:
+        """Read one value as it would stand in a recipe; raises yaml.YAMLError."""
+        return yaml.load(text, Loader=_Loader)
+
     def to_yaml(self) -> str:
         """Write the recipe, without what is at its default."""
         data = {"torchgraft": self.torchgraft, **self.brief()}
@@ -190,17 +197,13 @@ def _resolvers() -> dict[str, list[tuple[str, Any]]]:
         first: [(tag, pattern) for tag, pattern in pairs if tag in kept]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    number = re.compile(
-        r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"
-    )
+    number = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$")
     for first in "-+0123456789":
         table.setdefault(first, []).append(("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$")))
     for first in "-+.0123456789":
         table.setdefault(first, []).append(("tag:yaml.org,2002:float", number))
     for first in "tTfF":
-        table.setdefault(first, []).append(
-            ("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"))
-        )
+        table.setdefault(first, []).append(("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$")))
     return table
 
 
@@ -218,14 +221,11 @@ def _sequence(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
 
 def _mapping(dumper: yaml.SafeDumper, items: dict[str, Any]) -> yaml.Node:
     plain = all(not isinstance(item, dict) for item in items.values()) and len(items) > 0
-    short = (
-        plain and len(str(items)) < 80 and not any(isinstance(i, list) and len(i) > 6 for i in items.values())
-    )
-    return dumper.represent_mapping("tag:yaml.org,2002:map", items, flow_style=True if short else False)
+    short = plain and len(str(items)) < 80 and not any(isinstance(i, list) and len(i) > 6 for i in items.values())
+    return dumper.represent_mapping("tag:yaml.org,2002:map", items, flow_style=bool(short))
 
 
 _Dumper.add_representer(list, _sequence)
-_Dumper.add_representer(tuple, _sequence)
 _Dumper.add_representer(dict, _mapping)
 
 
@@ -280,7 +280,8 @@ def _keys(node: Any) -> dict[str, tuple[int, Any]]:
 
 def _fields_at(loc: tuple[str | int, ...], kind: str) -> list[str]:
     """Name the keys that are known where an unknown one was found."""
-    owner: type[Schema] = {"train": TrainPlan, "preprocess": Preprocess}.get(str(loc[0]), Recipe)
+    owners: dict[str, type[Schema]] = {"train": TrainPlan, "preprocess": Preprocess}
+    owner: type[Schema] = owners.get(str(loc[0]), Recipe)
     if loc[0] == "edits":
         owner = kinds().get(kind, Recipe)
     elif "groups" in loc[1:-1]:

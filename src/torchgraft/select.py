@@ -89,9 +89,7 @@ def modules(model: nn.Module, asked: str | Iterable[str], *, roles: Roles | None
         SelectionError: a selector matches no module.
     """
     table = {
-        path: [base.__name__ for base in type(module).__mro__]
-        for path, module in model.named_modules()
-        if path
+        path: [base.__name__ for base in type(module).__mro__] for path, module in model.named_modules() if path
     }
     return _choose(asked, table, roles or {}, "module")
 
@@ -125,9 +123,7 @@ def selected(
     return {id(parameter): parameter for name, parameter in named if name in names}
 
 
-def _choose(
-    asked: str | Iterable[str], table: Mapping[str, Sequence[str]], roles: Roles, noun: str
-) -> Selection:
+def _choose(asked: str | Iterable[str], table: Mapping[str, Sequence[str]], roles: Roles, noun: str) -> Selection:
     wanted = (asked,) if isinstance(asked, str) else tuple(asked)
     chosen: set[str] = set()
     for text in wanted:

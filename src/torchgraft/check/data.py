@@ -63,9 +63,7 @@ class OneClass(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Count the classes that have samples."""
         if evidence.data is not None and sum(count > 0 for count in evidence.data.counts or (1, 1)) < 2:
-            yield self.found(
-                evidence.name, "every sample has the same label", hint="add samples of another class"
-            )
+            yield self.found(evidence.name, "every sample has the same label", hint="add samples of another class")
 
 
 class Unbalanced(Rule):

@@ -43,6 +43,4 @@ class NeverUsed(Rule):
         used = {name for run in evidence.runs for op in run.ops for name in op.params}
         for name, parameter in evidence.model.named_parameters():
             if parameter.requires_grad and name not in used and evidence.author(name):
-                yield self.found(
-                    evidence.place(name), f"{name}{evidence.author(name)} takes part in no operation"
-                )
+                yield self.found(evidence.place(name), f"{name}{evidence.author(name)} takes part in no operation")

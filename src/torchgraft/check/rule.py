@@ -88,9 +88,7 @@ class Rule(ABC):
 
     def found(self, where: str, *facts: str, hint: str = "") -> Finding:
         """Make a finding of this rule."""
-        return Finding(
-            self.code, self.severity, self.title, where, tuple(fact for fact in facts if fact), hint
-        )
+        return Finding(self.code, self.severity, self.title, where, tuple(fact for fact in facts if fact), hint)
 
 
 def rules() -> dict[str, type[Rule]]:

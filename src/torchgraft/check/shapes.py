@@ -18,7 +18,22 @@ __all__: list[str] = []
 
 _NORMS = ("batch_norm", "instance_norm", "group_norm")
 _MERGES = frozenset(
-    "add sub mul div cat stack concat where __add__ __mul__ __sub__ add_ mul_ __iadd__".split()
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "cat",
+        "stack",
+        "concat",
+        "where",
+        "__add__",
+        "__mul__",
+        "__sub__",
+        "add_",
+        "mul_",
+        "__iadd__",
+    ]
 )
 
 
@@ -109,9 +124,7 @@ def _one_value(one: _Break) -> bool:
 
 
 def _too_small(one: _Break) -> bool:
-    return one.at.op.startswith(("conv", "max_pool", "avg_pool", "_max_pool", "fractional")) and bool(
-        one.shape
-    )
+    return one.at.op.startswith(("conv", "max_pool", "avg_pool", "_max_pool", "fractional")) and bool(one.shape)
 
 
 def _disagree(one: _Break) -> bool:

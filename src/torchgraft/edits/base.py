@@ -98,9 +98,7 @@ def _read(value: Any) -> Edit:
     ((kind, body),) = value.items()
     known = kinds()
     if kind not in known:
-        raise ValueError(
-            f"there is no edit '{kind}'; {nearest(str(kind), known) or 'one of ' + ', '.join(known)}"
-        )
+        raise ValueError(f"there is no edit '{kind}'; {nearest(str(kind), known) or 'one of ' + ', '.join(known)}")
     return known[kind].model_validate({} if body is None else body)
 
 

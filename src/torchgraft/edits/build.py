@@ -96,9 +96,7 @@ def _built(spec: ModuleSpec, shape: _Shape, where: str) -> tuple[nn.Module, Modu
     try:
         module = cls(**args)
     except (TypeError, ValueError) as error:
-        raise EditError(
-            f"{spec.of} can't be built: {error}", where=where, hint="correct its arguments"
-        ) from error
+        raise EditError(f"{spec.of} can't be built: {error}", where=where, hint="correct its arguments") from error
     return _with_shape(module, spec.model_copy(update={"args": args}), shape)
 
 

@@ -44,8 +44,4 @@ class Freeze(Edit):
 
     def sentence(self) -> str:
         """Say what is frozen."""
-        return (
-            f"{', '.join(self.at)} frozen"
-            if self.at
-            else f"everything but {', '.join(self.all_but)} is frozen"
-        )
+        return f"{', '.join(self.at)} frozen" if self.at else f"everything but {', '.join(self.all_but)} is frozen"

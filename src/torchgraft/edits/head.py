@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
@@ -102,6 +102,7 @@ def _layer(old: nn.Module, width: int, classes: int) -> nn.Module:
 
     bias = getattr(old, "bias", None) is not None
     if isinstance(old, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        kind = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(old.kernel_size)]
-        return kind(width, classes, old.kernel_size, old.stride, old.padding, bias=bias)
+        kind: Any = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(old.kernel_size)]
+        made: nn.Module = kind(width, classes, old.kernel_size, old.stride, old.padding, bias=bias)
+        return made
     return nn.Linear(width, classes, bias=bias)

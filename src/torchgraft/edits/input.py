@@ -73,9 +73,7 @@ def _with_channels(layer: nn.Module, channels: int, path: str) -> nn.Module:
     twin = type(layer).__new__(type(layer))
     vars(twin).update(vars(layer))
     twin._parameters = dict(layer._parameters)
-    twin.weight = nn.Parameter(
-        fold(layer.weight.detach(), channels), requires_grad=layer.weight.requires_grad
-    )
+    twin.weight = nn.Parameter(fold(layer.weight.detach(), channels), requires_grad=layer.weight.requires_grad)
     twin.in_channels = channels
     return twin
 

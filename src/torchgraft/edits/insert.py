@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from torchgraft.edits.surgery import Surgery
-    from torchgraft.trace import Value
 
 __all__ = ["Insert", "is_sequence", "place_in"]
 
@@ -105,9 +104,7 @@ def _wrap(
 
     pair = [("base", neighbour), (name, module)]
     if name == "base":
-        raise EditError(
-            "'base' names the wrapped module", where=path, hint="give the new module another name"
-        )
+        raise EditError("'base' names the wrapped module", where=path, hint="give the new module another name")
     surgery.put(path, nn.Sequential(OrderedDict(pair if after else pair[::-1])))
     surgery.added[-1] = f"{path}.{name}"
     return {f"{path}.base": path}

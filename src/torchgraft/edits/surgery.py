@@ -65,7 +65,7 @@ class Surgery:
         Raises:
             SelectionError: there is none, with the nearest names.
         """
-        table = dict(self.model.named_modules(remove_duplicate=False))
+        table: dict[str, nn.Module] = dict(self.model.named_modules(remove_duplicate=False))
         if path not in table or not path:
             known = [name for name in table if name]
             raise SelectionError(

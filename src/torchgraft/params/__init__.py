@@ -1,0 +1,1 @@
+"""Parameters: groups for the optimizer, and what frozen means."""

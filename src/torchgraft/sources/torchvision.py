@@ -67,9 +67,7 @@ def _random(name: str) -> nn.Module:
 
     builder = models.get_model_builder(name)
     # Their own initialisation by scipy-like truncation takes half a minute; the default one is as random.
-    slow = (
-        name in ("googlenet", "inception_v3") and "init_weights" not in inspect.signature(builder).parameters
-    )
+    slow = name in ("googlenet", "inception_v3") and "init_weights" not in inspect.signature(builder).parameters
     extra = {"init_weights": False} if slow else {}
     if "weights_backbone" in inspect.signature(builder).parameters:
         extra["weights_backbone"] = None  # type: ignore[assignment]
@@ -78,7 +76,7 @@ def _random(name: str) -> nn.Module:
 
 
 def _preprocess(weights: Any) -> Preprocess | None:
-    transforms = weights.transforms() if weights is not None else None
+    transforms: Any = weights.transforms() if weights is not None else None
     if not hasattr(transforms, "crop_size"):
         return None
     crop = transforms.crop_size[0]

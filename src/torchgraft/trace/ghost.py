@@ -22,13 +22,13 @@ def fake(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
     """Make the fake twin of a tensor: same shape, strides, dtype and device, no data."""
     if isinstance(tensor, FakeTensor):
         tensor = tensor.to("meta") if tensor.fake_mode is not mode else tensor
-    if tensor.layout != torch.strided or isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if tensor.layout != torch.strided or isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)):
         return tensor
     twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
     device = torch.device("cpu") if tensor.device.type == "meta" else tensor.device
     made = FakeTensor(mode, twin, device)
     if isinstance(tensor, nn.Parameter):
-        made._is_param = True  # type: ignore[attr-defined]  # isinstance(made, nn.Parameter) must hold
+        made._is_param = True  # isinstance(made, nn.Parameter) must hold
     return made
 
 

@@ -38,12 +38,12 @@ def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: s
 
 def _convolution(args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> int:
     weight = _argument(args, kwargs, 1, "weight")
-    return result.numel() * math.prod(weight.shape[1:])
+    return int(result.numel() * math.prod(weight.shape[1:]))
 
 
 def _transposed(args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> int:
     given, weight = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "weight")
-    return int(given.numel()) * math.prod(weight.shape[1:])
+    return int(given.numel() * math.prod(weight.shape[1:]))
 
 
 def _linear(args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> int:
@@ -79,5 +79,6 @@ _FORMULAS: dict[str, Callable[[tuple[Any, ...], dict[str, Any], Any], int]] = {
 }
 
 _COMPOSITE = frozenset(
-    "einsum tensordot bilinear multi_head_attention_forward lstm gru rnn_tanh rnn_relu deform_conv2d".split()
+    {"einsum", "tensordot", "bilinear", "multi_head_attention_forward", "deform_conv2d"}
+    | {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 )

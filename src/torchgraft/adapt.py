@@ -1,0 +1,192 @@
+"""Carry a plan out: train, judge, keep, report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchgraft.errors import StoreError, TorchgraftWarning
+from torchgraft.history import Evaluation, History
+from torchgraft.keep import RUNS, save
+from torchgraft.plan import Planned, Talk, prepared
+from torchgraft.store import Manifest, save_state
+from torchgraft.train.batches import batches
+from torchgraft.train.evaluate import evaluate
+from torchgraft.train.loop import Watch, device_of, fit
+from torchgraft.view.report import SHOWN, Report, Sample, Step, write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torchgraft.data import DataSet
+    from torchgraft.graft import Graft
+
+__all__ = ["Outcome", "carry_out", "next_commands", "train"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out: the kept version, how good it is, and where the report lies."""
+
+    version: Manifest
+    history: History
+    evaluation: Evaluation
+    report: Path
+
+
+def carry_out(job: Planned, folder: Path, *, watch: Watch | None = None, talk: Talk | None = None) -> Outcome:
+    """Train a planned model, judge it on the validation samples, keep it as a version, write the report.
+
+    The last and the best training state are kept under `folder/states` while it trains. After Ctrl-C the
+    state reached so far is judged and kept.
+
+    Raises:
+        TrainError: training can't go on.
+        StoreError: the version or the report can't be written.
+    """
+    talk = talk or Talk()
+    with job.timings.of("train"):
+        history = fit(job.graft, job.data, job.train, job.preprocess, _keeping(watch or Watch(), folder))
+    with job.timings.of("evaluate"):
+        evaluation = _judge(job)
+    talk.say("result", f"{evaluation.accuracy:.1%} of {len(evaluation.targets)} validation images are right")
+    with job.timings.of("save"):
+        version = save(
+            job.graft,
+            folder,
+            classes=evaluation.classes,
+            metrics={"accuracy": evaluation.accuracy, "loss": evaluation.loss},
+            history=history,
+            note=_note(job, history),
+        )
+    stored = len(version.tensors)
+    talk.say("keep", f"v{version.number} ({version.id}) in {folder}: {stored} tensors that differ from the base")
+    report = write(_report(job, history, evaluation, version, folder), folder / "reports" / f"v{version.number}")
+    return Outcome(version, history, evaluation, report)
+
+
+def train(graft: Graft, data: str | DataSet, *, watch: Watch | None = None, **settings: Any) -> History:
+    """Train a graft's model in place: `g.train("folder:./flowers", epochs=5, optimizer={"sgd": {"lr": 1e-3}})`.
+
+    Args:
+        graft: what is trained.
+        data: a data source, or an opened data set.
+        watch: is told each step and epoch.
+        settings: the fields of the training plan; those left out are as `torchgraft adapt` plans them.
+
+    Raises:
+        DataError, RecipeError: the data or the settings are wrong.
+        EditError: the model does not fit the data; it carries the findings.
+        TrainError: training can't go on.
+    """
+    job = prepared(graft, data, settings)
+    return fit(job.graft, job.data, job.train, job.preprocess, watch or Watch())
+
+
+def _keeping(watch: Watch, folder: Path) -> Watch:
+    """Keep each state on disk; a disk that is full stops no training, but is said."""
+
+    def keep(name: str, state: Mapping[str, Tensor]) -> None:
+        watch.state(name, state)
+        try:
+            save_state(folder / "states" / f"{name}.safetensors", state, {})
+        except StoreError as error:
+            warnings.warn(f"{error}\nTraining goes on.", TorchgraftWarning, stacklevel=2)
+
+    return replace(watch, state=keep)
+
+
+def _judge(job: Planned) -> Evaluation:
+    loader = batches(job.data.val, job.preprocess.transform(), job.train, train=False)
+    names = _class_names(job)
+    return evaluate(job.graft.module, loader, names, device_of(job.train))
+
+
+def _class_names(job: Planned) -> tuple[str, ...]:
+    """Name every output: those beyond the data's classes have no name of their own."""
+    outputs = job.graft.trace().output_shapes()[0][1]
+    known = job.data.classes
+    return (*known, *(f"(class {number})" for number in range(len(known), outputs)))
+
+
+def _note(job: Planned, history: History) -> str:
+    if history.ended == "interrupted":
+        return f"interrupted after epoch {len(history.epochs)} of {job.train.epochs}"
+    chosen = history.best if job.train.keep == "best" else len(history.epochs)
+    return f"{job.graft.name} on {job.train.data}, epoch {chosen} of {len(history.epochs)}"
+
+
+# the report
+
+
+def _report(job: Planned, history: History, evaluation: Evaluation, version: Manifest, folder: Path) -> Report:
+    name = f"v{version.number}" if str(folder) == RUNS else f"{folder}@v{version.number}"
+    return Report(
+        title=f"{job.graft.name} → {job.train.data}",
+        task=f"Tell {len(job.data.classes)} classes of images apart: {', '.join(job.data.classes[:12])}"
+        + (", …" if len(job.data.classes) > 12 else ""),
+        history=history,
+        evaluation=evaluation,
+        samples=_samples(job, evaluation),
+        steps=_steps(job),
+        findings=job.findings,
+        facts=tuple(_facts(job)),
+        timings=tuple(job.timings.seconds.items()),
+        recipe=job.recipe.to_yaml(),
+        next_commands=next_commands(name),
+    )
+
+
+def next_commands(name: str) -> tuple[str, ...]:
+    """Give the commands to try once a version is kept."""
+    return (f"torchgraft predict {name} IMAGE.png", "torchgraft log", f"torchgraft show {name}")
+
+
+def _samples(job: Planned, evaluation: Evaluation) -> tuple[Sample, ...]:
+    """Take the samples worth a look: the surest mistakes, then what was right and least sure."""
+    right = [guess == target for guess, target in zip(evaluation.predictions, evaluation.targets, strict=True)]
+    sure = evaluation.confidence
+    order = sorted(range(len(right)), key=lambda n: (right[n], sure[n] if right[n] else -sure[n]))
+    return tuple(
+        Sample(
+            image=job.data.val[n][0],
+            target=evaluation.classes[evaluation.targets[n]],
+            prediction=evaluation.classes[evaluation.predictions[n]],
+            confidence=evaluation.confidence[n],
+        )
+        for n in order[:SHOWN]
+    )
+
+
+def _steps(job: Planned) -> tuple[Step, ...]:
+    sizes = job.graft.new_parameters()
+    return tuple(
+        Step(number, edit.kind(), edit.sentence(), sizes.get(number, 0))
+        for number, edit in enumerate(job.recipe.edits, 1)
+    )
+
+
+def _facts(job: Planned) -> Iterator[tuple[str, str]]:
+    parameters = list(job.graft.module.parameters())
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    every = sum(parameter.numel() for parameter in parameters)
+    data, plan = job.data, job.train
+    yield "Base", job.recipe.base
+    yield "Data", plan.data
+    yield "Images", f"{len(data.train)} to train, {len(data.val)} to validate; split {data.split}"
+    if data.skipped:
+        yield "Skipped", f"{len(data.skipped)} files: {'; '.join(data.skipped[:5])}"
+    yield "Input", "×".join(map(str, job.graft.input_shape or ()))
+    yield "Parameters", f"{every:,}: {trained:,} trainable, {every - trained:,} frozen"
+    yield "MACs", f"{job.graft.trace().macs:,} for one image"
+    yield (
+        "Optimizer",
+        f"{plan.optimizer.name}, {plan.epochs} epochs, batch {plan.batch}, {plan.schedule} schedule",
+    )
+    rates = [f"{', '.join(group.at)} {group.lr:g}" for group in plan.groups if group.lr is not None]
+    yield "Learning rates", "; ".join([*rates, f"{'others ' if rates else ''}{plan.optimizer.lr:g}"])
+    yield "Kept state", "best validation accuracy" if plan.keep == "best" else "last epoch"
+    yield "Seed", str(job.recipe.seed)

@@ -1,0 +1,90 @@
+"""What the commands print, and how: words on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from torchgraft.errors import TorchgraftError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from torchgraft.history import Epoch
+
+__all__ = ["Live", "complain", "console", "say"]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Give a console; where it is no terminal, lines may be as long as they are."""
+    from rich.console import Console
+
+    seen = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if seen else 200)
+
+
+def complain(error: TorchgraftError) -> None:
+    """Print what is wrong, where, and what to do, on standard error."""
+    from rich.text import Text
+
+    out = console(stderr=True)
+    out.print(Text("error: ", style="bold red") + Text(error.what))
+    if error.where:
+        out.print(Text("where: ", style="bold") + Text(error.where))
+    if error.hint:
+        out.print(Text("do:    ", style="bold") + Text(error.hint))
+    for finding in getattr(error, "findings", ()):
+        out.print(Text(f"\n{finding}"))
+
+
+def say(word: str, sentence: str) -> None:
+    """Print one step of a job: a word at the edge, and what happened."""
+    from rich.text import Text
+
+    console().print(Text(f"{word:<9}", style="bold") + Text(sentence.replace("\n", f"\n{'':9}")))
+
+
+class Live:
+    """The live line of a training: epoch, step, loss, what is left; one plain line an epoch elsewhere."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self._bar: Any = None
+        self._task: Any = None
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[Live]:
+        """Show the line while the block runs."""
+        if not sys.stdout.isatty():
+            yield self
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console(), transient=True) as self._bar:
+            yield self
+        self._bar = None
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Move the bar."""
+        if self._bar is None:
+            return
+        if self._task is None:
+            self._task = self._bar.add_task("", total=self.epochs * steps)
+        self._bar.update(
+            self._task,
+            completed=(epoch - 1) * steps + step,
+            description=f"epoch {epoch}/{self.epochs}  loss {loss:.3f}",
+        )
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Print the figures of an epoch."""
+        text = (
+            f"epoch {epoch.number:>3}/{self.epochs}  loss {epoch.train_loss:.3f}  "
+            f"validation loss {epoch.val_loss:.3f}  accuracy {epoch.val_accuracy:6.1%}  "
+            f"lr {epoch.lr:.2g}  {epoch.seconds:.1f} s"
+        )
+        (self._bar.console.print if self._bar else print)(text)
+        sys.stdout.flush()

@@ -1,0 +1,59 @@
+"""Entry point: run a command, and turn what a user can cause into three lines and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+
+from torchgraft import __version__
+from torchgraft.cli.console import complain
+from torchgraft.errors import TorchgraftError
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="torchgraft",
+    version=__version__,
+    help="Take a trained PyTorch model, change it for your task, know at once whether it still fits, train it, "
+    "and keep every version.",
+    help_epilogue="A first try, offline: torchgraft adapt bundled:glyphs --data sklearn:digits",
+    help_format="plaintext",
+    version_flags="--version",
+)
+
+# Commands are imported when they are called; the words of the overview stand here so that --help stays fast.
+for _home, _words in {
+    "adapt:adapt": "Fit a trained model to a data set, check it, train it, keep the result.",
+    "adapt:train": "Make, check and train what a recipe describes.",
+    "predict:predict": "Tell the classes of images by a kept version.",
+    "log:log": "List the versions that are kept.",
+    "rules:rules": "List every rule that models and data are checked by.",
+    "rules:rule": "Explain one rule.",
+}.items():
+    app.command(f"torchgraft.cli.{_home}", name=_home.partition(":")[2], help=_words)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit code.
+
+    0: done. 1: errors were found in a model. 2: the user's mistake. 130: Ctrl-C.
+    """
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False)
+    except TorchgraftError as error:
+        complain(error)
+        sys.exit(2)
+    except CycloptsError as error:
+        complain(TorchgraftError(str(error), hint="torchgraft --help, or torchgraft COMMAND --help"))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(result if isinstance(result, int) else 0)

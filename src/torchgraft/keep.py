@@ -1,0 +1,120 @@
+"""Keep a graft as a version, and open it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchgraft.errors import SourceError, StoreError
+from torchgraft.graft import Graft, loaded_base, replay
+from torchgraft.history import History
+from torchgraft.recipe import Recipe
+from torchgraft.sources import parse_source
+from torchgraft.store import Manifest, Store, state_digest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["RUNS", "open_version", "save", "split_reference"]
+
+RUNS = "runs"
+"""The folder that versions go to when none is named."""
+
+
+def save(
+    graft: Graft,
+    folder: str | Path = RUNS,
+    *,
+    classes: Sequence[str] = (),
+    metrics: Mapping[str, float] | None = None,
+    history: History | None = None,
+    note: str = "",
+) -> Manifest:
+    """Keep a graft's state as a new version: its recipe and the tensors that differ from the base.
+
+    The base is loaded again to tell which tensors differ; where it can't be, all are kept.
+
+    Raises:
+        StoreError: it can't be written; what was kept before is whole.
+    """
+    return Store(folder).keep(
+        recipe=graft.recipe.to_yaml(),
+        base=graft.recipe.base,
+        state=graft.module.state_dict(),
+        base_state=_base_state(graft),
+        base_names={name: graft.recipe.base_name(name) for name in graft.module.state_dict()},
+        classes=classes,
+        metrics=metrics,
+        history=history,
+        note=note,
+    )
+
+
+def _base_state(graft: Graft) -> dict[str, Tensor] | None:
+    if graft.recipe.base.startswith("object:"):
+        return None
+    try:
+        base = parse_source(graft.recipe.base).load(seed=graft.recipe.seed, trust=graft.trust)
+    except SourceError:
+        return None
+    return base.module.state_dict()
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Take a reference apart: `v3` lies in `runs`, `DIR@v3` in DIR; a folder alone means its latest version."""
+    folder, at, version = reference.rpartition("@")
+    if at:
+        return folder or RUNS, version
+    return (reference, "latest") if Path(reference).is_dir() else (RUNS, reference)
+
+
+def open_version(
+    reference: str | Path, *, trust: bool = False, objects: Mapping[str, nn.Module] | None = None
+) -> Graft:
+    """Open a version: load its base, apply its edits, put its own tensors in place.
+
+    Args:
+        reference: `v3`, an id, `latest` or `best` in ./runs; `DIR@v3` in another folder.
+        trust: whether code of the user's own may be run.
+        objects: modules that were handed over in Python, by their place; `''` is the base itself.
+
+    Raises:
+        StoreError: there is no such version, or it is damaged, or its base is another now.
+    """
+    folder, version = split_reference(str(reference))
+    store = Store(folder)
+    manifest = store.find(version)
+    recipe = Recipe.from_yaml(manifest.recipe, name=f"{folder}/versions/{manifest.id}.yaml")
+    given = dict(objects or {})
+    base = loaded_base(recipe, trust=trust, objects=given)
+    base_state = base.module.state_dict()
+    if manifest.base_digest and manifest.base_digest != state_digest(base_state):
+        raise StoreError(
+            "the base is not the one that this version was made from",
+            where=manifest.base,
+            hint="bring the base's old weights back, or name them: file:WEIGHTS@…",
+        )
+    graft = replay(recipe, trust=trust, objects=given, base=base)
+    _put(graft, store.tensors(manifest), base_state if manifest.base_digest else {}, manifest)
+    graft.version = manifest
+    return graft
+
+
+def _put(graft: Graft, tensors: Mapping[str, Tensor], base: Mapping[str, Tensor], manifest: Manifest) -> None:
+    """Give every tensor its kept value: its own, or the base's where they did not differ."""
+    own = graft.module.state_dict()
+    inherited = {name: base.get(graft.recipe.base_name(name)) for name in own if name not in tensors}
+    state = {**tensors, **{name: tensor for name, tensor in inherited.items() if tensor is not None}}
+    wrong = [
+        name
+        for name in {**own, **tensors}
+        if name not in own or name not in state or own[name].shape != state[name].shape
+    ]
+    if wrong:
+        raise StoreError(
+            f"{len(wrong)} kept tensors do not fit the model that the recipe makes, such as {wrong[0]}",
+            where=f"v{manifest.number} ({manifest.id})",
+            hint=f"open it with the torchgraft and torch that kept it ({manifest.torchgraft}, {manifest.torch})",
+        )
+    graft.module.load_state_dict(state)

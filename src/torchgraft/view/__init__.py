@@ -1,0 +1,1 @@
+"""Views: data made readable, as pages and pictures."""
