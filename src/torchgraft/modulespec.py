@@ -24,7 +24,7 @@ from torchgraft.schema import Schema
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ModuleSpec"]
+__all__ = ["ModuleSpec", "as_arguments", "foreign_class"]
 
 
 class ModuleSpec(Schema):
@@ -161,11 +161,16 @@ def _same(cls: type[nn.Module], args: dict[str, Any], module: nn.Module) -> bool
 
     try:
         with torch.device("meta"):
-            again = cls(**args)
+            again = cls(**as_arguments(args))
     except (TypeError, ValueError, RuntimeError):
         return False
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     return repr(again) == repr(module) and {n: t.shape for n, t in again.state_dict().items()} == shapes
+
+
+def as_arguments(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Give arguments as torch.nn takes them: what is a list in a recipe is a tuple there."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in args.items()}
 
 
 def foreign_class(of: str) -> Any:

@@ -208,6 +208,7 @@ def _resolvers() -> dict[str, list[tuple[str, Any]]]:
 
 
 _Loader.yaml_implicit_resolvers = _resolvers()
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -225,6 +226,12 @@ def _mapping(dumper: yaml.SafeDumper, items: dict[str, Any]) -> yaml.Node:
     return dumper.represent_mapping("tag:yaml.org,2002:map", items, flow_style=bool(short))
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    odd = any(character in "\x85\u2028\u2029\ufeff" for character in text)  # PyYAML reads these as line ends
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if odd else None)
+
+
+_Dumper.add_representer(str, _text)
 _Dumper.add_representer(list, _sequence)
 _Dumper.add_representer(dict, _mapping)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchgraft.blocks.base import Block
 from torchgraft.errors import EditError, RecipeError, nearest
-from torchgraft.modulespec import ModuleSpec, foreign_class
+from torchgraft.modulespec import ModuleSpec, as_arguments, foreign_class
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,7 +94,7 @@ def _built(spec: ModuleSpec, shape: _Shape, where: str) -> tuple[nn.Module, Modu
     cls = foreign_class(spec.of) if spec.foreign else _torch_class(spec.of, where)
     args = _sized(spec, shape, where)
     try:
-        module = cls(**args)
+        module = cls(**(args if spec.foreign else as_arguments(args)))
     except (TypeError, ValueError) as error:
         raise EditError(f"{spec.of} can't be built: {error}", where=where, hint="correct its arguments") from error
     return _with_shape(module, spec.model_copy(update={"args": args}), shape)

@@ -40,7 +40,10 @@ class Op:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module: its contract is what it was given and what it gave (value numbers)."""
+    """One call of a module: its contract is what it was given and what it gave (value numbers).
+
+    A call that the pass broke off in gave nothing.
+    """
 
     index: int
     path: str

@@ -160,6 +160,7 @@ class _Tape(TorchFunctionMode):
             self.calls.append(None)
             self._stack.append(frame)
             first = len(self.ops)
+            result = None
             try:
                 result = forward(*args, **kwargs)
             except Exception as error:
@@ -167,9 +168,9 @@ class _Tape(TorchFunctionMode):
                 raise
             finally:
                 self._stack.pop()
-            self.calls[frame.index] = Call(
-                frame.index, path, kind, parent, frame.given, self.see(result, None), first, len(self.ops)
-            )
+                self.calls[frame.index] = Call(
+                    frame.index, path, kind, parent, frame.given, self.see(result, None), first, len(self.ops)
+                )
             return result
 
         return call

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+import torchgraft as tg
+from torchgraft.check.rule import DataFacts, rules
+from torchgraft.errors import EditError
+
+
+class Net(nn.Module):
+    """A network that a test finishes with its own forward."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self._run = forward
+
+    def forward(self, x):
+        return self._run(self, x)
+
+
+def findings(module, shape, data=None):
+    return tg.load(module, input=shape).check(data)
+
+
+def codes(module, shape, data=None):
+    return [finding.code for finding in findings(module, shape, data)]
+
+
+def test_every_rule_has_a_code_a_title_and_an_explanation():
+    for code, rule in rules().items():
+        assert rule.code == code
+        assert code[0] in "SWPHDTM"
+        assert code[1:].isdigit()
+        assert rule.title
+        assert len(inspect.getdoc(rule)) > 40
+
+
+@pytest.mark.parametrize(
+    ("code", "module", "shape"),
+    [
+        ("S001", nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(5, 6, 3)), (3, 9, 9)),
+        ("S001", nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(5)), (3, 9, 9)),
+        ("S001", nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 6)), (3, 9, 9)),
+        ("S001", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(5, 6, 3)), (3, 9, 9)),
+        ("S001", nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(8, 8, 3, groups=4)), (4, 9, 9)),
+        ("S001", nn.Conv1d(3, 4, 3), (5, 9)),
+        ("S002", nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 5)), (3, 9, 9)),
+        ("S002", nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), (3, 4, 4)),
+        ("S002", nn.Sequential(nn.LayerNorm(7)), (3,)),
+        ("S003", nn.Sequential(nn.Conv2d(3, 4, 7)), (3, 4, 4)),
+        ("S003", nn.Sequential(nn.MaxPool2d(8)), (3, 4, 4)),
+        ("S004", Net(lambda s, x: s.a(x) + s.b(x), a=nn.Conv2d(3, 4, 3), b=nn.Conv2d(3, 5, 3)), (3, 9, 9)),
+        ("S004", Net(lambda s, x: torch.cat([s.a(x), s.b(x)], 1), a=nn.Conv2d(3, 4, 3), b=nn.Conv2d(3, 4, 5)), (3, 9, 9)),
+        ("S007", nn.Sequential(nn.Flatten(), nn.Conv2d(3, 4, 3)), (3, 4, 4)),
+        ("S099", nn.Sequential(nn.Unflatten(1, (2, 5))), (3,)),
+    ],
+)  # fmt: skip
+def test_a_break_is_told_by_the_rule_of_its_cause(code, module, shape):
+    assert codes(module, shape) == [code]
+
+
+def test_batchnorm_with_one_value_a_channel_is_told():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4))
+    g = tg.load(model, input=torch.empty(1, 3, 9, 9))
+    assert [finding.code for finding in g.check()] == ["S006"]
+
+
+def test_a_finding_names_both_sides_and_the_maker():
+    (found,) = findings(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(5, 6, 3)), (3, 9, 9))
+    first, *others = str(found).splitlines()
+    assert first.split("  ", 1)[0] == "error[S001] channels do not match"
+    assert first.endswith("  Sequential / 2")
+    assert others == [
+        "  2 (Conv2d) takes 5 channels, but gets 4 of [N, 4, 7, 7]",
+        "  made by  1 (ReLU)",
+        "  do         make the two agree: 5 channels out there, or 4 in here",
+    ]
+
+
+def test_the_model_that_fits_gives_no_finding():
+    assert codes(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(196, 2)), (3, 9, 9)) == []
+
+
+def test_an_input_of_the_wrong_channels_is_said_to_be_the_input():
+    (found,) = findings(nn.Sequential(nn.Conv2d(3, 4, 3)), (1, 9, 9))
+    assert "given as the model's input" in found.facts
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid()])
+def test_a_softmax_at_the_end_is_told(last):
+    assert codes(nn.Sequential(nn.Linear(3, 4), last), (3,)) == ["H001"]
+
+
+def test_a_softmax_inside_is_not_told():
+    assert codes(nn.Sequential(nn.Linear(3, 4), nn.Softmax(1), nn.Linear(4, 2)), (3,)) == []
+
+
+def test_two_linear_layers_of_the_base_itself_are_not_told():
+    assert codes(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), (3,)) == []
+
+
+def test_everything_frozen_is_told():
+    model = nn.Linear(3, 4).requires_grad_(False)
+    assert codes(model, torch.empty(2, 3)) == ["P001"]
+
+
+@pytest.mark.parametrize(
+    ("code", "data"),
+    [
+        ("H003", DataFacts(classes=7, labels=(0, 6))),
+        ("D002", DataFacts(classes=4, labels=(1, 4))),
+        ("D003", DataFacts(classes=4, labels=(0, 3), counts=(9, 0, 0, 0))),
+        ("D004", DataFacts(classes=4, labels=(0, 3), counts=(100, 9, 20, 20))),
+        ("D001", DataFacts(4, (0, 3), normalisation=((0.5,), (0.5,)), trained_with=((0.485,), (0.225,)))),
+    ],
+)
+def test_data_that_do_not_fit_are_told(code, data):
+    assert code in codes(nn.Linear(3, 4), torch.empty(2, 3), data)
+
+
+def test_labels_that_start_at_one_are_told_what_to_do():
+    found = findings(nn.Linear(3, 4), torch.empty(2, 3), DataFacts(classes=4, labels=(1, 4)))
+    assert any(finding.hint == "subtract 1 from every label" for finding in found)
+
+
+def test_a_refusal_carries_its_findings(resnet18):
+    with pytest.raises(EditError) as refused:
+        resnet18.replace("layer4", nn.Conv2d(3, 4, 3))
+    assert [finding.code for finding in refused.value.findings] == ["S001"]
+    assert refused.value.findings[0].is_error

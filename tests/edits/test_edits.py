@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+import torchgraft as tg
+from torchgraft.edits import kinds
+from torchgraft.edits.input import fold
+from torchgraft.errors import EditError, RecipeError, SelectionError
+
+
+def test_every_edit_says_what_it_does_and_is_documented():
+    for kind, cls in kinds().items():
+        assert cls.__doc__, kind
+        assert getattr(tg.Graft, kind).__doc__ == cls.__doc__
+    assert {"head", "input", "replace", "insert", "append", "remove", "freeze", "unfreeze"} <= set(kinds())
+
+
+# head
+
+
+def test_the_attribute_that_tells_the_class_count_follows(resnet18):
+    g = tg.load("timm:resnet18@none", input=(3, 64, 64))
+    g.head(10)
+    assert g.module.num_classes == 10
+
+
+def test_an_auxiliary_head_gets_a_plain_layer():
+    g = tg.load("torchvision:googlenet@none")
+    g.head(5, hidden=[32], dropout=0.1)
+    assert isinstance(g.module.fc, nn.Sequential)
+    assert isinstance(g.module.aux1.fc2, nn.Linear)
+    assert g.module.aux1.fc2.out_features == 5
+
+
+def test_a_convolutional_head_stays_a_convolution():
+    g = tg.load("torchvision:squeezenet1_1@none", input=(3, 96, 96))
+    g.head(5, hidden=[16])
+    assert [type(layer) for layer in g.module.classifier[1]] == [nn.Conv2d, nn.ReLU, nn.Conv2d]
+    assert g.module.eval()(torch.randn(2, 3, 96, 96)).shape == (2, 5)
+
+
+def test_an_output_without_weights_has_no_head():
+    g = tg.load(nn.Sequential(nn.Flatten()), input=(1, 2, 2))
+    with pytest.raises(EditError, match="no layer with weights makes the output"):
+        g.head(3)
+
+
+# insert, append, remove
+
+
+def test_inserting_between_the_layers_of_a_sequential_renumbers_nothing():
+    g = tg.load("torchvision:vgg11@none", input=(3, 64, 64))
+    keys = list(g.module.state_dict())
+    g.insert(nn.BatchNorm2d(64), after="features.0", name="norm")
+    assert list(g.module.features._modules)[:3] == ["0", "norm", "1"]
+    assert [key for key in g.module.state_dict() if "norm" not in key] == keys
+
+
+def test_inserting_before_the_first_layer_works(resnet18):
+    g = tg.load("torchvision:vgg11@none", input=(3, 64, 64))
+    g.insert(nn.Dropout2d(0.1), before="features.0")
+    assert next(iter(g.module.features._modules)) == "dropout2d"
+
+
+def test_inserting_beside_an_attribute_wraps_it_and_says_which_keys_moved(resnet18):
+    base = resnet18.module.state_dict()
+    resnet18.insert(nn.GELU(), after="bn1")
+    assert resnet18.recipe.base_name("bn1.base.weight") == "bn1.weight"
+    assert resnet18.recipe.base_name("layer1.0.bn1.weight") == "layer1.0.bn1.weight"
+    edited = resnet18.module.state_dict()
+    loaded = {name: base[resnet18.recipe.base_name(name)] for name in edited}
+    resnet18.module.load_state_dict(loaded)
+
+
+def test_keys_that_moved_twice_lead_back_to_the_base(resnet18):
+    resnet18.insert(nn.GELU(), after="bn1").insert(nn.Identity(), before="conv1", name="first")
+    resnet18.insert(nn.Identity(), after="bn1", name="again")
+    names = {resnet18.recipe.base_name(name) for name in resnet18.module.state_dict()}
+    assert names == set(models.resnet18(weights=None).state_dict())
+
+
+def test_a_name_that_is_taken_is_refused(resnet18):
+    with pytest.raises(EditError, match="exists already"):
+        resnet18.append("layer2", nn.Identity(), name="0")
+
+
+def test_appending_to_what_is_no_sequential_says_what_to_do_instead(resnet18):
+    with pytest.raises(EditError, match="not a Sequential"):
+        resnet18.append("layer1.0", nn.Identity())
+
+
+def test_a_module_that_the_forward_pass_goes_past_is_refused(snapshot):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+
+        def forward(self, x):
+            return self.stages[1](self.stages[0](x)).mean((2, 3))
+
+    g = tg.load(Net(), input=(3, 8, 8))
+    before = snapshot(g.module)
+    with pytest.raises(EditError, match=r"stages\.extra was added by edit 1, but the forward pass goes past it"):
+        g.append("stages", nn.Conv2d(4, 4, 1), name="extra")
+    assert snapshot(g.module) == before
+
+
+def test_removing_from_a_sequential_joins_what_stood_around():
+    g = tg.load("torchvision:vgg11@none", input=(3, 64, 64))
+    g.remove("classifier.2")
+    assert list(g.module.classifier._modules) == ["0", "1", "3", "4", "5", "6"]
+
+
+def test_removing_an_attribute_leaves_an_identity(resnet18):
+    resnet18.remove("maxpool")
+    assert isinstance(resnet18.module.maxpool, nn.Identity)
+
+
+def test_removing_what_others_depend_on_is_refused(resnet18):
+    with pytest.raises(EditError, match="takes 128 channels, but gets 64"):
+        resnet18.remove("layer2")
+
+
+# replace
+
+
+def test_a_module_that_was_handed_over_is_taken_as_it_is(resnet18):
+    mine = nn.Linear(512, 3)
+    weight = mine.weight
+    resnet18.replace("fc", mine)
+    assert resnet18.module.fc is mine
+    assert resnet18.module.fc.weight is weight
+
+
+def test_code_of_ones_own_is_run_only_where_it_is_trusted(resnet18):
+    spec = {"torch.nn:Identity": {}}
+    with pytest.raises(EditError, match="runs code of your own"):
+        resnet18.insert(spec, after="layer2")
+    trusted = tg.load("resnet18@none", input=(3, 64, 64), trust=True)
+    trusted.insert(spec, after="layer2", name="mine")
+    assert isinstance(trusted.module.layer2.mine, nn.Identity)
+
+
+def test_arguments_that_a_class_does_not_take_are_told(resnet18):
+    with pytest.raises(EditError, match=r"nn\.Conv2d can't be built"):
+        resnet18.replace("layer3", {"nn.Conv2d": {"out": 3}})
+
+
+def test_a_class_that_torch_does_not_have_is_told_with_the_nearest(resnet18):
+    with pytest.raises(RecipeError, match="did you mean Conv2d"):
+        resnet18.replace("layer3", {"nn.Conv2D": {"out_channels": 3}})
+
+
+def test_a_place_that_is_not_there_is_told_with_the_nearest(resnet18):
+    with pytest.raises(SelectionError, match="did you mean layer3"):
+        resnet18.replace("layr3", nn.Identity())
+
+
+def test_new_modules_go_where_the_model_is():
+    g = tg.load(models.resnet18(weights=None).double().eval(), input=torch.empty(2, 3, 64, 64, dtype=torch.float64))
+    g.head(3).insert(tg.blocks.SqueezeExcite(), after="layer2", name="se")
+    assert {p.dtype for p in g.module.parameters()} == {torch.float64}
+    assert not any(module.training for module in g.module.modules())
+
+
+# input
+
+
+@pytest.mark.parametrize("channels", range(1, 13))
+def test_an_image_of_equal_channels_keeps_its_first_activation(channels):
+    layer = nn.Conv2d(3, 8, 3, dtype=torch.float64)
+    grey = torch.rand(2, 1, 9, 9, dtype=torch.float64)
+    wide = nn.Conv2d(channels, 8, 3, dtype=torch.float64)
+    wide.weight, wide.bias = nn.Parameter(fold(layer.weight.detach(), channels)), layer.bias
+    torch.testing.assert_close(wide(grey.expand(-1, channels, -1, -1)), layer(grey.expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_the_first_convolution_takes_other_channels_and_the_base_tensor_is_not_written(resnet18, channels):
+    before = resnet18.module.conv1.weight
+    kept = before.clone()
+    resnet18.input(channels=channels)
+    assert resnet18.module(torch.randn(2, channels, 64, 64)).shape == (2, 1000)
+    assert torch.equal(before, kept)
+    assert resnet18.input_shape == (channels, 64, 64)
+
+
+def test_another_size_that_the_model_refuses_is_told():
+    g = tg.load("torchvision:vit_b_16@none")
+    with pytest.raises(EditError, match="the model refuses its input"):
+        g.input(size=(96, 96))
+
+
+# freeze
+
+
+def test_frozen_parameters_are_told_by_any_selector(resnet18):
+    resnet18.freeze(["conv1", "layer[12].**", "**:BatchNorm2d"])
+    frozen = {name for name, p in resnet18.module.named_parameters() if not p.requires_grad}
+    assert "conv1.weight" in frozen
+    assert "layer4.1.bn2.weight" in frozen
+    assert "layer4.1.conv2.weight" not in frozen
+
+
+def test_unfreezing_takes_a_part_back(resnet18):
+    resnet18.freeze(all_but="head").unfreeze("layer4")
+    assert resnet18.module.layer4[0].conv1.weight.requires_grad
+    assert not resnet18.module.layer3[0].conv1.weight.requires_grad
+
+
+def test_a_freeze_names_one_way_only(resnet18):
+    with pytest.raises(RecipeError, match="either what it freezes"):
+        resnet18.freeze("layer1", all_but="layer2")
+
+
+def test_a_tied_parameter_is_frozen_under_any_of_its_names():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(self.a(x).relu())
+
+    g = tg.load(Tied(), input=torch.empty(2, 4))
+    g.freeze("b")
+    assert not g.module.a.weight.requires_grad
+    assert g.module.a.bias.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda g: g.head("ten"), "head: Input should be a valid integer"),
+        (lambda g: g.head(10, hiden=[3]), r"there is no setting 'hiden'.*\n.*\n.*did you mean hidden"),
+        (lambda g: g.head(), "head: Field required"),
+        (lambda g: g.remove("a", "b"), "remove takes at most 1 arguments"),
+        (lambda g: g.head(3, classes=4), "head got 'classes' twice"),
+    ],
+)
+def test_a_wrong_call_is_told_without_a_traceback_of_pydantic(resnet18, call, match):
+    with pytest.raises(RecipeError, match=match):
+        call(resnet18)

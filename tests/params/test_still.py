@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torchvision import models
+
+from torchgraft.params.still import train_mode
+
+
+def test_frozen_batchnorm_does_not_move():
+    model = models.resnet18(weights=None)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    model.fc.requires_grad_(True)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train_mode(model)
+    model(torch.randn(4, 3, 32, 32) * 3 + 5)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_dropout_in_a_frozen_part_is_off_and_before_the_head_on():
+    frozen = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).requires_grad_(False)
+    model = nn.Sequential(frozen, nn.Dropout(), nn.Linear(2, 2))
+    train_mode(model)
+    assert not frozen[1].training
+    assert model[1].training
+
+
+def test_a_part_with_one_trainable_parameter_trains():
+    model = models.resnet18(weights=None).requires_grad_(False)
+    model.layer4[0].bn1.weight.requires_grad = True
+    train_mode(model)
+    assert model.layer4[0].bn1.training
+    assert not model.layer4[0].bn2.training
+    assert not model.layer3.training

@@ -1,0 +1,110 @@
+"""The course chapter's own edits, each through torchgraft: what fits works, what does not is refused and told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import torchgraft as tg
+from torchgraft.errors import EditError
+
+
+def test_the_output_layer_is_replaced_by_a_plain_one(resnet18):
+    resnet18.head(10)
+    assert isinstance(resnet18.module.fc, nn.Linear)
+    assert resnet18.module.fc.in_features == 512
+    assert resnet18.module(torch.randn(2, 3, 64, 64)).shape == (2, 10)
+
+
+def test_the_output_layer_is_replaced_by_a_head_of_several_layers(resnet18):
+    resnet18.head(10, hidden=[512], dropout=0.5)
+    assert [type(layer) for layer in resnet18.module.fc] == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    assert resnet18.module(torch.randn(2, 3, 64, 64)).shape == (2, 10)
+
+
+def test_the_output_layer_can_be_replaced_by_a_module_of_ones_own(resnet18):
+    fc = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 10))
+    resnet18.replace("fc", fc)
+    assert resnet18.module.fc is fc
+    assert resnet18.module(torch.randn(2, 3, 64, 64)).shape == (2, 10)
+
+
+def test_layer3_as_usually_written_is_refused_because_128_channels_arrive(resnet18, snapshot):
+    before = snapshot(resnet18.module)
+    stage = nn.Sequential(
+        nn.Conv2d(256, 512, kernel_size=3, padding=1),
+        nn.BatchNorm2d(512),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+    )
+    with pytest.raises(EditError, match=r"layer3\.0 \(Conv2d\).* takes 256 channels, but gets 128") as refused:
+        resnet18.replace("layer3", stage)
+    finding = refused.value.findings[0]
+    assert finding.code == "S001"
+    assert finding.where == "resnet18 / layer3.0"
+    assert "made by  layer2.1.relu (ReLU)" in finding.facts
+    assert snapshot(resnet18.module) == before
+
+
+def test_layer3_with_its_input_put_right_is_refused_because_layer4_gets_512(resnet18):
+    stage = nn.Sequential(nn.Conv2d(128, 512, 3, padding=1), nn.BatchNorm2d(512), nn.ReLU(), nn.MaxPool2d(2))
+    with pytest.raises(EditError, match=r"layer4\.0\.conv1 \(Conv2d\) takes 256 channels, but gets 512"):
+        resnet18.replace("layer3", stage)
+
+
+def test_layer3_fits_when_both_ends_agree(resnet18):
+    resnet18.replace(
+        "layer3",
+        [
+            {"nn.Conv2d": {"out_channels": 256, "kernel_size": 3, "padding": 1}},
+            {"nn.BatchNorm2d": {}},
+            {"nn.ReLU": {"inplace": True}},
+            {"nn.MaxPool2d": {"kernel_size": 2}},
+        ],
+    )
+    assert resnet18.module.layer3[0].in_channels == 128
+    assert resnet18.module.layer3[1].num_features == 256
+    assert resnet18.module(torch.randn(2, 3, 64, 64)).shape == (2, 1000)
+
+
+def test_the_attention_block_is_refused_because_it_doubles_the_channels(resnet18, snapshot, custom_block):
+    before = snapshot(resnet18.module)
+    with pytest.raises(EditError, match=r"layer3\.0\.conv1 \(Conv2d\) takes 128 channels, but gets 256") as refused:
+        resnet18.append("layer2", custom_block(128), name="attention")
+    assert "made by  layer2.attention (CustomBlock), added by edit 1" in refused.value.findings[0].facts
+    assert snapshot(resnet18.module) == before
+
+
+def test_an_attention_block_that_keeps_the_channels_goes_into_layer2(resnet18):
+    base = list(resnet18.module.state_dict())
+    resnet18.insert(tg.blocks.SqueezeExcite(reduction=4), after="layer2", name="attention")
+    assert list(resnet18.module.layer2._modules) == ["0", "1", "attention"]
+    assert set(base) < set(resnet18.module.state_dict())
+
+
+def test_everything_but_the_head_is_frozen(resnet18):
+    resnet18.head(10)
+    resnet18.freeze(all_but="head")
+    trainable = [name for name, p in resnet18.module.named_parameters() if p.requires_grad]
+    assert trainable == ["fc.weight", "fc.bias"]
+    assert sum(p.numel() for p in resnet18.module.parameters() if p.requires_grad) == 5130
+
+
+def test_each_part_gets_its_learning_rate_and_no_parameter_is_left_out(resnet18):
+    resnet18.head(10)
+    groups = resnet18.groups({"conv1.**": {"lr": 1e-4}, "fc": {"lr": 1e-2}}, lr=1e-3)
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    rates = {name: group["lr"] for group in optimizer.param_groups for name in group["names"]}
+    assert rates["conv1.weight"] == 1e-4
+    assert rates["layer2.0.conv1.weight"] == 1e-3
+    assert rates["fc.weight"] == 1e-2
+    assert set(rates) == {name for name, _ in resnet18.module.named_parameters()}
+
+
+def test_a_linear_layer_after_vgg16s_thousand_classes_works_and_is_noted():
+    g = tg.load("torchvision:vgg16@none", input=(3, 64, 64))
+    g.append("classifier", nn.Linear(1000, 10), name="Linear")
+    assert list(g.module.classifier._modules)[-1] == "Linear"
+    assert g.trace().output_shapes() == [(2, 10)]
+    assert [finding.code for finding in g.check()] == ["H002"]

@@ -1,0 +1,32 @@
+"""The bundled base pays: few digits are learnt better from it than from random weights."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from statistics import mean
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("sklearn")
+
+
+@pytest.fixture
+def transfer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    return importlib.import_module("transfer")
+
+
+def test_two_samples_a_class_gain_much(transfer: ModuleType) -> None:
+    found = transfer.compare(2, range(2), fresh=transfer.FRESH[1:2])
+    assert mean(found.gains) > 7
+    assert min(found.adapted) > 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("per_class", "points"), [(2, 10), (5, 5)])
+def test_ten_seeds_gain_what_the_readme_says(transfer: ModuleType, per_class: int, points: int) -> None:
+    found = transfer.compare(per_class)
+    assert mean(found.gains) >= points
+    assert found.interval[0] > 0
