@@ -5,32 +5,36 @@ augmentation and weight decay, every weight trainable, and the last state kept. 
 of the digits, which training never sees. The fresh arm starts from random weights and gets the best of three
 learning rates, picked on the test half itself: in its favour. The difference is paired by seed, with a 95 %
 interval by Student's t.
-
-    python benchmarks/transfer.py [SEEDS]
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 from typing import Any
 
+import torch
 from scipy.stats import t as student
 
+from benchmarks.measure import table
 from torchgraft.plan import plan
+from torchgraft.preprocess import Augment
 from torchgraft.train.batches import batches
 from torchgraft.train.evaluate import tally
 from torchgraft.train.loop import device_of, fit
+
+TITLE = "Digits from few samples: the bundled base adapted, against the same network from random weights"
 
 DATA = "sklearn:digits"
 SEEDS = 10
 STEPS, BATCH, CLASSES = 100, 32, 10
 FULL_EPOCHS = 16
-SHARED = {"train.batch": BATCH, "train.keep": "last", "train.augment": "light", "train.device": "cpu"}
+AUGMENT: tuple[Augment, ...] = ("none", "light")
+SHARED = {"train.batch": BATCH, "train.keep": "last", "train.device": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Comparison:
     """The scores of both arms, seed by seed; `fresh` is the best of `rates` on average."""
 
     per_class: int
+    augment: Augment
     adapted: tuple[float, ...]
     fresh: tuple[float, ...]
     rates: Mapping[str, float]
@@ -98,42 +103,56 @@ def trained(arm: Arm, seed: int, settings: Mapping[str, Any]) -> Score:
     return Score(100 * accuracy, history.seconds)
 
 
-def few(arm: Arm, per_class: int, seed: int) -> Score:
-    """Train an arm on `per_class` samples a class for about 100 steps."""
+def few(arm: Arm, per_class: int, seed: int, augment: Augment) -> float:
+    """Train an arm on `per_class` samples a class for about 100 steps, and give its test accuracy."""
     epochs = STEPS // math.ceil(per_class * CLASSES / BATCH)
-    return trained(arm, seed, {"train.per_class": per_class, "train.epochs": epochs})
+    settings = {"train.per_class": per_class, "train.epochs": epochs, "train.augment": augment}
+    return trained(arm, seed, settings).accuracy
 
 
-def compare(per_class: int, seeds: Sequence[int] = range(SEEDS), *, fresh: Sequence[Arm] = FRESH) -> Comparison:
+def compare(
+    per_class: int,
+    seeds: Sequence[int] = range(SEEDS),
+    *,
+    augment: Augment = "none",
+    fresh: Sequence[Arm] = FRESH,
+) -> Comparison:
     """Train both arms on the same samples for every seed."""
     start = time.perf_counter()
-    adapted = tuple(few(ADAPTED, per_class, seed).accuracy for seed in seeds)
-    scores = {arm: tuple(few(arm, per_class, seed).accuracy for seed in seeds) for arm in fresh}
+    scores = {arm.name: tuple(few(arm, per_class, seed, augment) for seed in seeds) for arm in (ADAPTED, *fresh)}
+    adapted = scores.pop(ADAPTED.name)
+    rates = {name: mean(values) for name, values in scores.items()}
     best = max(scores.values(), key=mean)
-    rates = {arm.name: mean(values) for arm, values in scores.items()}
-    return Comparison(per_class, adapted, best, rates, time.perf_counter() - start)
+    return Comparison(per_class, augment, adapted, best, rates, time.perf_counter() - start)
 
 
-def main() -> None:
-    """Print the table."""
-    seeds = range(int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS)
-    print("samples a class   adapted        fresh          gain    95 % interval   least   seconds")
-    for per_class in (2, 5):
-        print(_row(compare(per_class, seeds)), flush=True)
-    for arm in (ADAPTED, *FRESH):
-        score = trained(arm, 0, {"train.epochs": FULL_EPOCHS})
-        print(f"all of the first half, {arm.name}: {score.accuracy:.2f} % in {score.seconds:.1f} s", flush=True)
-
-
-def _row(one: Comparison) -> str:
-    low, high = one.interval
-    arms = "   ".join(f"{mean(values):5.2f} ± {stdev(values):4.2f}" for values in (one.adapted, one.fresh))
-    rates = ", ".join(f"{name}: {value:.2f}" for name, value in one.rates.items())
-    return (
-        f"{one.per_class:15}   {arms}   {mean(one.gains):+5.2f}   [{low:5.2f}, {high:5.2f}]   "
-        f"{min(one.gains):+5.2f}   {one.seconds:7.0f}\n{'':15}   {rates}"
+def run() -> str:
+    """Compare both arms at 2 and 5 samples a class, then train on all of the first half."""
+    torch.set_num_threads(1)
+    rows = [_row(compare(count, augment=augment)) for count, augment in itertools.product((2, 5), AUGMENT)]
+    whole = [(arm, trained(arm, 0, {"train.epochs": FULL_EPOCHS})) for arm in (ADAPTED, *FRESH)]
+    return "\n\n".join(
+        (
+            table(COLUMNS, rows),
+            f"{FULL_EPOCHS} epochs of all 898 samples of the first half, one seed:",
+            table(
+                ["arm", "right, %", "training, s"],
+                [(arm.name, f"{one.accuracy:.2f}", f"{one.seconds:.1f}") for arm, one in whole],
+            ),
+        )
     )
 
 
-if __name__ == "__main__":
-    main()
+COLUMNS = ["samples a class", "augment", "adapted, %", "fresh, %", "gain, points", "95 % interval", "least", "s",
+           "fresh at each rate"]  # fmt: skip
+
+
+def _row(one: Comparison) -> tuple[object, ...]:
+    low, high = one.interval
+    arms = [f"{mean(values):.2f} ± {stdev(values):.2f}" for values in (one.adapted, one.fresh)]
+    rates = ", ".join(f"{name.removeprefix('fresh at ')}: {value:.2f}" for name, value in one.rates.items())
+    gain = f"{mean(one.gains):+.2f}"
+    interval = f"{low:.2f} … {high:.2f}"
+    return (
+        one.per_class, one.augment, *arms, gain, interval, f"{min(one.gains):+.2f}", f"{one.seconds:.0f}", rates,
+    )  # fmt: skip

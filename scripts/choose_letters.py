@@ -1,7 +1,7 @@
 """Choose the classes of `letters:COUNT`; they were chosen once and are frozen in data/lettering/classes.py.
 
 A class is an undecorated letter that several of matplotlib's fonts hold and that looks like no digit, so that no
-digit is ever learnt from it, and like no letter chosen before it. Run by hand, this prints the frozen list's literal.
+digit is ever learnt from it, and like no letter chosen before it. Run by hand, this prints the literal.
 """
 
 from __future__ import annotations

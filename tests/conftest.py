@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,10 @@ import torch
 from torch import nn
 
 import torchgraft as tg
+
+# The models of the tests are too small for more threads to pay, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 
 class Snapshot:

@@ -70,7 +70,9 @@ def test_layer3_fits_when_both_ends_agree(resnet18):
 
 def test_the_attention_block_is_refused_because_it_doubles_the_channels(resnet18, snapshot, custom_block):
     before = snapshot(resnet18.module)
-    with pytest.raises(EditError, match=r"layer3\.0\.conv1 \(Conv2d\) takes 128 channels, but gets 256") as refused:
+    with pytest.raises(
+        EditError, match=r"layer3\.0\.conv1 \(Conv2d\) takes 128 channels, but gets 256"
+    ) as refused:
         resnet18.append("layer2", custom_block(128), name="attention")
     assert "made by  layer2.attention (CustomBlock), added by edit 1" in refused.value.findings[0].facts
     assert snapshot(resnet18.module) == before

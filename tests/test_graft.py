@@ -39,7 +39,11 @@ MODULES = [
 place = st.sampled_from(PLACES)
 module = st.sampled_from(MODULES)
 edit = st.one_of(
-    st.builds(lambda n, h: ("head", {"classes": n, "hidden": h}), st.integers(1, 9), st.lists(st.integers(1, 9), max_size=2)),
+    st.builds(
+        lambda n, h: ("head", {"classes": n, "hidden": h}),
+        st.integers(1, 9),
+        st.lists(st.integers(1, 9), max_size=2),
+    ),
     st.builds(lambda n: ("input", {"channels": n}), st.integers(1, 6)),
     st.builds(lambda at, m: ("replace", {"at": at, "with": m}), place, module),
     st.builds(lambda at, m: ("insert", {"after": at, "module": m}), place, module),

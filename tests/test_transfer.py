@@ -14,8 +14,8 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture
 def transfer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    return importlib.import_module("transfer")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    return importlib.import_module("benchmarks.transfer")
 
 
 def test_two_samples_a_class_gain_much(transfer: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from torchgraft.history import Evaluation, History
 from torchgraft.keep import RUNS, save
 from torchgraft.plan import Planned, Talk, prepared
 from torchgraft.store import Manifest, save_state
+from torchgraft.store.files import explained
 from torchgraft.train.batches import batches
 from torchgraft.train.evaluate import evaluate
 from torchgraft.train.loop import Watch, device_of, fit
@@ -24,17 +26,21 @@ if TYPE_CHECKING:
     from torchgraft.data import DataSet
     from torchgraft.graft import Graft
 
-__all__ = ["Outcome", "carry_out", "next_commands", "train"]
+__all__ = ["Outcome", "carry_out", "train"]
+
+EXAMPLES = 6
+"""So many validation images, one a class, are put beside a report."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out: the kept version, how good it is, and where the report lies."""
+    """What came out: the kept version, how good it is, where the report lies, and what to try next."""
 
     version: Manifest
     history: History
     evaluation: Evaluation
     report: Path
+    next_commands: tuple[str, ...]
 
 
 def carry_out(job: Planned, folder: Path, *, watch: Watch | None = None, talk: Talk | None = None) -> Outcome:
@@ -64,8 +70,10 @@ def carry_out(job: Planned, folder: Path, *, watch: Watch | None = None, talk: T
         )
     stored = len(version.tensors)
     talk.say("keep", f"v{version.number} ({version.id}) in {folder}: {stored} tensors that differ from the base")
-    report = write(_report(job, history, evaluation, version, folder), folder / "reports" / f"v{version.number}")
-    return Outcome(version, history, evaluation, report)
+    home = folder / "reports" / f"v{version.number}"
+    next_commands = _next_commands(_reference(version, folder), _examples(job, home / "images"), folder)
+    report = write(_report(job, history, evaluation, next_commands), home)
+    return Outcome(version, history, evaluation, report, next_commands)
 
 
 def train(graft: Graft, data: str | DataSet, *, watch: Watch | None = None, **settings: Any) -> History:
@@ -122,8 +130,9 @@ def _note(job: Planned, history: History) -> str:
 # the report
 
 
-def _report(job: Planned, history: History, evaluation: Evaluation, version: Manifest, folder: Path) -> Report:
-    name = f"v{version.number}" if str(folder) == RUNS else f"{folder}@v{version.number}"
+def _report(
+    job: Planned, history: History, evaluation: Evaluation, next_commands: tuple[str, ...]
+) -> Report:
     return Report(
         title=f"{job.graft.name} → {job.train.data}",
         task=f"Tell {len(job.data.classes)} classes of images apart: {', '.join(job.data.classes[:12])}"
@@ -136,13 +145,32 @@ def _report(job: Planned, history: History, evaluation: Evaluation, version: Man
         facts=tuple(_facts(job)),
         timings=tuple(job.timings.seconds.items()),
         recipe=job.recipe.to_yaml(),
-        next_commands=next_commands(name),
+        next_commands=next_commands,
     )
 
 
-def next_commands(name: str) -> tuple[str, ...]:
-    """Give the commands to try once a version is kept."""
-    return (f"torchgraft predict {name} IMAGE.png", "torchgraft log", f"torchgraft show {name}")
+def _reference(version: Manifest, folder: Path) -> str:
+    return f"v{version.number}" if str(folder) == RUNS else f"{folder}@v{version.number}"
+
+
+def _examples(job: Planned, folder: Path) -> Path:
+    """Put a few validation images beside the report, so that there is something to predict."""
+    names = job.data.classes
+    seen: set[int] = set()
+    with explained("the images can't be written", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, label in enumerate(job.data.val.labels):
+            if label not in seen and len(seen) < EXAMPLES:
+                seen.add(label)
+                word = "".join(letter if letter.isalnum() else "-" for letter in names[label])
+                job.data.val[number][0].save(folder / f"{word}.png")
+    return folder
+
+
+def _next_commands(name: str, images: Path, folder: Path) -> tuple[str, ...]:
+    """Give the commands to try once a version is kept; each works as it stands."""
+    place = "" if str(folder) == RUNS else f" {shlex.quote(str(folder))}"
+    return (f"torchgraft predict {shlex.quote(name)} {shlex.quote(str(images))}/*.png", f"torchgraft log{place}")
 
 
 def _samples(job: Planned, evaluation: Evaluation) -> tuple[Sample, ...]:

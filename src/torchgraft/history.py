@@ -22,7 +22,7 @@ class Epoch(Schema):
 
 
 class History(Schema):
-    """The epochs of one run and how it ended; `best` is the number of the one with the best validation accuracy."""
+    """The epochs of one run and how it ended; `best` numbers the epoch of the best validation accuracy."""
 
     epochs: tuple[Epoch, ...] = ()
     best: int = 0

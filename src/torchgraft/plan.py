@@ -177,7 +177,10 @@ def _open(text: str, given: Mapping[str, Any], seed: int, talk: Talk) -> DataSet
         f"split {opened.split}",
     )
     if opened.skipped:
-        talk.say("skipped", f"{len(opened.skipped)} files can't be read, such as {opened.skipped[0]}")
+        count = len(opened.skipped)
+        talk.say(
+            "skipped", f"{count} file{'s' if count > 1 else ''} that can't be read, such as {opened.skipped[0]}"
+        )
     return opened
 
 
@@ -225,11 +228,12 @@ def _preprocess_of(graft: Graft) -> Preprocess:
 
 def _fit_input(graft: Graft, data: DataSet, given: dict[str, Any], talk: Talk) -> Preprocess:
     """Make the base take the data's channels, or convert the images where it can't."""
-    channels = data.channels
     own = graft.input_shape
-    if own is not None and len(own) == 3 and own[0] != channels and not _turns_input(graft):
+    if own is not None and len(own) == 3 and own[0] != data.channels:
         try:
-            _apply(graft, "input", {"channels": channels}, given, talk)
+            if getattr(graft.module, "transform_input", False):
+                raise EditError("the model picks single colours out of its input")
+            _apply(graft, "input", {"channels": data.channels}, given, talk)
         except EditError as error:
             talk.say("input", f"kept at {own[0]} channels, the images are converted: {error.what}")
     preprocess = _uncropped(_preprocess_of(graft), data)
@@ -248,11 +252,6 @@ def _uncropped(preprocess: Preprocess, data: DataSet) -> Preprocess:
     """Cut no border off images that are smaller than the input: they are framed tightly already."""
     small = max(data.size) <= min(preprocess.size)
     return preprocess.model_copy(update={"resize": None}) if small else preprocess
-
-
-def _turns_input(graft: Graft) -> bool:
-    """Tell whether the model picks single colours out of its input, as torchvision's inception does."""
-    return bool(getattr(graft.module, "transform_input", False))
 
 
 # the edits
@@ -282,8 +281,9 @@ def _is_trained(graft: Graft) -> bool:
 def _drafted(graft: Graft, text: str, data: DataSet, given: dict[str, Any]) -> Recipe:
     """Draft the training plan from the size of the data and of the base, then put in what the user set."""
     own = {key.partition(".")[2]: given.pop(key) for key in list(given) if key.startswith("train.")}
-    count = min(len(data.train), int(own.get("per_class", 10**9)) * len(data.classes))
-    batch = int(own.get("batch", 0)) or min(64, max(8, count // 8))
+    asked: TrainPlan = _valid(TrainPlan, {"data": text, **own}, "train")
+    count = min(len(data.train), (asked.per_class or len(data.train)) * len(data.classes))
+    batch = asked.batch if "batch" in own else min(64, max(8, count // 8))
     epochs = min(60, max(5, math.ceil(_STEPS * batch / max(count, 1))))
     drafted: dict[str, Any] = {
         "data": text,
@@ -292,9 +292,7 @@ def _drafted(graft: Graft, text: str, data: DataSet, given: dict[str, Any]) -> R
         "optimizer": {"adamw": {"lr": 1e-3, "weight_decay": 0.01}},
         **_rates(graft),
     }
-    recipe = {**graft.recipe.model_dump(exclude={"edits"}), "train": {**drafted, **own}}
-    made: Recipe = _valid(Recipe, recipe, "train")
-    return made
+    return graft.recipe.model_copy(update={"train": TrainPlan.model_validate({**drafted, **own})})
 
 
 _STEPS = 400

@@ -215,9 +215,7 @@ def test_a_large_set_is_decoded_when_asked_for(tmp_path: Path, monkeypatch: pyte
     assert isinstance(large, FileSamples)
     assert all(image is not None for image in small.images)
     assert all(image is None for image in large.images)
-    assert [np.asarray(image).tolist() for image, _ in small] == [
-        np.asarray(image).tolist() for image, _ in large
-    ]
+    assert [np.asarray(image).tolist() for image, _ in small] == [np.asarray(image).tolist() for image, _ in large]
     large.paths[0].unlink()
     with pytest.raises(DataError, match="can't be read any more"):
         large[0]
@@ -329,9 +327,7 @@ def test_one_class_is_refused_and_classes_further_down_are_pointed_to(tmp_path: 
     with pytest.raises(DataError, match=r"one class only, 'a'(.|\n)*add another class$"):
         opened(tmp_path / "one")
     class_folders(tmp_path / "two" / "flowers", a=3, b=3)
-    with pytest.raises(
-        DataError, match=r"one class only, 'flowers'(.|\n)*one folder down, folder:.*flowers\?"
-    ):
+    with pytest.raises(DataError, match=r"one class only, 'flowers'(.|\n)*one folder down, folder:.*flowers\?"):
         opened(tmp_path / "two")
 
 

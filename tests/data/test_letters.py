@@ -16,9 +16,9 @@ from torchgraft.errors import DataError
 
 pytest.importorskip("scipy")
 
-from torchgraft.data import letters  # noqa: E402
-from torchgraft.data.lettering.classes import CLASSES  # noqa: E402
-from torchgraft.data.lettering.render import render  # noqa: E402
+from torchgraft.data import letters
+from torchgraft.data.lettering.classes import CLASSES
+from torchgraft.data.lettering.render import render
 
 ROOT = Path(__file__).parents[2]
 FEW = CLASSES[:4]
@@ -79,7 +79,7 @@ def test_without_scipy_the_package_to_install_is_named(monkeypatch: pytest.Monke
 
 def test_nothing_heavy_is_imported_before_a_source_is_opened() -> None:
     heavy = "{'scipy', 'matplotlib', 'torch', 'numpy'}"
-    code = f"import sys; from torchgraft.data import parse_data; parse_data('letters:5'); print({heavy} & {{*sys.modules}})"
+    code = f"import sys, torchgraft.data as data; data.parse_data('letters:5'); print({heavy} & {{*sys.modules}})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
 

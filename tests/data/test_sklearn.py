@@ -25,9 +25,7 @@ def test_the_digits_are_split_in_the_middle_and_scaled_to_8_bits() -> None:
     assert np.array_equal(np.asarray(image), np.round(raw.images[898] * 255 / 16))
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"), [("digit", "did you mean digits"), ("zzz", "one of sklearn:digits")]
-)
+@pytest.mark.parametrize(("name", "hint"), [("digit", "did you mean digits"), ("zzz", "one of sklearn:digits")])
 def test_another_name_is_refused(name: str, hint: str) -> None:
     with pytest.raises(DataError, match=rf"no images called '{name}'(.|\n)*{hint}"):
         parse_data(f"sklearn:{name}").open()

@@ -119,9 +119,7 @@ def textures(root: Path, **lists: list[str]) -> Path:
     for half, kinds in lists.items():
         for kind in kinds:
             picture(base / "images" / kind / f"{kind}_{half}.jpg")
-        (base / "labels" / f"{half}1.txt").write_text(
-            "".join(f"{kind}/{kind}_{half}.jpg\n" for kind in kinds)
-        )
+        (base / "labels" / f"{half}1.txt").write_text("".join(f"{kind}/{kind}_{half}.jpg\n" for kind in kinds))
     return root
 
 
@@ -148,9 +146,7 @@ def test_a_broken_image_is_named_when_it_is_read(tmp_path: Path, no_network: Non
 def test_without_files_and_network_the_folder_to_fill_is_named(
     tmp_path: Path, no_network: None, name: str, home: str
 ) -> None:
-    with pytest.raises(
-        DataError, match=rf"{name} can't be read from .* nor downloaded(.|\n)*{tmp_path}/{home}"
-    ):
+    with pytest.raises(DataError, match=rf"{name} can't be read from .* nor downloaded(.|\n)*{tmp_path}/{home}"):
         parse_data(f"torchvision:{name}@{tmp_path}").open()
 
 

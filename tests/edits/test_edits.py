@@ -160,7 +160,9 @@ def test_a_place_that_is_not_there_is_told_with_the_nearest(resnet18):
 
 
 def test_new_modules_go_where_the_model_is():
-    g = tg.load(models.resnet18(weights=None).double().eval(), input=torch.empty(2, 3, 64, 64, dtype=torch.float64))
+    g = tg.load(
+        models.resnet18(weights=None).double().eval(), input=torch.empty(2, 3, 64, 64, dtype=torch.float64)
+    )
     g.head(3).insert(tg.blocks.SqueezeExcite(), after="layer2", name="se")
     assert {p.dtype for p in g.module.parameters()} == {torch.float64}
     assert not any(module.training for module in g.module.modules())

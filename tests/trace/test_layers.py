@@ -74,7 +74,8 @@ def test_a_convolution_can_be_the_head():
 
 
 @pytest.mark.parametrize(
-    ("name", "path"), [("resnet18", "conv1"), ("vit_b_16", "conv_proj"), ("swin_t", "features.0.0"), ("vgg11", "features.0")]
+    ("name", "path"),
+    [("resnet18", "conv1"), ("vit_b_16", "conv_proj"), ("swin_t", "features.0.0"), ("vgg11", "features.0")],
 )
 def test_the_layer_that_reads_the_input_is_found(name, path):
     assert input_layers(trace(built(name), image(name))) == [path]

@@ -19,9 +19,7 @@ class Block(nn.Module):
         self.relu = nn.ReLU()
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or before != after:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[N, before, H, W]` to `[N, after, H / stride, W / stride]`."""
@@ -37,9 +35,7 @@ class Glyphs(nn.Module):
     def __init__(self, classes: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
         first, second, third = widths
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, first, 3, 1, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(1, first, 3, 1, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU())
         self.layer1 = Block(first, first, 1)
         self.layer2 = Block(first, second, 2)
         self.layer3 = Block(second, third, 2)

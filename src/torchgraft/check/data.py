@@ -17,6 +17,7 @@ class Normalisation(Rule):
     code = "D001"
     severity: ClassVar[Severity] = "warning"
     title = "normalisation that the base was not trained with"
+    case = "images scaled to 0 … 1 alone, and a base that was trained on ImageNet's mean and std"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Compare mean and std."""
@@ -39,6 +40,7 @@ class LabelRange(Rule):
     code = "D002"
     severity: ClassVar[Severity] = "error"
     title = "labels out of range"
+    case = "labels that run from 1 to 10"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Compare the labels with the number of classes."""
@@ -59,6 +61,7 @@ class OneClass(Rule):
     code = "D003"
     severity: ClassVar[Severity] = "error"
     title = "one class only"
+    case = "a folder whose images all lie in one class"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Count the classes that have samples."""
@@ -72,6 +75,7 @@ class Unbalanced(Rule):
     code = "D004"
     severity: ClassVar[Severity] = "note"
     title = "classes are unbalanced"
+    case = "1,000 images of one class and 20 of another"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Compare the largest with the smallest class."""

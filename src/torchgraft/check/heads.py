@@ -21,6 +21,7 @@ class SoftmaxBeforeLoss(Rule):
     code = "H001"
     severity: ClassVar[Severity] = "warning"
     title = "softmax before cross-entropy"
+    case = "nn.Softmax as the last layer of a classifier that is trained with cross-entropy"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Look at the last operation before each output."""
@@ -41,6 +42,7 @@ class LinearAfterLinear(Rule):
     code = "H002"
     severity: ClassVar[Severity] = "warning"
     title = "two linear layers with nothing between"
+    case = "vgg16.classifier.add_module('Linear', nn.Linear(1000, 10))"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Look for a linear operation on the very output of another, where an edit put one of them in."""
@@ -65,6 +67,7 @@ class ClassCount(Rule):
     code = "H003"
     severity: ClassVar[Severity] = "error"
     title = "fewer outputs than classes"
+    case = "a head for 5 classes and a folder of 7"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Compare the widths of the outputs with the labels."""

@@ -17,6 +17,7 @@ class NothingTrainable(Rule):
     code = "P001"
     severity: ClassVar[Severity] = "warning"
     title = "nothing can be trained"
+    case = "requires_grad = False on everything, and the head was never replaced"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Look at the flags."""
@@ -35,6 +36,7 @@ class NeverUsed(Rule):
     code = "P002"
     severity: ClassVar[Severity] = "warning"
     title = "trainable parameters that nothing uses"
+    case = "a new module that is called for nothing but its buffers"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Compare the trainable parameters that edits put in with those that operations took."""

@@ -77,6 +77,8 @@ class Rule(ABC):
     code: ClassVar[str]
     severity: ClassVar[Severity]
     title: ClassVar[str]
+    case: ClassVar[str]
+    """What somebody did that the rule was written for."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

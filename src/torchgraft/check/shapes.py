@@ -160,6 +160,7 @@ class Channels(Rule):
     code = "S001"
     severity: ClassVar[Severity] = "error"
     title = "channels do not match"
+    case = "resnet18 with a block appended to layer2 that gives 256 channels, where layer3 takes 128"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
@@ -182,6 +183,7 @@ class Features(Rule):
     code = "S002"
     severity: ClassVar[Severity] = "error"
     title = "features do not match"
+    case = "vgg16's classifier after the flatten was lost, or an image of another size before a fixed linear layer"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
@@ -203,6 +205,7 @@ class TooSmall(Rule):
     code = "S003"
     severity: ClassVar[Severity] = "error"
     title = "the feature map is too small"
+    case = "alexnet given 32×32 images: its last pooling has nothing left to pool"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
@@ -221,6 +224,7 @@ class Disagree(Rule):
     code = "S004"
     severity: ClassVar[Severity] = "error"
     title = "sizes do not agree where branches meet"
+    case = "a residual branch of stride 2 and a shortcut without; two paths with kernels 3 and 5, concatenated"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
@@ -240,6 +244,7 @@ class NeverCalled(Rule):
     code = "S005"
     severity: ClassVar[Severity] = "error"
     title = "the new module is never called"
+    case = "vgg16.add_module('head10', nn.Linear(1000, 10)): registered beside the classifier, never called"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Compare the modules that edits put in with those that any trace saw."""
@@ -262,6 +267,7 @@ class OneValue(Rule):
     code = "S006"
     severity: ClassVar[Severity] = "error"
     title = "BatchNorm gets one value a channel"
+    case = "a last batch of one sample after global pooling"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
@@ -280,6 +286,7 @@ class Rank(Rule):
     code = "S007"
     severity: ClassVar[Severity] = "error"
     title = "the number of dimensions does not fit"
+    case = "a convolution put behind the flatten"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
@@ -298,6 +305,7 @@ class FixedSize(Rule):
     code = "S008"
     severity: ClassVar[Severity] = "error"
     title = "the model refuses its input"
+    case = "vit_b_16 given 96×96 images"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
@@ -316,6 +324,7 @@ class Breaks(Rule):
     code = "S099"
     severity: ClassVar[Severity] = "error"
     title = "the forward pass breaks off"
+    case = "a reshape to sizes that do not divide"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from torchgraft.cli.console import Live, say
+from torchgraft.cli.console import Live, count, say
 from torchgraft.errors import StoreError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def train(
 def _talk() -> Talk:
     from torchgraft.plan import Talk
 
-    return Talk(say=say)
+    return Talk(say=say, progress=count)
 
 
 def _plan_in_words(job: Planned) -> str:
@@ -128,7 +128,7 @@ def _write_recipe(job: Planned, path: Path) -> None:
 
 
 def _carry_out(job: Planned, out: Path) -> int:
-    from torchgraft.adapt import carry_out, next_commands
+    from torchgraft.adapt import carry_out
     from torchgraft.keep import RUNS
     from torchgraft.train.loop import Watch
 
@@ -138,5 +138,5 @@ def _carry_out(job: Planned, out: Path) -> int:
     if done.history.ended == "interrupted":
         say("stopped", f"after {len(done.history.epochs)} epochs; the state reached is kept as {name}")
     say("report", str(done.report))
-    say("next", "\n".join(next_commands(name)))
+    say("next", "\n".join(done.next_commands))
     return 130 if done.history.ended == "interrupted" else 0

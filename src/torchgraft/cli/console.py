@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torchgraft.history import Epoch
 
-__all__ = ["Live", "complain", "console", "say"]
+__all__ = ["Live", "complain", "console", "count", "say"]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -44,6 +44,13 @@ def say(word: str, sentence: str) -> None:
     from rich.text import Text
 
     console().print(Text(f"{word:<9}", style="bold") + Text(sentence.replace("\n", f"\n{'':9}")))
+
+
+def count(done: int, total: int) -> None:
+    """Show how far long reading is, on a terminal."""
+    if sys.stderr.isatty() and (done == total or done % 100 == 0):
+        end = "\r\033[K" if done == total else ""
+        print(f"\rreading {done}/{total}{end}", end="", file=sys.stderr, flush=True)
 
 
 class Live:

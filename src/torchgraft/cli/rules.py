@@ -41,5 +41,7 @@ def rule(code: str, /) -> int:
             hint=nearest(code.upper(), table) or "torchgraft rules lists them",
         )
     cls = table[code.upper()]
-    console().print(f"{cls.severity}[{cls.code}] {cls.title}\n\n{inspect.getdoc(cls)}", markup=False)
+    console().print(
+        f"{cls.severity}[{cls.code}] {cls.title}\n\n{inspect.getdoc(cls)}\n\nSeen in: {cls.case}", markup=False
+    )
     return 0

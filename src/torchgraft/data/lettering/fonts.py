@@ -52,8 +52,6 @@ def draw(character: str, font: str, side: int, *, stretch: bool) -> NDArray[np.f
     factor = side / max(page.size)
     width, height = (side if stretch else max(1, round(factor * edge)) for edge in page.size)
     box = Image.new("L", (side, side))
-    box.paste(
-        page.resize((width, height), Image.Resampling.BILINEAR), ((side - width) // 2, (side - height) // 2)
-    )
+    box.paste(page.resize((width, height), Image.Resampling.BILINEAR), ((side - width) // 2, (side - height) // 2))
     ink: NDArray[np.float32] = np.asarray(box, dtype=np.float32) / np.float32(255)
     return ink

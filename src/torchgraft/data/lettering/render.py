@@ -58,7 +58,7 @@ def render(
     return (ink * (255 / LEVELS)).round().to(torch.uint8).numpy(), labels.numpy()
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _glyphs(classes: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """Give every glyph's signed distances, positive inside, and each class's first row and number of rows."""
     fields, sizes = [], []

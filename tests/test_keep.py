@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+import torchgraft as tg
+from torchgraft.errors import RecipeError, StoreError
+from torchgraft.keep import split_reference
+from torchgraft.store import Store
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def nudge(module: nn.Module) -> None:
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            tensor.add_(1)
+
+
+def test_a_version_opens_to_the_same_tensors_and_recipe(resnet18, tmp_path):
+    resnet18.head(10).insert(tg.blocks.SqueezeExcite(), after="layer2", name="se").insert(nn.GELU(), after="bn1")
+    nudge(resnet18.module.fc)
+    nudge(resnet18.module.layer2.se)
+    kept = resnet18.save(tmp_path, classes=[str(n) for n in range(10)], metrics={"accuracy": 0.5})
+    again = tg.open(f"{tmp_path}@v1")
+    assert same(again.module, resnet18.module)
+    assert again.recipe == resnet18.recipe
+    assert again.version == kept
+
+
+def test_only_tensors_that_differ_from_the_base_are_stored(resnet18, tmp_path):
+    resnet18.head(10).insert(nn.GELU(), after="bn1")
+    kept = resnet18.save(tmp_path)
+    assert set(kept.tensors) == {"fc.weight", "fc.bias"}
+
+
+def test_a_new_tensor_that_happens_to_equal_the_bases_comes_back_as_it_was(resnet18, tmp_path):
+    norm = nn.BatchNorm2d(64)
+    resnet18.replace("bn1", norm)
+    base = models.resnet18(weights=None).bn1
+    norm.num_batches_tracked.fill_(0)
+    norm.load_state_dict(base.state_dict())
+    resnet18.save(tmp_path)
+    assert same(tg.open(tmp_path).module, resnet18.module)
+
+
+def test_a_model_made_by_hand_is_kept_whole_and_handed_over_again(tmp_path):
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    g = tg.load(made, input=(3, 2, 2)).head(3)
+    g.save(tmp_path)
+    with pytest.raises(RecipeError, match=r"handed over in Python(.|\n)*objects=\{'': model\}"):
+        tg.open(tmp_path)
+    again = tg.open(tmp_path, objects={"": nn.Sequential(nn.Flatten(), nn.Linear(12, 5))})
+    assert same(again.module, g.module)
+
+
+def test_a_module_of_ones_own_is_handed_over_again(resnet18, tmp_path):
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.rand(1))
+
+        def forward(self, x):
+            return x * self.scale
+
+    resnet18.insert(Mine(), after="layer2", name="mine")
+    resnet18.save(tmp_path)
+    again = tg.open(tmp_path, objects={"layer2.mine": Mine()})
+    assert same(again.module, resnet18.module)
+
+
+def test_a_base_that_is_another_now_is_noticed(tmp_path):
+    path = tmp_path / "w.safetensors"
+    from safetensors.torch import save_file
+
+    save_file(models.resnet18(weights=None).state_dict(), path)
+    tg.load(f"file:{path}@resnet18").head(3).save(tmp_path / "runs")
+    save_file(models.resnet18(weights=None).state_dict(), path)
+    with pytest.raises(StoreError, match="the base is not the one"):
+        tg.open(f"{tmp_path}/runs@v1")
+
+
+def test_a_damaged_tensor_is_noticed(resnet18, tmp_path):
+    resnet18.head(3).save(tmp_path)
+    (victim, *_) = sorted((tmp_path / "objects").glob("*/*"))
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(data)
+    with pytest.raises(StoreError, match=victim.name):
+        tg.open(tmp_path)
+    assert Store(tmp_path).verify()
+
+
+@pytest.mark.parametrize(
+    ("reference", "meant"),
+    [("v3", ("runs", "v3")), ("a/b@v3", ("a/b", "v3")), ("a@b@best", ("a@b", "best")), ("@v1", ("runs", "v1"))],
+)
+def test_a_reference_names_folder_and_version(reference, meant):
+    assert split_reference(reference) == meant

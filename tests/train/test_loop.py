@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import torchgraft as tg
+from torchgraft.data.base import ArraySamples, DataSet
+from torchgraft.errors import EditError, RecipeError, TrainError
+from torchgraft.preprocess import Preprocess
+from torchgraft.recipe import TrainPlan
+from torchgraft.train.loop import Watch
+from torchgraft.train.optimise import loss_of, schedule_of
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.drop = nn.Dropout(0.2)
+        self.fc = nn.Linear(8 * 64, 3)
+
+    def forward(self, x):
+        return self.fc(self.drop(self.stem(x).flatten(1)))
+
+
+def stripes(count, seed):
+    """Real pictures of three kinds: stripes across, stripes down, a disc; with noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    y, x = np.mgrid[:8, :8]
+    kinds = np.stack([y % 2 * 200, x % 2 * 200, ((x - 4) ** 2 + (y - 4) ** 2 < 9) * 200])
+    noisy = np.clip(kinds[labels] + rng.normal(0, 40, (count, 8, 8)), 0, 255)
+    return ArraySamples(noisy.astype(np.uint8), labels.astype(np.int64))
+
+
+DATA = DataSet(stripes(96, 0), stripes(48, 1), ("across", "down", "disc"), 1, (8, 8), "made for the test")
+
+
+def graft(seed=0):
+    torch.manual_seed(seed)
+    g = tg.load(Tiny(), input=(1, 8, 8), seed=seed)
+    g.recipe = g.recipe.model_copy(
+        update={"preprocess": Preprocess(size=(8, 8), channels=1, mean=(0.5,), std=(0.5,))}
+    )
+    return g
+
+
+SETTINGS = {"epochs": 6, "batch": 16, "optimizer": {"adamw": {"lr": 1e-2}}}
+
+
+def test_training_learns_and_gives_a_figure_for_each_epoch():
+    g = graft()
+    seen = []
+    history = g.train(DATA, watch=Watch(epoch=seen.append), **SETTINGS)
+    assert list(history.epochs) == seen
+    assert len(seen) == 6
+    assert seen[-1].train_loss < seen[0].train_loss
+    assert history.epochs[history.best - 1].val_accuracy > 0.9
+    assert history.ended == "finished"
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit():
+    first, again, other = graft(), graft(), graft(seed=1)
+    for g in (first, again, other):
+        torch.rand(3)
+        g.train(DATA, augment="light", **SETTINGS)
+    ours, theirs = first.module.state_dict(), again.module.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not torch.equal(ours["fc.weight"], other.module.state_dict()["fc.weight"])
+
+
+def test_training_leaves_torchs_generator_alone():
+    torch.manual_seed(0)
+    g = graft()
+    state = torch.get_rng_state()
+    g.train(DATA, **SETTINGS)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_frozen_part_does_not_move_at_all():
+    g = graft()
+    g.freeze(all_but="fc")
+    before = {name: tensor.clone() for name, tensor in g.module.stem.state_dict().items()}
+    g.train(DATA, **SETTINGS)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in g.module.stem.state_dict().items())
+
+
+def test_the_best_or_the_last_state_is_held_at_the_end():
+    kept = {}
+    for keep in ("best", "last"):
+        states = {}
+        g = graft()
+        watch = Watch(
+            state=lambda name, s, into=states: into.__setitem__(name, {k: v.clone() for k, v in s.items()})
+        )
+        history = g.train(DATA, watch=watch, keep=keep, **{**SETTINGS, "optimizer": {"sgd": {"lr": 0.5}}})
+        kept[keep] = history
+        ours = g.module.state_dict()
+        assert all(torch.equal(ours[name], tensor) for name, tensor in states[keep].items())
+
+
+def test_ctrl_c_ends_training_with_the_state_reached():
+    g = graft()
+    watch = Watch(
+        step=lambda epoch, step, *_: signal.raise_signal(signal.SIGINT) if (epoch, step) == (3, 2) else None
+    )
+    history = g.train(DATA, watch=watch, **SETTINGS)
+    assert history.ended == "interrupted"
+    assert [epoch.number for epoch in history.epochs] == [1, 2]
+    assert not g.module.training
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_says_where():
+    g = graft()
+    with pytest.raises(
+        TrainError, match=r"the loss is (nan|inf) at epoch \d+, step \d+(.|\n)*lower the learning rate"
+    ):
+        g.train(DATA, epochs=3, batch=16, clip=None, optimizer={"sgd": {"lr": 1e30}})
+
+
+def test_everything_frozen_can_not_be_trained():
+    g = graft()
+    g.freeze("**")
+    with pytest.raises(TrainError, match="every parameter is frozen"):
+        g.train(DATA, **SETTINGS)
+
+
+def test_a_head_with_too_few_classes_is_refused_before_training():
+    g = graft()
+    g.head(2)
+    with pytest.raises(EditError, match=r"the output has 2 classes, the data have 3"):
+        g.train(DATA, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "match"),
+    [
+        ({"optimizer": "adamm"}, TrainError, "did you mean adam"),
+        ({"optimizer": {"sgd": {"learning": 1}}}, TrainError, "does not take these settings"),
+        ({"device": "cuda:99"}, TrainError, "no device 'cuda:99' here"),
+        ({"epoch": 3}, RecipeError, "did you mean epochs"),
+        ({"epochs": "three"}, RecipeError, "valid integer"),
+    ],
+)
+def test_wrong_settings_are_told(settings, error, match):
+    with pytest.raises(error, match=match):
+        graft().train(DATA, **settings)
+
+
+def test_auxiliary_heads_take_part_in_the_loss():
+    plan = TrainPlan(data="x")
+    main, aux, targets = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    expected = nn.functional.cross_entropy(main, targets) + 0.3 * nn.functional.cross_entropy(aux, targets)
+    assert torch.equal(loss_of((main, aux), targets, plan), expected)
+
+
+def test_the_schedule_rises_and_falls_as_a_cosine():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = schedule_of(TrainPlan(data="x", warmup=0.1), optimizer, 100)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:10] == pytest.approx([n / 10 for n in range(1, 11)])
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[-1] < 0.001
+    assert sorted(rates[10:], reverse=True) == rates[10:]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_trains(precision):
+    g = graft()
+    history = g.train(DATA, precision=precision, **SETTINGS)
+    assert history.epochs[-1].train_accuracy > 0.9
+    assert {p.dtype for p in g.module.parameters()} == {torch.float32}
+
+
+def test_batches_read_by_worker_processes_give_the_same_weights():
+    alone, helped = graft(), graft()
+    alone.train(DATA, **{**SETTINGS, "epochs": 1})
+    helped.train(DATA, workers=2, **{**SETTINGS, "epochs": 1})
+    assert torch.equal(alone.module.fc.weight, helped.module.fc.weight)
