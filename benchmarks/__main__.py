@@ -20,8 +20,9 @@ The machines are shared and noisy: compare within a table, and trust CPU seconds
 
 
 def _machine() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm"))
-    return f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, 2 cores, Python {platform.python_version()}, {packages}"
+    packages = [f"{name} {version(name)}" for name in ("torch", "torchvision", "timm")]
+    parts = [f"{datetime.now(UTC):%Y-%m-%d}", platform.machine(), "2 cores", f"Python {platform.python_version()}"]
+    return ", ".join([*parts, *packages])
 
 
 def _kept(name: str, section: str) -> None:

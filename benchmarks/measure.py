@@ -22,7 +22,7 @@ class Cost:
 
 
 def alternate(tasks: Mapping[str, Callable[[], object]], *, runs: int = 5) -> dict[str, Cost]:
-    """Run every task once in each round, so that a busy machine is busy for all; the first round is not counted."""
+    """Run every task once in each round, so that all meet the same noise; the first round is not counted."""
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
     for number in range(runs + 1):
         for name, task in tasks.items():

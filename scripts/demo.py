@@ -1,10 +1,11 @@
-"""The demo of `make demo`: does the bundled base help? Then the main job, step by step. Offline, under a minute."""
+"""What `make demo` runs: does the bundled base help? Then the main job, step by step."""
 
 from __future__ import annotations
 
 from statistics import mean
 
 from benchmarks.transfer import FRESH, compare
+
 from torchgraft.cli.main import main
 
 SEEDS = 3

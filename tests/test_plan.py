@@ -15,13 +15,17 @@ def colours(tmp_path):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(10):
             image = Image.effect_noise((48, 40), 80).convert("RGB")
-            Image.blend(image, Image.new("RGB", image.size, tint), 0.5).save(tmp_path / "data" / name / f"{number}.png")
+            Image.blend(image, Image.new("RGB", image.size, tint), 0.5).save(
+                tmp_path / "data" / name / f"{number}.png"
+            )
     return f"folder:{tmp_path / 'data'}"
 
 
 def test_a_plan_says_each_step_and_stands_in_the_recipe(colours):
     told = []
-    job = plan("resnet18@none", colours, settings={"input": [3, 64, 64]}, talk=Talk(say=lambda word, _: told.append(word)))
+    job = plan(
+        "resnet18@none", colours, settings={"input": [3, 64, 64]}, talk=Talk(say=lambda word, _: told.append(word))
+    )
     assert [word for word in told if word] == ["load", "data", "images", "head", "check"]
     assert job.recipe.base == "torchvision:resnet18@none"
     assert [edit.kind() for edit in job.recipe.edits] == ["head"]
@@ -61,7 +65,14 @@ def test_a_model_that_picks_colours_out_of_its_input_keeps_three_channels(tmp_pa
 
 
 def test_everything_can_be_set(colours):
-    texts = ["input=[3,64,64]", "head.hidden=[32]", "freeze.all_but=head", "train.batch=4", "preprocess.resize=70", "seed=5"]
+    texts = [
+        "input=[3,64,64]",
+        "head.hidden=[32]",
+        "freeze.all_but=head",
+        "train.batch=4",
+        "preprocess.resize=70",
+        "seed=5",
+    ]
     job = plan("resnet18@none", colours, settings=settings_of(texts))
     head, freeze = job.recipe.edits
     assert head.hidden == (32,)

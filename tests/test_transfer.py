@@ -19,9 +19,9 @@ def transfer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_two_samples_a_class_gain_much(transfer: ModuleType) -> None:
-    found = transfer.compare(2, range(2), fresh=transfer.FRESH[1:2])
-    assert mean(found.gains) > 7
-    assert min(found.adapted) > 80
+    found = transfer.compare(2, range(2), augment="none", fresh=transfer.FRESH[:1])
+    assert mean(found.gains) > 10
+    assert min(found.adapted) > 70
 
 
 @pytest.mark.slow

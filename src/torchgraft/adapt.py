@@ -130,9 +130,7 @@ def _note(job: Planned, history: History) -> str:
 # the report
 
 
-def _report(
-    job: Planned, history: History, evaluation: Evaluation, next_commands: tuple[str, ...]
-) -> Report:
+def _report(job: Planned, history: History, evaluation: Evaluation, next_commands: tuple[str, ...]) -> Report:
     return Report(
         title=f"{job.graft.name} → {job.train.data}",
         task=f"Tell {len(job.data.classes)} classes of images apart: {', '.join(job.data.classes[:12])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -11,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from torchgraft.check import Evidence, Finding, judge
+from torchgraft.check import Evidence, Finding, Fix, judge
 from torchgraft.check.rule import DataFacts
 from torchgraft.edits.base import Edit, kinds
 from torchgraft.edits.input import Input
 from torchgraft.edits.surgery import Surgery
-from torchgraft.errors import EditError, RecipeError, SourceError, nearest
+from torchgraft.errors import EditError, RecipeError, SourceError, TorchgraftError, nearest
 from torchgraft.params.groups import parameter_groups
 from torchgraft.preprocess import Preprocess
 from torchgraft.recipe import Recipe
+from torchgraft.repair import WAYS, Way
 from torchgraft.select import Roles
 from torchgraft.sources import Base, parse_source
 from torchgraft.trace import Trace, output_layers, trace
@@ -133,12 +135,101 @@ class Graft:
 
     # changing
 
-    def apply(self, edit: Edit) -> Self:
+    def apply(self, edit: Edit, *, fix: Way | None = None) -> Self:
         """Apply an edit, trace and check the model; what does not fit is taken back.
 
+        Args:
+            edit: what is changed.
+            fix: make it fit: `adapt` restores what the place gave before, `propagate` resizes what comes after.
+                The edits that this takes follow in the recipe.
+
         Raises:
-            EditError: the edit does not fit; it carries the findings, and the model is as it was.
+            EditError: the edit does not fit; it carries the findings with the fixes that work, and the model is
+                as it was.
         """
+        if fix is not None and fix not in WAYS:
+            raise RecipeError(f"there is no fix '{fix}'", where=edit.kind(), hint=f"one of {', '.join(WAYS)}")
+        errors = self._attempt(edit, fix)
+        if errors:
+            offers = self._offers(edit) if fix is None else ()
+            first = dataclasses.replace(errors[0], fixes=offers)
+            raise EditError(
+                f"the edit does not fit{f', and {fix} does not mend it' if fix else ''}: {edit.sentence()}",
+                where=f"{self.name}, edit {len(self.recipe.edits) + 1}",
+                hint="the model is unchanged; see the finding",
+                findings=(first, *errors[1:]),
+            )
+        self._undone.clear()
+        return self
+
+    def apply_all(self, edits: Sequence[Edit]) -> Self:
+        """Apply edits that belong together: they are judged at the end, since a later one may mend an earlier.
+
+        Raises:
+            EditError: together they do not fit; the error is that of the first that does not fit by itself.
+        """
+        mark = self._mark()
+        try:
+            for edit in edits:
+                self._do(edit)
+            fits = not any(edit.structural for edit in edits) or not any(f.is_error for f in self.check())
+        except BaseException:
+            self._back_to(mark)
+            raise
+        if not fits:
+            self._back_to(mark)
+            for edit in edits:
+                self.apply(edit)
+        self._undone.clear()
+        return self
+
+    def _attempt(self, edit: Edit, fix: Way | None) -> tuple[Finding, ...]:
+        """Apply an edit and what mends it; where errors remain, take all back and give them."""
+        mark = self._mark()
+        try:
+            errors = self._errors(edit, fix)
+        except BaseException:
+            self._back_to(mark)
+            raise
+        if errors:
+            self._back_to(mark)
+        return errors
+
+    def _errors(self, edit: Edit, fix: Way | None) -> tuple[Finding, ...]:
+        if not edit.structural:
+            self._do(edit)
+            return ()
+        before = self.trace()
+        added = self._do(edit)
+        if fix is not None:
+            WAYS[fix](_Bench(self), self._history[-1][0], added, before)
+        if before.mismatch is not None:
+            return ()
+        return tuple(finding for finding in self.check() if finding.is_error)
+
+    def _offers(self, edit: Edit) -> tuple[Fix, ...]:
+        """Try every way to mend an edit, and describe those that work."""
+        if not edit.structural:
+            return ()
+        found = (self._offer(edit, way) for way in WAYS)
+        return tuple(fix for fix in found if fix is not None)
+
+    def _offer(self, edit: Edit, way: Way) -> Fix | None:
+        mark, count = self._mark(), len(self.recipe.edits)
+        try:
+            if self._errors(edit, way):
+                return None
+            steps = self.recipe.edits[count + 1 :]
+            with_them = _count(self.module)
+            self._back_to((self._history[: count + 1], *self._mark()[1:]))
+            return _described(way, steps, with_them - _count(self.module))
+        except TorchgraftError:
+            return None
+        finally:
+            self._back_to(mark)
+
+    def _do(self, edit: Edit) -> list[str]:
+        """Apply an edit unjudged, and give the paths of the modules it put in."""
         surgery = Surgery(
             self.module,
             look=lambda train: self.trace(train=train),
@@ -146,36 +237,26 @@ class Graft:
             seed=self.recipe.seed * 1_000_003 + len(self.recipe.edits),
             trust=self.trust,
         )
-        kept = self.recipe, dict(self._traces), list(self._history)
-        broken = edit.structural and self.trace().mismatch is not None
         try:
             done = edit.apply(surgery)
-            self._history.append((done, surgery))
-            self._with(done)
-            self._judge(done, broken)
         except BaseException:
             surgery.undo()
-            self.recipe, self._traces, self._history = kept
             raise
-        self._undone.clear()
-        return self
-
-    def _with(self, edit: Edit) -> None:
-        self.recipe = self.recipe.model_copy(update={"edits": (*self.recipe.edits, edit)})
+        self._history.append((done, surgery))
+        self.recipe = self.recipe.model_copy(update={"edits": (*self.recipe.edits, done)})
         if edit.structural:
             self._traces = {}
+        return surgery.added
 
-    def _judge(self, edit: Edit, broken: bool) -> None:
-        if not edit.structural or broken:
-            return
-        errors = [finding for finding in self.check() if finding.is_error]
-        if errors:
-            raise EditError(
-                f"the edit does not fit: {edit.sentence()}",
-                where=f"{self.name}, edit {len(self.recipe.edits)}",
-                hint="the model is unchanged; see the finding",
-                findings=errors,
-            )
+    def _mark(self) -> _Mark:
+        return list(self._history), self.recipe, dict(self._traces)
+
+    def _back_to(self, mark: _Mark) -> None:
+        """Take back all that was done since a mark."""
+        history, recipe, traces = mark
+        for _, surgery in reversed(self._history[len(history) :]):
+            surgery.undo()
+        self._history, self.recipe, self._traces = list(history), recipe, dict(traces)
 
     def undo(self) -> Self:
         """Take the last edit back, exactly.
@@ -203,7 +284,7 @@ class Graft:
         edit, surgery = self._undone.pop()
         surgery.redo()
         self._history.append((edit, surgery))
-        self._with(edit)
+        self.recipe = self.recipe.model_copy(update={"edits": (*self.recipe.edits, edit)})
         self._traces = {}
         return self
 
@@ -237,6 +318,37 @@ class Graft:
 _VERBS = {"train": "torchgraft.adapt:train", "save": "torchgraft.keep:save"}
 
 
+_Mark = tuple[list[tuple[Edit, Surgery]], Recipe, dict[bool, Trace]]
+
+
+class _Bench:
+    """A graft as a repair sees it."""
+
+    def __init__(self, graft: Graft) -> None:
+        self._graft = graft
+        self.module = graft.module
+
+    def trace(self, *, train: bool = False) -> Trace:
+        """Trace the model as it stands."""
+        return self._graft.trace(train=train)
+
+    def do(self, edit: Edit) -> list[str]:
+        """Apply an edit unjudged."""
+        return self._graft._do(edit)
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _described(way: Way, steps: Sequence[Edit], parameters: int) -> Fix:
+    told = "; ".join(step.sentence() for step in steps[:3]) + (
+        f"; and {len(steps) - 3} more" if len(steps) > 3 else ""
+    )
+    kept = "keeps every trained weight" if way == "adapt" else "new input slices start at zero"
+    return Fix(way, f"{told}   {parameters:+,} parameters, {kept}", tuple(step.kind() for step in steps))
+
+
 class _Roles(Mapping[str, "Sequence[str]"]):
     """The roles of a graft, looked up only when a selector asks for one."""
 
@@ -256,8 +368,8 @@ class _Roles(Mapping[str, "Sequence[str]"]):
 
 
 def _method(kind: str, cls: type[Edit]) -> Callable[..., Graft]:
-    def method(self: Graft, *args: Any, **kwargs: Any) -> Graft:
-        return self.apply(cls.of(*args, **kwargs))
+    def method(self: Graft, *args: Any, fix: Way | None = None, **kwargs: Any) -> Graft:
+        return self.apply(cls.of(*args, **kwargs), fix=fix)
 
     fields = [(field.alias or name, field) for name, field in cls.model_fields.items()]
     parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
@@ -269,6 +381,9 @@ def _method(kind: str, cls: type[Edit]) -> Callable[..., Graft]:
                 shown, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=field.annotation
             )
         )
+    parameters.append(
+        inspect.Parameter("fix", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Way | None)
+    )
     method.__name__ = method.__qualname__ = kind
     method.__doc__ = cls.__doc__
     method.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -338,8 +453,7 @@ def replay(
     graft = load(base, input=recipe.input, seed=recipe.seed, trust=trust)
     kept = {"preprocess": recipe.preprocess, "train": recipe.train}
     graft.recipe = graft.recipe.model_copy(update=kept)
-    for edit in recipe.edits:
-        graft.apply(_with_objects(edit, given))
+    graft.apply_all([_with_objects(edit, given) for edit in recipe.edits])
     return graft
 
 

@@ -78,8 +78,10 @@ class ModuleSpec(Schema):
             return str(self.args.get("class"))
         if self.of == "Sequential":
             return f"{len(self.items)} modules ({', '.join(item.of for item in self.items)})"
+        if self.of.startswith("block."):
+            return str(Block.named(self.of.removeprefix("block.")).model_validate(self.args))
         given = ", ".join(f"{key}={value}" for key, value in self.args.items())
-        return f"{self.of.removeprefix('nn.').removeprefix('block.')}({given})"
+        return f"{self.of.removeprefix('nn.')}({given})"
 
 
 def _normal(value: Any) -> Any:

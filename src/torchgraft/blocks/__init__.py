@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torchgraft.blocks.base import Block
 from torchgraft.blocks.mlp import MLP
+from torchgraft.blocks.projection import Projection
 from torchgraft.blocks.squeeze_excite import SqueezeExcite
 
-__all__ = ["MLP", "Block", "SqueezeExcite"]
+__all__ = ["MLP", "Block", "Projection", "SqueezeExcite"]

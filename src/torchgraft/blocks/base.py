@@ -32,6 +32,9 @@ class Block(Schema, ABC):
     def build(self) -> nn.Module:
         """Build the plain module, newly initialised from torch's global generator."""
 
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value}' for key, value in self.brief().items())})"
+
     @staticmethod
     def named(name: str) -> type[Block]:
         """Look a block up by its class name.
