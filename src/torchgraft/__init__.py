@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torchgraft import blocks as blocks
     from torchgraft import edits as edits
+    from torchgraft import testing as testing
+    from torchgraft.checking import check as check
     from torchgraft.graft import Graft as Graft
     from torchgraft.graft import load as load
     from torchgraft.keep import open_version as open
@@ -29,13 +31,25 @@ _HOMES = {
     "Graft": "torchgraft.graft",
     "ModuleSpec": "torchgraft.modulespec",
     "Recipe": "torchgraft.recipe",
+    "check": "torchgraft.checking",
     "load": "torchgraft.graft",
     "open": "torchgraft.keep",
 }
 _NAMES = {"open": "open_version"}
-_PACKAGES = ("blocks", "edits", "errors")
+_PACKAGES = ("blocks", "edits", "errors", "testing")
 
-__all__ = ["Graft", "ModuleSpec", "Recipe", "__version__", "blocks", "edits", "load", "open"]
+__all__ = [
+    "Graft",
+    "ModuleSpec",
+    "Recipe",
+    "__version__",
+    "blocks",
+    "check",
+    "edits",
+    "load",
+    "open",
+    "testing",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -172,14 +172,13 @@ class Graft:
         try:
             for edit in edits:
                 self._do(edit)
-            fits = not any(edit.structural for edit in edits) or not any(f.is_error for f in self.check())
+            if any(edit.structural for edit in edits) and any(finding.is_error for finding in self.check()):
+                self._back_to(mark)
+                for edit in edits:
+                    self.apply(edit)
         except BaseException:
             self._back_to(mark)
             raise
-        if not fits:
-            self._back_to(mark)
-            for edit in edits:
-                self.apply(edit)
         self._undone.clear()
         return self
 
@@ -435,6 +434,7 @@ def replay(
     trust: bool = False,
     objects: Mapping[str, nn.Module] | None = None,
     base: Base | None = None,
+    fix: Way | None = None,
 ) -> Graft:
     """Load a recipe's base and apply its edits again: same recipe, same base, same seed, same tensors.
 
@@ -443,6 +443,7 @@ def replay(
         trust: whether code of the user's own may be run.
         objects: modules that were handed over in Python when the recipe was made, by their place.
         base: the recipe's base, where it is loaded already.
+        fix: mend each edit that does not fit by itself; the edits that this takes follow it in the recipe.
 
     Raises:
         SourceError: the base can't be had.
@@ -453,7 +454,14 @@ def replay(
     graft = load(base, input=recipe.input, seed=recipe.seed, trust=trust)
     kept = {"preprocess": recipe.preprocess, "train": recipe.train}
     graft.recipe = graft.recipe.model_copy(update=kept)
-    graft.apply_all([_with_objects(edit, given) for edit in recipe.edits])
+    edits = [_with_objects(edit, given) for edit in recipe.edits]
+    if fix is None:
+        return graft.apply_all(edits)
+    try:
+        return graft.apply_all(edits)  # nothing to mend
+    except EditError:
+        for edit in edits:
+            graft.apply(edit, fix=fix)
     return graft
 
 

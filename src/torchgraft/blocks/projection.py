@@ -93,8 +93,12 @@ def _average(given: tuple[int, ...], out: tuple[int, ...]) -> nn.Module:
     rank = len(given)
     steps = {a // b if a % b == 0 else 0 for a, b in zip(given, out, strict=True)}
     if len(steps) == 1 and 0 not in steps and out != (1,) * rank:
-        return {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}[rank](steps.pop())
-    return {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}[rank](out)
+        plain: list[Any] = [nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d]
+        made: nn.Module = plain[rank - 1](steps.pop())
+        return made
+    adaptive: list[Any] = [nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d]
+    made = adaptive[rank - 1](out)
+    return made
 
 
 def _grow(given: tuple[int, ...], out: tuple[int, ...]) -> nn.Module:

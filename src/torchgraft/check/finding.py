@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 __all__ = ["Finding", "Fix", "Severity"]
@@ -35,6 +36,10 @@ class Finding:
     def is_error(self) -> bool:
         """Tell whether the model does not work as it is."""
         return self.severity == "error"
+
+    def to_json(self) -> str:
+        """Give the finding as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
 
     def __str__(self) -> str:
         head = f"{self.severity}[{self.code}] {self.title}"

@@ -112,16 +112,30 @@ def _sequence(spec: ModuleSpec, shape: _Shape, where: str) -> tuple[nn.Module, M
 
 
 def _with_shape(module: nn.Module, spec: ModuleSpec, shape: _Shape) -> tuple[nn.Module, ModuleSpec, _Shape]:
-    """Find the shape that a module gives, on fake tensors; None where it does not run."""
+    """Find the shape that a module gives, on fake tensors.
+
+    A layer that was given a wrong size is tried on what it takes, so that those after it can still be built and
+    the check says what does not fit. None where it does not run at all.
+    """
     import torch
 
     from torchgraft.trace import trace
 
-    if shape is None:
-        return module, spec, None
-    done = trace(module, torch.empty(shape, device="meta"))
-    gave = done.output_shapes()
-    return module, spec, gave[0] if gave else None
+    for tried in (shape, _taken(module, shape)):
+        gave = trace(module, torch.empty(tried, device="meta")).output_shapes() if tried else []
+        if gave:
+            return module, spec, gave[0]
+    return module, spec, None
+
+
+def _taken(module: nn.Module, shape: _Shape) -> _Shape:
+    """Give the shape as the layer would take it: with its own channels or features."""
+    if shape is None or len(shape) < 2:
+        return None
+    if hasattr(module, "in_features"):
+        return (*shape[:-1], int(module.in_features))
+    held = next((getattr(module, name) for name in ("in_channels", "num_features") if hasattr(module, name)), None)
+    return None if held is None else (shape[0], int(held), *shape[2:])
 
 
 def _known(shape: _Shape, where: str, spec: ModuleSpec) -> tuple[int, ...]:

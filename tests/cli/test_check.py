@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+RECIPE = """
+base: resnet18@none
+input: [3, 64, 64]
+edits:
+  - head: {classes: 10}
+  - replace: {at: layer3, with: [{nn.Conv2d: {in_channels: 256, out_channels: 512, kernel_size: 3, padding: 1}},
+                                 {nn.BatchNorm2d: {}}, {nn.ReLU: {inplace: true}}, {nn.MaxPool2d: {kernel_size: 2}}]}
+"""
+
+
+def check(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torchgraft", "check", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_a_model_that_fits_is_said_to_fit(tmp_path):
+    done = check("resnet18@none", "--input", "[3, 64, 64]", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "all fits\n")
+
+
+def test_an_input_that_does_not_fit_is_an_error(tmp_path):
+    done = check("resnet18@none", "--input", "[1, 64, 64]", "--format", "json", cwd=tmp_path)
+    assert done.returncode == 1
+    finding = json.loads(done.stdout)
+    assert (finding["code"], finding["where"]) == ("S001", "resnet18 / conv1")
+
+
+def test_a_recipe_is_mended_in_the_open(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    refused = check("recipe.yaml", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "error[S001] channels do not match" in refused.stdout
+    assert "  adapt  " in refused.stdout
+    assert recipe.read_text() == RECIPE
+    mended = check("recipe.yaml", "--fix", "adapt", cwd=tmp_path)
+    assert mended.returncode == 0, mended.stderr
+    assert recipe.read_text().count("- head:") == 1
+    assert "- resize: {at: layer3.0, inputs: 128}" in recipe.read_text()
+    assert check("recipe.yaml", cwd=tmp_path).returncode == 0
