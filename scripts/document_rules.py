@@ -6,7 +6,7 @@ import inspect
 from itertools import groupby
 from pathlib import Path
 
-from torchgraft.check.rule import rules
+from torchgraft.rules.rule import rules
 
 FAMILIES = {
     "S": "Shapes",

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from torchgraft.check import Finding
 from torchgraft.graft import load
+from torchgraft.rules import Finding
 
 __all__ = ["check"]
 

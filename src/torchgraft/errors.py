@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torchgraft.check.finding import Finding
+    from torchgraft.rules.finding import Finding
 
 __all__ = [
     "DataError",

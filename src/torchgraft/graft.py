@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from torchgraft.check import Evidence, Finding, Fix, judge
-from torchgraft.check.rule import DataFacts
 from torchgraft.edits.base import Edit, kinds
 from torchgraft.edits.input import Input
 from torchgraft.edits.surgery import Surgery
@@ -22,6 +20,8 @@ from torchgraft.params.groups import parameter_groups
 from torchgraft.preprocess import Preprocess
 from torchgraft.recipe import Recipe
 from torchgraft.repair import WAYS, Way
+from torchgraft.rules import Evidence, Finding, Fix, judge
+from torchgraft.rules.rule import DataFacts
 from torchgraft.select import Roles
 from torchgraft.sources import Base, parse_source
 from torchgraft.trace import Trace, output_layers, trace

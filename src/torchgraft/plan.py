@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 import yaml
 
-from torchgraft.check import Finding
-from torchgraft.check.rule import DataFacts
 from torchgraft.data import DataSet, parse_data
 from torchgraft.data.base import per_class
 from torchgraft.edits.base import kinds
@@ -24,6 +22,8 @@ from torchgraft.errors import DataError, EditError, RecipeError, nearest
 from torchgraft.graft import Graft, load, replay
 from torchgraft.preprocess import Preprocess
 from torchgraft.recipe import Recipe, TrainPlan
+from torchgraft.rules import Finding
+from torchgraft.rules.rule import DataFacts
 
 __all__ = ["Planned", "Talk", "Timings", "plan", "planned", "prepared", "settings_of"]
 

@@ -95,9 +95,9 @@ def _average(given: tuple[int, ...], out: tuple[int, ...]) -> nn.Module:
     if len(steps) == 1 and 0 not in steps and out != (1,) * rank:
         plain: list[Any] = [nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d]
         made: nn.Module = plain[rank - 1](steps.pop())
-        return made
-    adaptive: list[Any] = [nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d]
-    made = adaptive[rank - 1](out)
+    else:
+        adaptive: list[Any] = [nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d]
+        made = adaptive[rank - 1](out)
     return made
 
 

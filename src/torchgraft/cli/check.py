@@ -13,8 +13,8 @@ from torchgraft.errors import EditError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torchgraft.check import Finding
     from torchgraft.recipe import Recipe
+    from torchgraft.rules import Finding
 
 __all__ = ["check"]
 

@@ -14,7 +14,7 @@ def rules() -> int:
     """List every rule that models and data are checked by."""
     from rich.table import Table
 
-    from torchgraft.check.rule import rules as known
+    from torchgraft.rules.rule import rules as known
 
     table = Table("rule", "severity", "finds", box=None, pad_edge=False, header_style="bold")
     for code, cls in known().items():
@@ -31,7 +31,7 @@ def rule(code: str, /) -> int:
     code
         Such as S001.
     """
-    from torchgraft.check.rule import rules as known
+    from torchgraft.rules.rule import rules as known
 
     table = known()
     if code.upper() not in table:

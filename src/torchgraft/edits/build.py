@@ -132,10 +132,11 @@ def _taken(module: nn.Module, shape: _Shape) -> _Shape:
     """Give the shape as the layer would take it: with its own channels or features."""
     if shape is None or len(shape) < 2:
         return None
-    if hasattr(module, "in_features"):
-        return (*shape[:-1], int(module.in_features))
-    held = next((getattr(module, name) for name in ("in_channels", "num_features") if hasattr(module, name)), None)
-    return None if held is None else (shape[0], int(held), *shape[2:])
+    held: dict[str, Any] = vars(module)
+    if "in_features" in held:
+        return (*shape[:-1], held["in_features"])
+    channels = held.get("in_channels") or held.get("num_features")
+    return (shape[0], channels, *shape[2:]) if channels else None
 
 
 def _known(shape: _Shape, where: str, spec: ModuleSpec) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from torchgraft.check.finding import Finding, Severity
 from torchgraft.family import gather
+from torchgraft.rules.finding import Finding, Severity
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,7 +95,7 @@ class Rule(ABC):
 
 def rules() -> dict[str, type[Rule]]:
     """Give every rule there is, by code."""
-    gather("torchgraft.check")
+    gather("torchgraft.rules")
     return dict(sorted(Rule.registry.items()))
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from torchgraft.check.finding import Finding, Severity
-from torchgraft.check.rule import Evidence, Rule
+from torchgraft.rules.finding import Finding, Severity
+from torchgraft.rules.rule import Evidence, Rule
 
 if TYPE_CHECKING:
     from torch import nn

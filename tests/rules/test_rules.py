@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import torchgraft as tg
-from torchgraft.check.rule import DataFacts, rules
 from torchgraft.errors import EditError
+from torchgraft.rules.rule import DataFacts, rules
 
 
 class Net(nn.Module):

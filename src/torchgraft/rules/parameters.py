@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from torchgraft.check.finding import Finding, Severity
-from torchgraft.check.rule import Evidence, Rule
+from torchgraft.rules.finding import Finding, Severity
+from torchgraft.rules.rule import Evidence, Rule
 
 __all__: list[str] = []
 
