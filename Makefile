@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint base bench clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python -m scripts.demo
 
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest
@@ -21,7 +21,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports --no-logo
 
 base: $(VENV)/.demo
-	$(BIN)/python scripts/make_base.py
+	$(BIN)/python -m scripts.make_base
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks

@@ -8,7 +8,7 @@ from benchmarks.transfer import FRESH, compare
 
 from torchgraft.cli.main import main
 
-SEEDS = 3
+SEEDS = 2
 
 
 def does_it_pay() -> None:
