@@ -15,20 +15,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from scipy.stats import t as student
 
 from benchmarks.measure import table
 from torchgraft.plan import plan
-from torchgraft.preprocess import Augment
 from torchgraft.train.batches import batches
 from torchgraft.train.evaluate import tally
 from torchgraft.train.loop import device_of, fit
 
 TITLE = "Digits from few samples: the bundled base adapted, against the same network from random weights"
 
+Augment = Literal["none", "light"]
 DATA = "sklearn:digits"
 SEEDS = 10
 STEPS, BATCH, CLASSES = 100, 32, 10

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-__all__ = ["Augment", "Preprocess"]
-
-Augment = Literal["none", "light"]
+__all__ = ["Preprocess"]
 
 
 class Preprocess(Schema):
@@ -50,12 +48,8 @@ class Preprocess(Schema):
         resize = self.resize and round(self.resize * min(size) / min(self.size))
         return self.model_copy(update={"size": size, "resize": resize})
 
-    def transform(self, augment: Augment = "none") -> Callable[[Image], Tensor]:
-        """Build the function from a PIL image to a float tensor `[channels, H, W]`.
-
-        `light` shifts, turns and scales a little (up to 10 % and 10°); nothing that changes a label's meaning,
-        so no flips.
-        """
+    def transform(self) -> Callable[[Image], Tensor]:
+        """Build the function from a PIL image to a float tensor `[channels, H, W]`."""
         import torch
         from torchvision.transforms import v2
 
@@ -66,8 +60,6 @@ class Preprocess(Schema):
         else:
             steps.append(v2.Resize(self.resize, interpolation=mode, antialias=True))
             steps.append(v2.CenterCrop(list(self.size)))
-        if augment == "light":
-            steps.append(v2.RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1), shear=5, interpolation=mode))
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
         made: Callable[[Image], Tensor] = v2.Compose(steps)
         return made

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
 from torchgraft.edits.base import AnyEdit, kinds
 from torchgraft.errors import RecipeError, nearest
-from torchgraft.preprocess import Augment, Preprocess
+from torchgraft.preprocess import Preprocess
 from torchgraft.schema import Count, Flag, Names, Number, Rate, Schema
 
 __all__ = ["Group", "Optimizer", "Recipe", "TrainPlan"]
@@ -71,7 +71,7 @@ class TrainPlan(Schema):
         clip: the norm that gradients are clipped to; None leaves them.
         label_smoothing: the share of the target that is spread over all classes (Szegedy et al., 2016).
         precision: of the forward and backward pass, by torch.amp.
-        augment: how training images are varied.
+        augment: how training images are varied; `light` turns, shifts, scales and shears up to a tenth.
         per_class: train on so many samples a class.
         keep: which state the model holds at the end: that of the best validation accuracy, or the last.
         workers: processes that read and transform images.
@@ -89,7 +89,7 @@ class TrainPlan(Schema):
     clip: Rate | None = 1.0
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    augment: Augment = "none"
+    augment: Literal["none", "light"] = "none"
     per_class: Count | None = None
     keep: Literal["best", "last"] = "best"
     workers: Annotated[int, Field(strict=True, ge=0)] = 0

@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["batches"]
 
 _MEMORY = 512 * 2**20
-"""Transformed sets up to this many bytes are kept in memory, where nothing is random in the transform."""
+"""So many bytes of transformed images are kept in memory: the transform is the same in every epoch."""
 
 
 class _Images(Dataset[tuple[Tensor, Tensor]]):
-    """Samples behind a transform; fetches whole batches, and keeps what is the same in every epoch."""
+    """Samples behind a transform; fetches whole batches, and keeps transformed images while there is room."""
 
-    def __init__(self, samples: Samples, transform: Callable[[Image], Tensor], *, steady: bool) -> None:
+    def __init__(self, samples: Samples, transform: Callable[[Image], Tensor], room: int) -> None:
         self._samples = samples
         self._transform = transform
-        self._steady = steady
         self._kept: dict[int, Tensor] = {}
-        self._room = _MEMORY
+        self._room = room
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -39,7 +38,7 @@ class _Images(Dataset[tuple[Tensor, Tensor]]):
         if index in self._kept:
             return self._kept[index]
         image = self._transform(self._samples[index][0])
-        if self._steady and self._room > 0:
+        if self._room > 0:
             self._kept[index] = image
             self._room -= image.nbytes
         return image
@@ -64,7 +63,7 @@ def batches(
     """
     alone = train and len(samples) > plan.batch and len(samples) % plan.batch == 1
     return DataLoader(
-        _Images(samples, transform, steady=not train or plan.augment == "none"),
+        _Images(samples, transform, _MEMORY // max(plan.workers, 1)),
         batch_size=plan.batch,
         shuffle=train,
         drop_last=alone,

@@ -15,6 +15,7 @@ from torchgraft.errors import TrainError
 from torchgraft.history import Epoch, History
 from torchgraft.params.still import train_mode
 from torchgraft.recipe import TrainPlan
+from torchgraft.train.augment import augmentation
 from torchgraft.train.batches import batches
 from torchgraft.train.evaluate import tally
 from torchgraft.train.optimise import loss_of, optimizer_of, schedule_of, scores_of
@@ -79,7 +80,7 @@ def fit(graft: Graft, data: DataSet, plan: TrainPlan, preprocess: Preprocess, wa
     optimizer = optimizer_of(plan, graft.groups(settings))
     seed = graft.recipe.seed
     with _determined(seed):
-        train = batches(data.train, preprocess.transform(plan.augment), plan, train=True, seed=seed)
+        train = batches(data.train, preprocess.transform(), plan, train=True, seed=seed)
         val = batches(data.val, preprocess.transform(), plan, train=False)
         run = _Run(model, plan, device, optimizer, watch, train, val)
         return run.all_epochs()
@@ -113,6 +114,7 @@ class _Run:
     ) -> None:
         self.model, self.plan, self.device, self.watch = model, plan, device, watch
         self.optimizer = optimizer
+        self.augment = augmentation(plan)
         self.train, self.val = train, val
         self.schedule = schedule_of(plan, optimizer, plan.epochs * len(train))
         self.scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16" and device.type != "cpu")
@@ -141,7 +143,8 @@ class _Run:
         train_mode(self.model)
         loss_sum, right, count = 0.0, 0, 0
         for step, (images, targets) in enumerate(self.train, 1):
-            loss, scores = self._step(images.to(self.device), targets.to(self.device), number, step)
+            varied = self.augment(images.to(self.device))
+            loss, scores = self._step(varied, targets.to(self.device), number, step)
             loss_sum += loss * len(targets)
             right += int((scores.argmax(1).cpu() == targets).sum())
             count += len(targets)
