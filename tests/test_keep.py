@@ -6,7 +6,7 @@ from torch import nn
 from torchvision import models
 
 import torchgraft as tg
-from torchgraft.errors import RecipeError, StoreError
+from torchgraft.errors import EditError, RecipeError, StoreError
 from torchgraft.keep import split_reference
 from torchgraft.store import Store
 
@@ -103,3 +103,34 @@ def test_a_damaged_tensor_is_noticed(resnet18, tmp_path):
 )
 def test_a_reference_names_folder_and_version(reference, meant):
     assert split_reference(reference) == meant
+
+
+def test_another_dtype_comes_back(resnet18, tmp_path):
+    resnet18.module.half()
+    resnet18.save(tmp_path)
+    assert {p.dtype for p in tg.open(tmp_path).module.parameters()} == {torch.float16}
+
+
+def test_a_version_that_is_kept_again_keeps_its_classes(resnet18, tmp_path):
+    resnet18.head(2).save(tmp_path / "a", classes=["cat", "dog"])
+    assert tg.open(tmp_path / "a").save(tmp_path / "b").classes == ("cat", "dog")
+
+
+def test_a_layer_with_hooks_or_frozen_parameters_is_not_taken_for_a_plain_one(resnet18, tmp_path):
+    act = nn.ReLU()
+    act.register_forward_hook(lambda module, given, out: out * 3)
+    resnet18.insert(act, after="bn1", name="act")
+    resnet18.save(tmp_path)
+    with pytest.raises(EditError, match="handed over in Python"):
+        tg.open(tmp_path)
+    assert tg.open(tmp_path, objects={"bn1.act": act}).module.bn1.act is act
+
+
+def test_a_module_beside_a_child_of_a_sequential_is_handed_over_by_its_path(resnet18, tmp_path):
+    class Mine(nn.Module):
+        def forward(self, x):
+            return x * 1
+
+    resnet18.insert(Mine(), after="layer2.0", name="mine")
+    resnet18.save(tmp_path)
+    assert isinstance(tg.open(tmp_path, objects={"layer2.mine": Mine()}).module.layer2.mine, Mine)

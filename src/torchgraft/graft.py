@@ -98,18 +98,27 @@ class Graft:
                 where=self.recipe.base,
                 hint="say its shape without the batch: tg.load(…, input=(3, 224, 224))",
             )
-        return torch.empty(2, *self.input_shape, device="meta")
+        first = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+        return torch.empty(2, *self.input_shape, device="meta", dtype=first)
 
     @property
     def roles(self) -> Roles:
         """Selector names that stand for paths: `head` is what makes the output."""
         made = [path for edit in self.recipe.edits for path in getattr(edit, "at", ()) if edit.kind() == "head"]
+        if not made and self.trace().mismatch is not None:
+            raise self._does_not_run("head")
         return {"head": tuple(f"{path}.**" for path in made) or tuple(output_layers(self.trace()))}
 
     @property
     def added(self) -> dict[str, int]:
         """Paths of the modules that edits put in, and the number of the edit."""
-        return {path: n + 1 for n, (_, surgery) in enumerate(self._history) for path in surgery.added}
+        here = dict(self.module.named_modules(remove_duplicate=False))
+        return {
+            path: number
+            for number, (_, surgery) in enumerate(self._history, 1)
+            for path, module in surgery.placed.items()
+            if here.get(path) is module
+        }
 
     def new_parameters(self) -> dict[int, int]:
         """Count the parameters that each edit put in, by the number of the edit."""
@@ -199,12 +208,23 @@ class Graft:
             self._do(edit)
             return ()
         before = self.trace()
+        if edit.needs_fit and before.mismatch is not None:
+            raise self._does_not_run(edit.kind())
         added = self._do(edit)
         if fix is not None:
             WAYS[fix](_Bench(self), self._history[-1][0], added, before)
         if before.mismatch is not None:
             return ()
         return tuple(finding for finding in self.check() if finding.is_error)
+
+    def _does_not_run(self, asked: str) -> EditError:
+        errors = tuple(finding for finding in self.check() if finding.is_error)
+        return EditError(
+            f"the model does not run on its input as it is, so '{asked}' can't be found",
+            where=self.name,
+            hint="see the finding; mend the model or its input first",
+            findings=errors,
+        )
 
     def _offers(self, edit: Edit) -> tuple[Fix, ...]:
         """Try every way to mend an edit, and describe those that work."""
@@ -241,6 +261,7 @@ class Graft:
         except BaseException:
             surgery.undo()
             raise
+        surgery.settle()
         self._history.append((done, surgery))
         self.recipe = self.recipe.model_copy(update={"edits": (*self.recipe.edits, done)})
         if edit.structural:
@@ -413,9 +434,13 @@ def load(
     """
     shape, example = _shape_of(input)
     if isinstance(base, nn.Module):
+        base = getattr(base, "_orig_mod", base)  # what torch.compile wraps
         base = Base(base, f"object:{type(base).__name__}")
     elif isinstance(base, str):
         base = parse_source(base).load(seed=seed, trust=trust)
+    elif not isinstance(base, Base):
+        shown = f"the class {base.__name__}" if isinstance(base, type) else f"a {type(base).__name__}"
+        raise SourceError(f"{shown} is no model", where="tg.load", hint="give a source by name, or a module")
     recipe = Recipe(base=base.text, input=shape or base.input, seed=seed)
     return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust)
 
@@ -491,7 +516,8 @@ def _with_objects(edit: Edit, objects: Mapping[str, nn.Module]) -> Edit:
     at = getattr(edit, "at", "")
     if spec is None or spec.replays:
         return edit
-    for key in (f"{at}.{name}", at, str(name)):
+    beside = at.rpartition(".")[0]
+    for key in (f"{at}.{name}", f"{beside}.{name}" if beside else str(name), at):
         if key in objects:
             made: Edit = type(edit).model_validate(
                 {**{n: getattr(edit, n) for n in type(edit).model_fields}, field: objects[key]}

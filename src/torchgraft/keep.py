@@ -35,6 +35,8 @@ def save(
 
     The base is loaded again to tell which tensors differ; where it can't be, all are kept.
 
+    A graft that was opened from a version keeps its classes, unless others are given.
+
     Raises:
         StoreError: it can't be written; what was kept before is whole.
     """
@@ -44,7 +46,7 @@ def save(
         state=graft.module.state_dict(),
         base_state=_base_state(graft),
         base_names={name: graft.recipe.base_name(name) for name in graft.module.state_dict()},
-        classes=classes,
+        classes=classes or (graft.version.classes if graft.version else ()),
         metrics=metrics,
         history=history,
         note=note,
@@ -117,4 +119,8 @@ def _put(graft: Graft, tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]
             where=f"v{manifest.number} ({manifest.id})",
             hint=f"open it with the torchgraft and torch that kept it ({manifest.torchgraft}, {manifest.torch})",
         )
+    parameters = {**dict(graft.module.named_parameters()), **dict(graft.module.named_buffers())}
+    for name, tensor in parameters.items():
+        if name in state and state[name].dtype != tensor.dtype:  # load_state_dict would cast in silence
+            tensor.data = tensor.data.to(state[name].dtype)
     graft.module.load_state_dict(state)

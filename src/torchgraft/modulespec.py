@@ -115,6 +115,8 @@ def _from_object(value: Any) -> ModuleSpec | None:
         return value
     if isinstance(value, Block):
         return ModuleSpec.model_construct(of=f"block.{type(value).__name__}", args=value.brief(), items=())
+    if isinstance(value, type):
+        raise ValueError(f"hand over a module, not its class: {value.__name__}(…)")
     if not hasattr(value, "named_modules"):
         return None
     spec = _described(value)
@@ -141,6 +143,8 @@ def _constructor_args(module: nn.Module) -> dict[str, Any] | None:
     from torch import nn
 
     cls = type(module)
+    if _is_dressed(module):
+        return None
     if getattr(nn, cls.__name__, None) is not cls or any(True for _ in module.children()):
         return None
     args: dict[str, Any] = {}
@@ -156,6 +160,12 @@ def _constructor_args(module: nn.Module) -> dict[str, Any] | None:
             args[name] = list(value) if isinstance(value, tuple) else value
     plain = all(isinstance(value, (int, float, str, bool, list, type(None))) for value in args.values())
     return args if plain and _same(cls, args, module) else None
+
+
+def _is_dressed(module: nn.Module) -> bool:
+    """Tell whether a layer has what its arguments do not say: hooks, or frozen parameters."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return any(hooks) or not all(parameter.requires_grad for parameter in module.parameters())
 
 
 def _same(cls: type[nn.Module], args: dict[str, Any], module: nn.Module) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["Count", "Flag", "Names", "Number", "Rate", "Schema"]
+__all__ = ["Count", "Flag", "Name", "Names", "Number", "Rate", "Schema", "Share"]
 
 
 class Schema(BaseModel):
@@ -27,5 +27,8 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Number = Annotated[float, Field(strict=True)]
 Rate = Annotated[float, Field(strict=True, ge=0)]
 Flag = Annotated[bool, Field(strict=True)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[^.\s]+$")]
+"""The name of one module within its parent: no dots."""
 Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 """One name or a list of names."""

@@ -89,7 +89,9 @@ def modules(model: nn.Module, asked: str | Iterable[str], *, roles: Roles | None
         SelectionError: a selector matches no module.
     """
     table = {
-        path: [base.__name__ for base in type(module).__mro__] for path, module in model.named_modules() if path
+        path: [base.__name__ for base in type(module).__mro__]
+        for path, module in model.named_modules(remove_duplicate=False)
+        if path
     }
     return _choose(asked, table, roles or {}, "module")
 

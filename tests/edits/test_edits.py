@@ -247,3 +247,106 @@ def test_a_tied_parameter_is_frozen_under_any_of_its_names():
 def test_a_wrong_call_is_told_without_a_traceback_of_pydantic(resnet18, call, match):
     with pytest.raises(RecipeError, match=match):
         call(resnet18)
+
+
+def test_what_an_edit_put_in_can_be_taken_out_again(resnet18):
+    resnet18.append("layer4", nn.Dropout(0.1), name="drop").remove("layer4.drop")
+    assert "drop" not in resnet18.module.layer4._modules
+    resnet18.insert(nn.GELU(), after="layer2", name="act").replace("layer2.act", nn.ReLU())
+    assert isinstance(resnet18.module.layer2.act, nn.ReLU)
+
+
+def test_a_module_with_two_names_is_replaced_under_both():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 5)
+            self.classifier = self.fc
+
+        def forward(self, x):
+            return self.classifier(x)
+
+    g = tg.load(Two(), input=torch.empty(2, 4))
+    g.head(3).freeze("classifier")
+    assert g.module.fc is g.module.classifier
+    assert not g.module.fc.weight.requires_grad
+
+
+def test_a_model_that_does_not_run_says_why_instead_of_having_no_head():
+    g = tg.load("resnet18@none", input=(1, 64, 64))
+    with pytest.raises(EditError, match=r"does not run on its input(.|\n)*error\[S001\]"):
+        g.head(3)
+    with pytest.raises(EditError, match="does not run on its input"):
+        g.freeze(all_but="head")
+    assert g.input(channels=1).head(3).check() == ()
+
+
+def test_a_backbone_has_no_head():
+    g = tg.load("timm:vit_tiny_patch16_224@none")
+    g.module.reset_classifier(0)
+    g = tg.load(g.module, input=(3, 224, 224))
+    with pytest.raises(EditError, match="no layer with weights makes the output"):
+        g.head(3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_of_other_types_are_edited(dtype):
+    g = tg.load(models.resnet18(weights=None).to(dtype), input=(3, 64, 64))
+    assert g.check() == ()
+    g.head(3).insert(tg.blocks.SqueezeExcite(), after="layer2", name="se")
+    assert {p.dtype for p in g.module.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda g: g.replace("fc", {"nn.Linear": {"out_features": -3}}), EditError, "can't be built"),
+        (lambda g: g.replace("fc", {"nn.LazyLinear": {"out_features": 3}}), EditError, r"take nn\.Linear"),
+        (lambda g: g.replace("fc", nn.ReLU), RecipeError, r"not its class: ReLU\(…\)"),
+        (lambda g: g.replace("fc", g.module), EditError, "can't be put into itself"),
+        (lambda g: g.insert(nn.ReLU(), after="layer2", name="a.b"), RecipeError, "insert"),
+        (lambda g: g.append("layer2", {"block.MLP": {"widths": []}}), RecipeError, "append"),
+        (lambda g: g.head(3, dropout=2.0), RecipeError, "less than or equal to 1"),
+    ],
+)
+def test_what_can_not_be_built_is_told(resnet18, snapshot, call, error, match):
+    before = snapshot(resnet18.module)
+    with pytest.raises(error, match=match):
+        call(resnet18)
+    assert snapshot(resnet18.module) == before
+
+
+def test_a_scripted_module_can_not_be_edited():
+    g = tg.load(torch.jit.script(nn.Sequential(nn.Linear(3, 4), nn.ReLU())), input=torch.empty(2, 3))
+    with pytest.raises(EditError, match="a scripted module can't be edited"):
+        g.remove("1")
+
+
+def test_resizing_keeps_hooks_and_refuses_computed_weights():
+    calls = []
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 5, 1)))
+    model[0].register_forward_hook(lambda *_: calls.append(1))
+    g = tg.load(model, input=(3, 4, 4))
+    with pytest.raises(EditError, match="computed from others"):
+        g.resize("1", outputs=7)
+    g.replace("1", {"nn.Conv2d": {"out_channels": 5, "kernel_size": 1}}).resize("1", outputs=7)
+    assert g.module[0]._forward_hooks
+    assert g.module.eval()(torch.randn(1, 3, 4, 4)).shape == (1, 7, 4, 4)
+
+
+def test_layers_of_a_class_of_ones_own_keep_their_class_when_resized():
+    class Mine(nn.Linear):
+        def __init__(self, special):
+            super().__init__(4, 4)
+            self.special = special
+
+        def forward(self, x):
+            return super().forward(x) * self.special
+
+    g = tg.load(nn.Sequential(Mine(2), nn.Linear(4, 3)), input=torch.empty(2, 4))
+    g.resize("1", outputs=5)
+    weight = g.module[0].weight.detach().clone()
+    g.apply_all([tg.edits.Resize(at="0", outputs=6), tg.edits.Resize(at="1", inputs=6)])
+    assert type(g.module[0]) is Mine
+    assert torch.equal(g.module[0].weight[:4], weight)
+    assert g.module[0].special == 2

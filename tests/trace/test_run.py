@@ -4,7 +4,7 @@ import copy
 import functools
 import logging
 import random
-from collections import namedtuple
+from collections import Counter, defaultdict, deque, namedtuple
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
+from torchgraft.errors import SourceError
 from torchgraft.trace import trace
 
 IMAGE = torch.empty(2, 3, 64, 64, device="meta")
@@ -231,3 +232,45 @@ def test_torch_logs_nothing(resnet, caplog, capfd):
         assert trace(model, IMAGE).mismatch is not None
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_layer_whose_sizes_are_not_known_yet_is_refused_and_left_whole():
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
+    with pytest.raises(SourceError, match=r"the sizes of 1 \(LazyLinear\) are not known yet"):
+        trace(model, torch.empty(2, 3, 4))
+    assert model(torch.randn(2, 3, 4)).shape == (2, 5)
+
+
+def test_a_compiled_model_is_traced_without_compiling():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    model.compile()
+    assert trace(model, torch.empty(2, 3)).output_shapes() == [(2, 4)]
+    assert trace(torch.compile(nn.Linear(3, 4)), torch.empty(2, 3)).output_shapes() == [(2, 4)]
+
+
+def test_a_scripted_part_is_not_changed():
+    norm = torch.jit.script(nn.BatchNorm2d(3))
+    assert trace(nn.Sequential(norm), torch.empty(2, 3, 4, 4), train=True).output_shapes() == [(2, 3, 4, 4)]
+    assert norm.num_batches_tracked == 0
+
+
+def test_a_model_of_fx_is_traced():
+    model = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU()))
+    assert trace(model, torch.empty(2, 3)).output_shapes() == [(2, 4)]
+
+
+def test_containers_of_any_class_keep_nothing_of_a_trace():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.queue, self.table, self.count = deque(maxlen=3), defaultdict(list), Counter()
+
+        def forward(self, x):
+            self.queue.append(x)
+            self.table["x"].append(x)
+            self.count["calls"] += 1
+            return x
+
+    model = Net()
+    trace(model, torch.empty(2))
+    assert (list(model.queue), dict(model.table), dict(model.count)) == ([], {}, {})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from torchgraft.blocks.base import Block
-from torchgraft.schema import Count, Rate
+from torchgraft.schema import Count, Share
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,9 +24,9 @@ class MLP(Block):
         dropout: probability after each hidden layer.
     """
 
-    widths: tuple[Count, ...]
+    widths: Annotated[tuple[Count, ...], Field(min_length=1)]
     features: Count | None = None
-    dropout: Rate = 0.0
+    dropout: Share = 0.0
 
     def fitted(self, shape: tuple[int, ...]) -> MLP:
         """Take the features from the last dimension."""

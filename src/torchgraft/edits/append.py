@@ -9,6 +9,7 @@ from torchgraft.edits.build import build
 from torchgraft.edits.insert import is_sequence, place_in
 from torchgraft.errors import EditError
 from torchgraft.modulespec import ModuleSpec
+from torchgraft.schema import Name
 
 if TYPE_CHECKING:
     from torchgraft.edits.surgery import Surgery
@@ -21,7 +22,7 @@ class Append(Edit):
 
     at: str
     module: ModuleSpec
-    name: str | None = None
+    name: Name | None = None
 
     def apply(self, surgery: Surgery) -> Append:
         """Build the module for what the Sequential gives, and put it last.

@@ -25,6 +25,9 @@ class Edit(Schema, ABC):
     structural: ClassVar[bool] = True
     """Whether the edit changes what the forward pass computes, so that it must be traced again."""
 
+    needs_fit: ClassVar[bool] = False
+    """Whether the edit reads its place off a trace of the whole pass, so that the model must run before it."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Edit.registry[cls.kind()] = cls

@@ -79,6 +79,8 @@ _Shape = tuple[int, ...] | None
 
 
 def _built(spec: ModuleSpec, shape: _Shape, where: str) -> tuple[nn.Module, ModuleSpec, _Shape]:
+    from torch.nn.modules.lazy import LazyModuleMixin
+
     if spec.of == "Sequential":
         return _sequence(spec, shape, where)
     if spec.of == "object":
@@ -95,8 +97,14 @@ def _built(spec: ModuleSpec, shape: _Shape, where: str) -> tuple[nn.Module, Modu
     args = _sized(spec, shape, where)
     try:
         module = cls(**(args if spec.foreign else as_arguments(args)))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
         raise EditError(f"{spec.of} can't be built: {error}", where=where, hint="correct its arguments") from error
+    if isinstance(module, LazyModuleMixin):
+        raise EditError(
+            f"{spec.of} finds its sizes when it is first run",
+            where=where,
+            hint=f"take nn.{kind_without_lazy(spec.of)} and leave its sizes open: they are read off the place",
+        )
     return _with_shape(module, spec.model_copy(update={"args": args}), shape)
 
 
@@ -157,6 +165,11 @@ def _sized(spec: ModuleSpec, shape: _Shape, where: str) -> dict[str, Any]:
     arrives = _known(shape, where, spec)
     size = arrives[1] if kind.startswith(_FROM_CHANNELS) and len(arrives) > 1 else arrives[-1]
     return {name: size, **spec.args}
+
+
+def kind_without_lazy(of: str) -> str:
+    """Name the plain class of a lazy one: `nn.LazyLinear` -> `Linear`."""
+    return of.rpartition(".")[2].removeprefix("Lazy")
 
 
 def _torch_class(of: str, where: str) -> type[nn.Module]:

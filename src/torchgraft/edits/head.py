@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
-from torchgraft.schema import Count, Names, Rate
+from torchgraft.schema import Count, Names, Share
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,9 +23,10 @@ class Head(Edit):
     heads follow. `hidden` and `dropout` shape the main head; auxiliary heads get a plain layer.
     """
 
+    needs_fit: ClassVar[bool] = True
     classes: Count
     hidden: tuple[Count, ...] = ()
-    dropout: Rate = 0.0
+    dropout: Share = 0.0
     at: Names = ()
 
     def apply(self, surgery: Surgery) -> Head:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import model_validator
 
 from torchgraft.edits.base import Edit
+from torchgraft.edits.surgery import twin
 from torchgraft.errors import EditError
 from torchgraft.schema import Count
 
@@ -47,10 +48,10 @@ class Input(Edit):
         if self.channels is None:
             return self
         traced = surgery.look(False)
-        before = traced.values[traced.inputs[0]].shape[1]
         for path in input_layers(traced):
-            if before != self.channels:
-                surgery.put(path, _with_channels(surgery.module(path), self.channels, path))
+            layer = surgery.module(path)
+            if getattr(layer, "in_channels", None) != self.channels:
+                surgery.put(path, _with_channels(layer, self.channels, path))
                 surgery.added.pop()
         return self
 
@@ -70,12 +71,11 @@ def _with_channels(layer: nn.Module, channels: int, path: str) -> nn.Module:
             where=path,
             hint="replace it with a module of your own, or convert the images",
         )
-    twin = type(layer).__new__(type(layer))
-    vars(twin).update(vars(layer))
-    twin._parameters = dict(layer._parameters)
-    twin.weight = nn.Parameter(fold(layer.weight.detach(), channels), requires_grad=layer.weight.requires_grad)
-    twin.in_channels = channels
-    return twin
+    made = twin(layer, path)
+    weight: Any = layer.weight
+    made.weight = nn.Parameter(fold(weight.detach(), channels), requires_grad=weight.requires_grad)
+    vars(made)["in_channels"] = channels
+    return made
 
 
 def fold(weight: Tensor, channels: int) -> Tensor:

@@ -13,6 +13,7 @@ from torchgraft.edits.build import build
 from torchgraft.errors import EditError
 from torchgraft.family import kind_of
 from torchgraft.modulespec import ModuleSpec
+from torchgraft.schema import Name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +33,7 @@ class Insert(Edit):
     module: ModuleSpec
     after: str | None = None
     before: str | None = None
-    name: str | None = None
+    name: Name | None = None
     moved: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -105,9 +106,10 @@ def _wrap(
     pair = [("base", neighbour), (name, module)]
     if name == "base":
         raise EditError("'base' names the wrapped module", where=path, hint="give the new module another name")
+    every = [one for one, held in surgery.model.named_modules(remove_duplicate=False) if held is neighbour]
     surgery.put(path, nn.Sequential(OrderedDict(pair if after else pair[::-1])))
     surgery.added[-1] = f"{path}.{name}"
-    return {f"{path}.base": path}
+    return {f"{one}.base": one for one in every}
 
 
 def _free_name(spec: ModuleSpec, neighbour: nn.Module, parent: nn.Module) -> str:

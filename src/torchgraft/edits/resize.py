@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import model_validator
 
 from torchgraft.edits.base import Edit
+from torchgraft.edits.surgery import twin
 from torchgraft.errors import EditError
 from torchgraft.schema import Count
 
@@ -40,16 +42,14 @@ class Resize(Edit):
         import torch
 
         old = surgery.module(self.at)
-        args = _arguments(old, self.inputs, self.outputs, self.at)
-        first = next((tensor for tensor in old.parameters()), None)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(surgery.seed)
-            new = type(old)(**args)
+            plain = _plain(old, self.inputs, self.outputs, self.at)
+        first = next((tensor for tensor in old.parameters()), None)
         if first is not None:
-            new = new.to(device=first.device, dtype=first.dtype)
-            new.requires_grad_(first.requires_grad)
-        _copy_overlap(old, new)
-        surgery.put(self.at, new)
+            plain = plain.to(device=first.device, dtype=first.dtype).requires_grad_(first.requires_grad)
+        _copy_overlap(old, plain)
+        surgery.put(self.at, _dressed(old, plain, self.at))
         surgery.added.pop()
         return self
 
@@ -59,28 +59,31 @@ class Resize(Edit):
         return f"{self.at} is resized to {' and '.join(part for part in parts if part)}"
 
 
-def _arguments(old: nn.Module, inputs: int | None, outputs: int | None, path: str) -> dict[str, Any]:
+_SIZES = frozenset(
+    {"in_features", "out_features", "in_channels", "out_channels", "groups"}
+    | {"num_features", "num_channels", "num_groups", "normalized_shape"}
+)
+
+
+def _dressed(old: nn.Module, plain: nn.Module, path: str) -> nn.Module:
+    """Give a twin of the old layer, whatever its class, with the sizes and tensors of the plain one."""
+    made = twin(old, path)
+    for name in _SIZES:
+        if name in vars(plain):
+            vars(made)[name] = vars(plain)[name]
+    made._parameters.update(plain._parameters)
+    made._buffers.update(plain._buffers)
+    return made
+
+
+def _plain(old: nn.Module, inputs: int | None, outputs: int | None, path: str) -> nn.Module:
+    """Build a plain layer of torch with the new sizes."""
     from torch import nn
 
-    bias = getattr(old, "bias", None) is not None
-    if isinstance(old, nn.Linear):
-        return {
-            "in_features": inputs or old.in_features,
-            "out_features": outputs or old.out_features,
-            "bias": bias,
-        }
-    if isinstance(old, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        return _convolution(old, inputs or old.in_channels, outputs or old.out_channels, bias)
-    if isinstance(old, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-        kept = ("eps", "momentum", "affine", "track_running_stats")
-        return {"num_features": inputs or outputs, **{name: getattr(old, name) for name in kept}}
-    if isinstance(old, nn.LayerNorm):
-        affine = old.elementwise_affine
-        return {"normalized_shape": inputs or outputs, "eps": old.eps, "elementwise_affine": affine, "bias": bias}
-    if isinstance(old, nn.GroupNorm):
-        size = inputs or outputs or old.num_channels
-        groups = max(n for n in range(1, old.num_groups + 1) if size % n == 0)
-        return {"num_groups": groups, "num_channels": size, "eps": old.eps, "affine": old.affine}
+    for cls in type(old).__mro__:
+        if cls is getattr(nn, cls.__name__, None) and cls.__name__ in _KINDS:
+            made: nn.Module = cls(**_KINDS[cls.__name__](old, inputs, outputs))
+            return made
     raise EditError(
         f"a {type(old).__name__} has no sizes that can be changed",
         where=path,
@@ -88,16 +91,50 @@ def _arguments(old: nn.Module, inputs: int | None, outputs: int | None, path: st
     )
 
 
-def _convolution(old: Any, inputs: int, outputs: int, bias: bool) -> dict[str, Any]:
+def _linear(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
+    sizes = {"in_features": inputs or old.in_features, "out_features": outputs or old.out_features}
+    return {**sizes, "bias": old.bias is not None}
+
+
+def _batch_norm(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
+    kept = ("eps", "momentum", "affine", "track_running_stats")
+    return {"num_features": inputs or outputs, **{name: getattr(old, name) for name in kept}}
+
+
+def _layer_norm(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
+    affine, bias = old.elementwise_affine, getattr(old, "bias", None) is not None
+    return {"normalized_shape": inputs or outputs, "eps": old.eps, "elementwise_affine": affine, "bias": bias}
+
+
+def _group_norm(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
+    size = inputs or outputs or old.num_channels
+    groups = max(n for n in range(1, old.num_groups + 1) if size % n == 0)
+    return {"num_groups": groups, "num_channels": size, "eps": old.eps, "affine": old.affine}
+
+
+def _convolution(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
     """Keep the geometry; a depthwise convolution stays depthwise, groups that do not divide become one."""
-    groups = old.groups
+    inputs, outputs, groups = inputs or old.in_channels, outputs or old.out_channels, old.groups
     if groups == old.in_channels == old.out_channels:
         groups = inputs = outputs = inputs if inputs != old.in_channels else outputs
     elif inputs % groups or outputs % groups:
         groups = 1
     kept = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-    sizes = {"in_channels": inputs, "out_channels": outputs, "groups": groups, "bias": bias}
+    sizes = {"in_channels": inputs, "out_channels": outputs, "groups": groups, "bias": old.bias is not None}
     return {**sizes, **{name: getattr(old, name) for name in kept}}
+
+
+_KINDS: dict[str, Callable[[Any, int | None, int | None], dict[str, Any]]] = {
+    "Linear": _linear,
+    "Conv1d": _convolution,
+    "Conv2d": _convolution,
+    "Conv3d": _convolution,
+    "BatchNorm1d": _batch_norm,
+    "BatchNorm2d": _batch_norm,
+    "BatchNorm3d": _batch_norm,
+    "LayerNorm": _layer_norm,
+    "GroupNorm": _group_norm,
+}
 
 
 def _copy_overlap(old: nn.Module, new: nn.Module) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torchgraft.trace import Trace
 
-__all__ = ["Change", "Surgery"]
+__all__ = ["Change", "Surgery", "twin"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Surgery:
         seed: what new tensors are drawn from.
         trust: whether the user's own code may be imported and run.
         added: paths of the modules that this edit put in.
+        placed: the modules themselves, once the edit is done.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Surgery:
         self.seed = seed
         self.trust = trust
         self.added: list[str] = []
+        self.placed: dict[str, nn.Module] = {}
         self._changes: list[Change] = []
 
     # reading
@@ -84,10 +86,19 @@ class Surgery:
     # changing
 
     def put(self, path: str, module: nn.Module) -> None:
-        """Hold another module under an existing path."""
-        parent, name = self.parent(path)
-        self._become_like(module, self.module(path))
-        self._children(parent, {**parent._modules, name: module})
+        """Hold another module under an existing path, and under every other name of the one that was there.
+
+        Raises:
+            EditError: the module is the model itself, or holds the place.
+        """
+        old = self.module(path)
+        if any(part is self.model for part in module.modules()):
+            raise EditError("the model can't be put into itself", where=path, hint="copy.deepcopy it first")
+        self._become_like(module, old)
+        for parent in list(self.model.modules()):
+            names = [name for name, child in parent._modules.items() if child is old]
+            if names:
+                self._children(parent, {**parent._modules, **dict.fromkeys(names, module)})
         self.added.append(path)
 
     def insert(self, home: str, name: str, module: nn.Module, *, after: str | None) -> str:
@@ -134,6 +145,10 @@ class Surgery:
         if before != wanted:
             self._do(Change(lambda: _flag(parameter, wanted), lambda: _flag(parameter, before)))
 
+    def settle(self) -> None:
+        """Remember which module each added path holds, once the edit is done."""
+        self.placed = {path: self.module(path) for path in self.added}
+
     # both ways
 
     def undo(self) -> None:
@@ -151,6 +166,14 @@ class Surgery:
         self._changes.append(change)
 
     def _children(self, parent: nn.Module, wanted: Mapping[str, nn.Module | None]) -> None:
+        from torch import jit
+
+        if isinstance(parent, jit.ScriptModule):
+            raise EditError(
+                "a scripted module can't be edited",
+                where=type(parent).__name__,
+                hint="edit the Python module that it was scripted from",
+            )
         before = dict(parent._modules)
         after = dict(wanted)
         self._do(Change(lambda: _hold(parent, after), lambda: _hold(parent, before)))
@@ -160,6 +183,31 @@ class Surgery:
         for part in module.modules():
             if part.training != model.training:
                 self.set(part, "training", model.training)
+
+
+def twin(layer: nn.Module, path: str) -> nn.Module:
+    """Give a second layer of the same class, hooks and attributes, whose tensors may be set beside the old ones.
+
+    Raises:
+        EditError: its weights are computed from others (parametrizations, weight norm), or it is scripted.
+    """
+    from torch import jit
+    from torch.nn.utils import parametrize
+
+    computed = parametrize.is_parametrized(layer) or any(
+        name.removesuffix("_g") == "weight" and name != "weight" for name in layer._parameters
+    )
+    if computed or isinstance(layer, jit.ScriptModule):
+        raise EditError(
+            f"the weights of this {type(layer).__name__} are computed from others and can't be resized",
+            where=path,
+            hint="remove the parametrization first, or replace the layer",
+        )
+    made = object.__new__(type(layer))
+    vars(made).update(vars(layer))
+    for name in ("_parameters", "_buffers", "_modules"):
+        vars(made)[name] = dict(vars(layer)[name])
+    return made
 
 
 def _hold(parent: nn.Module, children: Mapping[str, nn.Module | None]) -> None:

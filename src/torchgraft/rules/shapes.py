@@ -73,6 +73,11 @@ class _Break:
         """The module that could not take what arrived."""
         return f"{self.at.path or self.evidence.name} ({self.at.kind}){self.evidence.author(self.at.path)}"
 
+    def given(self) -> tuple[int, ...]:
+        """Give what the operation was given, or else what the whole module was given."""
+        calls = self.run.calls_of(self.at.path)
+        return self.at.inputs or (calls[-1].given if calls else ())
+
     def arrived(self, number: int) -> str:
         """Write the shape of a tensor that arrived."""
         return self.run.show(number)
@@ -124,7 +129,30 @@ def _one_value(one: _Break) -> bool:
 
 
 def _too_small(one: _Break) -> bool:
-    return one.at.op.startswith(("conv", "max_pool", "avg_pool", "_max_pool", "fractional")) and bool(one.shape)
+    if not one.at.op.startswith(("conv", "max_pool", "avg_pool", "_max_pool", "fractional")):
+        return False
+    if one.at.op.startswith("conv_transpose"):
+        return False
+    held = vars(one.module) if one.module is not None else {}
+    rank = len(one.shape) - 2
+    kernel = _each(held.get("kernel_size"), rank)
+    padding = _each(held.get("padding", 0), rank)
+    dilation = _each(held.get("dilation", 1), rank)
+    if (
+        kernel is None or padding is None or dilation is None
+    ):  # a functional pooling: nothing else goes wrong there
+        return one.at.op.find("pool") >= 0 and rank > 0
+    sizes = zip(one.shape[2:], kernel, padding, dilation, strict=True)
+    return any(size + 2 * pad < step * (width - 1) + 1 for size, width, pad, step in sizes)
+
+
+def _each(value: object, rank: int) -> tuple[int, ...] | None:
+    """Give a setting of a convolution or pooling for each dimension; None where it is not known."""
+    if isinstance(value, int):
+        return (value,) * max(rank, 0)
+    if isinstance(value, tuple) and len(value) == rank and all(isinstance(one, int) for one in value):
+        return value
+    return None
 
 
 def _disagree(one: _Break) -> bool:
@@ -170,7 +198,9 @@ class Channels(Rule):
                 one.where,
                 f"{one.consumer} takes {one.takes()} channels, but gets {gets} of {one.arrived(one.at.inputs[0])}",
                 *one.makers(),
-                hint=f"make the two agree: {one.takes()} channels out there, or {gets} in here",
+                hint=f"input(channels={gets})"
+                if one.run.maker(one.at.inputs[0]) is None
+                else f"make the two agree: {one.takes()} channels out there, or {gets} in here",
             )
 
 
@@ -312,7 +342,7 @@ class FixedSize(Rule):
         for one in _breaks(evidence, self.code):
             yield self.found(
                 one.where,
-                f"{one.consumer} gets {', '.join(one.arrived(number) for number in one.at.inputs)}",
+                f"{one.consumer} gets {', '.join(one.arrived(number) for number in one.given())}",
                 f"it says  {one.at.message.splitlines()[0]}",
                 hint="give images of the size that the model was built for",
             )

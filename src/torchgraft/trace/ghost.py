@@ -7,8 +7,11 @@ are shared, but their references to modules of the tree are turned to the ghost'
 
 from __future__ import annotations
 
+import copy
 import functools
 import types
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,23 +45,23 @@ def ghost(model: nn.Module, mode: FakeTensorMode) -> tuple[nn.Module, dict[int, 
     for module in model.modules():
         twins[id(module)] = _empty(module)
     for module in model.modules():
-        _fill(module, twins, mode)
+        if not isinstance(module, torch.jit.ScriptModule):
+            _fill(module, twins, mode)
     return twins[id(model)], twins
 
 
 def _empty(module: nn.Module) -> nn.Module:
-    if isinstance(module, torch.jit.ScriptModule):
-        return module
-    return type(module).__new__(type(module))
+    if isinstance(module, torch.jit.ScriptModule):  # its parts live outside of Python: a real copy is run
+        return copy.deepcopy(module)
+    made: nn.Module = object.__new__(type(module))  # some classes, such as GraphModule, make a class in __new__
+    return made
 
 
 def _fill(module: nn.Module, twins: dict[int, Any], mode: FakeTensorMode) -> None:
-    twin = twins[id(module)]
-    if twin is module:
-        return
-    copied = twin.__dict__
+    copied = twins[id(module)].__dict__
     for name, value in module.__dict__.items():
         copied[name] = _turn(value, twins, mode)
+    copied["_compiled_call_impl"] = None  # a compiled call would compile for fake tensors
 
 
 def _turn(value: Any, twins: dict[int, Any], mode: FakeTensorMode, depth: int = 0) -> Any:
@@ -68,8 +71,8 @@ def _turn(value: Any, twins: dict[int, Any], mode: FakeTensorMode, depth: int = 
     if isinstance(value, Tensor):
         twins[id(value)] = fake(mode, value)
         return twins[id(value)]
-    if depth < 3 and type(value) in _CONTAINERS:
-        return _CONTAINERS[type(value)](value, lambda one: _turn(one, twins, mode, depth + 1))
+    if depth < 3 and isinstance(value, (dict, list, tuple, set, deque)):
+        return _copied(value, lambda one: _turn(one, twins, mode, depth + 1))
     if isinstance(value, types.MethodType) and id(value.__self__) in twins:
         return types.MethodType(value.__func__, twins[id(value.__self__)])
     if isinstance(value, functools.partial):
@@ -79,18 +82,16 @@ def _turn(value: Any, twins: dict[int, Any], mode: FakeTensorMode, depth: int = 
     return value
 
 
-def _each_value(kind: Any) -> Any:
-    return lambda value, turn: kind((key, turn(one)) for key, one in value.items())
-
-
-def _each_item(kind: Any) -> Any:
-    return lambda value, turn: kind(turn(one) for one in value)
-
-
-_CONTAINERS: dict[type, Any] = {
-    dict: _each_value(dict),
-    type(nn.Module().__dict__["_forward_hooks"]): _each_value(type(nn.Module().__dict__["_forward_hooks"])),
-    list: _each_item(list),
-    tuple: _each_item(tuple),
-    set: lambda value, turn: set(value),
-}
+def _copied(value: Any, turn: Callable[[Any], Any]) -> Any:
+    """Copy a container of any class, so that what the ghost adds to it stays in the ghost."""
+    if isinstance(value, tuple):
+        items = [turn(one) for one in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    made = copy.copy(value)
+    if isinstance(value, dict):
+        for key, one in value.items():
+            made[key] = turn(one)
+    elif isinstance(value, (list, deque)):
+        for place, one in enumerate(value):
+            made[place] = turn(one)
+    return made

@@ -33,7 +33,7 @@ def _nearest_weighted(trace: Trace, output: int) -> list[Op]:
         seen.add(op.index)
         if op.params and op.name.startswith(_WEIGHTED):
             found.append(op)
-        else:
+        elif not (op.params and op.name.endswith("_norm")):  # what a norm ends is a backbone without a head
             queue.extend(op.inputs)
     return found
 
@@ -49,4 +49,7 @@ def input_layers(trace: Trace) -> list[str]:
             found.setdefault(op.path)
         else:
             reached.update(op.outputs)
+    broke = trace.mismatch
+    if broke is not None and broke.params and reached.intersection(broke.inputs):
+        found.setdefault(broke.path)
     return list(found)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from torchgraft.errors import SourceError
 from torchgraft.trace.ghost import fake, ghost
 from torchgraft.trace.macs import count
 from torchgraft.trace.record import Call, Mismatch, Op, Trace, Value
@@ -44,7 +45,11 @@ def trace(
 
     Returns:
         the trace; where the pass broke off, `mismatch` says where and why.
+
+    Raises:
+        SourceError: a layer's sizes are not known yet (`nn.LazyLinear` and the like).
     """
+    _refuse_lazy(model)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     twin, twins = ghost(model, mode)
     twin.train(train)
@@ -74,10 +79,22 @@ def _forward(
     twin: nn.Module, given: tuple[Any, ...], named: dict[str, Any], tape: _Tape
 ) -> tuple[tuple[int, ...], Mismatch | None]:
     try:
-        result = twin(*given, **named)
+        with torch.compiler.set_stance("force_eager"):
+            result = twin(*given, **named)
     except Exception as error:
         return (), tape.broke(error)
     return tape.see(result, None), None
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(isinstance(one, (nn.UninitializedParameter, nn.UninitializedBuffer)) for one in tensors):
+            raise SourceError(
+                f"the sizes of {path or 'the model'} ({type(module).__name__}) are not known yet",
+                where=path,
+                hint="run one batch through the model first, or write the sizes out",
+            )
 
 
 def _names(model: nn.Module, twins: Mapping[int, Any]) -> dict[int, str]:
