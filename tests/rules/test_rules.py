@@ -5,6 +5,7 @@ import inspect
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 import torchgraft as tg
 from torchgraft.errors import EditError
@@ -134,3 +135,46 @@ def test_a_refusal_carries_its_findings(resnet18):
         resnet18.replace("layer4", nn.Conv2d(3, 4, 3))
     assert [finding.code for finding in refused.value.findings] == ["S001"]
     assert refused.value.findings[0].is_error
+
+
+def test_a_layer_under_a_name_that_the_model_does_not_know_is_told():
+    model = models.mobilenet_v3_small(weights=None)
+    model.fc = nn.Linear(576, 10)
+    (found,) = tg.check(model, (3, 64, 64))
+    assert found.code == "P002"
+    assert found.where.endswith("/ fc")
+    assert "classifier.3" in found.hint
+
+
+def test_a_layer_whose_attribute_was_set_is_told():
+    model = models.resnet18(weights=None)
+    model.fc.out_features = 10
+    (found,) = tg.check(model, (3, 64, 64))
+    assert found.code == "S011"
+    assert "fc says 10 × 512, its weight is 1000 × 512" in found.facts
+
+
+def test_one_image_without_its_batch_is_told():
+    (found,) = tg.check(models.resnet18(weights=None), torch.empty(3, 64, 64))
+    assert (found.code, found.hint) == ("S007", "add the batch dimension: x.unsqueeze(0)")
+
+
+@pytest.mark.parametrize(
+    ("op", "model", "shape"),
+    [
+        ("view", Net(lambda s, x: s.fc(s.conv(x).view(-1, 400)), conv=nn.Conv2d(3, 16, 3, padding=1), fc=nn.Linear(400, 10)), (3, 10, 10)),
+        ("cat", Net(lambda s, x: s.fc(torch.cat([s.a(x), s.b(x)])), a=nn.Linear(8, 4), b=nn.Linear(8, 4), fc=nn.Linear(4, 5)), torch.empty(2, 8)),
+    ],
+)  # fmt: skip
+def test_a_batch_that_is_folded_is_told_with_the_operation_that_did_it(op, model, shape):
+    found = findings(model, shape)
+    assert found[0].code == "S010"
+    assert found[0].facts[0].startswith(f"{op} makes")
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "googlenet", "inception_v3", "vit_b_16", "swin_t", "squeezenet1_1", "densenet121"]
+)
+def test_models_as_they_come_give_no_finding(name):
+    size = 299 if name == "inception_v3" else 224
+    assert tg.check(f"{name}@none", (3, size, size)) == ()

@@ -31,18 +31,30 @@ class NothingTrainable(Rule):
 
 
 class NeverUsed(Rule):
-    """A parameter can be trained, but the forward pass never uses it: it gets no gradient."""
+    """A parameter can be trained, but the forward pass never uses it, in evaluation or training: it gets no gradient.
+
+    Often a layer was assigned to a name that the model does not know: `model.fc` where the head is `classifier`.
+    """
 
     code = "P002"
     severity: ClassVar[Severity] = "warning"
     title = "trainable parameters that nothing uses"
-    case = "a new module that is called for nothing but its buffers"
+    case = "mobilenet.fc = nn.Linear(576, 10), where the head is classifier.3"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Compare the trainable parameters that edits put in with those that operations took."""
         if any(run.mismatch for run in evidence.runs):
             return
         used = {name for run in evidence.runs for op in run.ops for name in op.params}
-        for name, parameter in evidence.model.named_parameters():
-            if parameter.requires_grad and name not in used and evidence.author(name):
-                yield self.found(evidence.place(name), f"{name}{evidence.author(name)} takes part in no operation")
+        unused = [name for name, p in evidence.model.named_parameters() if p.requires_grad and name not in used]
+        homes: dict[str, list[str]] = {}
+        for name in unused:
+            homes.setdefault(name.rpartition(".")[0], []).append(name.rpartition(".")[2])
+        makers = {op.path for run in evidence.runs for output in run.outputs for op in [run.maker(output)] if op}
+        for home, names in homes.items():
+            yield self.found(
+                evidence.place(home),
+                f"{', '.join(names)} of {home or 'the model'}{evidence.author(home)} take part in no operation",
+                hint=f"the output is made in {' and '.join(sorted(makers)) or 'the forward of the model'}: put it there,"
+                " or take it out",
+            )

@@ -101,9 +101,13 @@ class _Break:
         return next((code for code, test in _TESTS if test(self)), "S099")
 
 
+_RANKS = {"conv1d": (2, 3), "conv2d": (3, 4), "conv3d": (4, 5)}
+_NORM_RANKS = {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}
+
+
 def _wrong_rank(one: _Break) -> bool:
-    ranks = {"conv1d": (2, 3), "conv2d": (3, 4), "conv3d": (4, 5)}.get(one.at.op)
-    return ranks is not None and len(one.shape) not in ranks
+    ranks = _RANKS.get(one.at.op) or (_NORM_RANKS.get(one.at.kind) if one.at.op == "forward" else None)
+    return ranks is not None and bool(one.shape) and len(one.shape) not in ranks
 
 
 def _wrong_channels(one: _Break) -> bool:
@@ -316,6 +320,7 @@ class Rank(Rule):
     code = "S007"
     severity: ClassVar[Severity] = "error"
     title = "the number of dimensions does not fit"
+    _TAKES: ClassVar[dict[str, str]] = {"1": "[N, C, L]", "3": "[N, C, D, H, W]"}
     case = "a convolution put behind the flatten"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
@@ -323,10 +328,21 @@ class Rank(Rule):
         for one in _breaks(evidence, self.code):
             yield self.found(
                 one.where,
-                f"{one.consumer} takes images [N, C, H, W], but gets {one.arrived(one.at.inputs[0])}",
+                f"{one.consumer} takes {self._taken(one)}, but gets {list(one.shape)}",
                 *one.makers(),
-                hint="reshape the tensor before it, or take the flatten or pooling before it out",
+                hint="add the batch dimension: x.unsqueeze(0)"
+                if len(one.shape) == 3 and _unbatched(one)
+                else "reshape the tensor before it, or take the flatten or pooling before it out",
             )
+
+    def _taken(self, one: _Break) -> str:
+        word = one.at.op if one.at.op in _RANKS else one.at.kind
+        return next((form for digit, form in self._TAKES.items() if f"{digit}d" in word), "images [N, C, H, W]")
+
+
+def _unbatched(one: _Break) -> bool:
+    """Tell whether the model itself was given one sample without its batch."""
+    return all(len(one.run.values[number].shape) == len(one.shape) for number in one.run.inputs[:1])
 
 
 class FixedSize(Rule):
