@@ -10,7 +10,7 @@ from torch import nn
 
 import torchgraft as tg
 from torchgraft.errors import EditError, SourceError, TorchgraftError
-from torchgraft.graft import replay
+from torchgraft.loading import replay
 
 
 class Small(nn.Module):

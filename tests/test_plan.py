@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
-from torchgraft.errors import DataError, RecipeError
-from torchgraft.plan import Talk, plan, planned, settings_of
+import torchgraft as tg
+from torchgraft.errors import DataError, EditError, RecipeError, SourceError, TrainError
+from torchgraft.plan import Talk, plan, planned
 from torchgraft.recipe import Recipe
+from torchgraft.settings import settings_of
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def test_a_plan_says_each_step_and_stands_in_the_recipe(colours):
     job = plan(
         "resnet18@none", colours, settings={"input": [3, 64, 64]}, talk=Talk(say=lambda word, _: told.append(word))
     )
-    assert [word for word in told if word] == ["load", "data", "images", "head", "check"]
+    assert [word for word in told if word] == ["data", "load", "images", "head", "check"]
     assert job.recipe.base == "torchvision:resnet18@none"
     assert [edit.kind() for edit in job.recipe.edits] == ["head"]
     assert job.recipe.train == job.train
@@ -88,11 +92,26 @@ def test_more_classes_than_the_data_have_may_be_asked_for(colours):
 @pytest.mark.parametrize(
     ("settings", "error", "match"),
     [
-        ({"train.epoch": 3}, RecipeError, "did you mean epochs"),
+        ({"train.epoch": 3}, RecipeError, "did you mean train.epochs"),
         ({"train.batch": "many"}, RecipeError, r"train\.batch"),
-        ({"preprocess.sizes": [3]}, RecipeError, "did you mean size"),
-        ({"head.hiden": [3]}, RecipeError, "did you mean hidden"),
-        ({"trainn.batch": 3}, RecipeError, "did you mean train"),
+        ({"preprocess.sizes": [3]}, RecipeError, "did you mean preprocess.size"),
+        ({"head.hiden": [3]}, RecipeError, "did you mean head.hidden"),
+        ({"trainn.batch": 3}, RecipeError, "did you mean train.batch"),
+        ({"seed": "x"}, RecipeError, "seed is a whole number from 0 to 4294967295"),
+        ({"input": [3, 32, -1]}, RecipeError, "input is a list of positive sizes"),
+        ({"input": [3, 32]}, EditError, "does not take images"),
+        ({"train.data": "foo"}, RecipeError, "named by --data"),
+        (
+            {"preprocess.size": [16, 16]},
+            RecipeError,
+            r"prepared as \[3, 16, 16\], but the model takes \[3, 64, 64\]",
+        ),
+        ({"preprocess.channels": 1}, RecipeError, r"prepared as \[1, 64, 64\], but the model takes \[3, 64, 64\]"),
+        ({"preprocess.mean": [0.5]}, RecipeError, "mean needs one number a channel: 3, not 1"),
+        ({"freeze.at": "fc", "freeze.all_but": "fc"}, RecipeError, "a freeze names either"),
+        ({"head.classes": 1}, DataError, "more than the 1 asked for"),
+        ({"train.optimizer": "lbfgs"}, TrainError, "can't train with lbfgs"),
+        ({"train.device": "cuda:99"}, TrainError, "no device"),
     ],
 )
 def test_a_setting_that_is_wrong_is_told(colours, settings, error, match):
@@ -108,3 +127,159 @@ def test_fewer_classes_than_the_data_have_are_refused(colours):
 def test_a_recipe_without_a_training_plan_can_not_be_trained():
     with pytest.raises(RecipeError, match="does not say how to train"):
         planned(Recipe(base="resnet18@none"))
+
+
+# the order
+
+
+@pytest.fixture
+def loud(tmp_path, monkeypatch):
+    """A base that tells when it is loaded: by failing."""
+    (tmp_path / "loud.py").write_text("def net():\n    raise KeyError('loaded')\n")
+    monkeypatch.chdir(tmp_path)
+    return "python:loud:net"
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "error"),
+    [
+        ("folder:nowhere", {}, DataError),
+        ("sklearn:digits", {"train.epochs": 0}, RecipeError),
+        ("sklearn:digits", {"preprocess.size": [0, 1]}, RecipeError),
+        ("sklearn:digits", {"freeze.at": 3}, RecipeError),
+        ("sklearn:digits", {"head.classes": 3}, DataError),
+        ("sklearn:digits", {"train.optimizer": "adamm"}, TrainError),
+    ],
+)
+def test_what_costs_nothing_is_checked_before_the_base_is_loaded(loud, data, settings, error):
+    with pytest.raises(SourceError, match="loaded"):
+        plan(loud, "sklearn:digits", trust=True)
+    with pytest.raises(error):
+        plan(loud, data, settings=settings, trust=True)
+
+
+@pytest.mark.parametrize(
+    ("train", "error"),
+    [({"data": "folder:nowhere"}, DataError), ({"data": "sklearn:digits", "optimizer": "adamm"}, TrainError)],
+)
+def test_a_recipes_data_and_optimizer_are_checked_before_its_base_is_loaded(loud, train, error):
+    with pytest.raises(error):
+        planned(Recipe(base=loud, train=train), trust=True)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "resnet81",
+        "resnet18@V9",
+        "timm:resnet81",
+        "timm:resnet18.xyz",
+        "bundled:x",
+        "python:a:b",
+        "file:x@resnet18",
+    ],
+)
+def test_a_base_that_is_not_known_is_told_before_the_data_are_read(base):
+    for run in (
+        lambda: plan(base, "folder:nowhere"),
+        lambda: planned(Recipe(base=base, train={"data": "folder:nowhere"})),
+    ):
+        with pytest.raises(SourceError):
+            run()
+
+
+def test_settings_come_before_the_data():
+    with pytest.raises(RecipeError, match=r"did you mean train\.epochs"):
+        plan("bundled:glyphs", "folder:nowhere", settings={"epochs": 3})
+
+
+# the check
+
+
+GLYPHS = "base: bundled:glyphs\nedits: [{head: {classes: 10}}]\ntrain: {data: sklearn:digits}\n"
+
+
+def test_a_recipe_that_prepares_images_otherwise_than_the_model_takes_them_is_told():
+    with pytest.raises(
+        RecipeError, match=r"prepared as \[3, 16, 16\], but the model takes \[1, 16, 16\]"
+    ) as refused:
+        planned(Recipe.from_yaml(f"{GLYPHS}preprocess: {{size: [16, 16]}}\n"))
+    assert "preprocess: {channels: 1, size: [16, 16]}" in refused.value.hint
+
+
+def test_what_that_error_advises_works():
+    job = planned(Recipe.from_yaml(f"{GLYPHS}preprocess: {{channels: 1, size: [16, 16]}}\n"))
+    assert job.preprocess.mean == (0.449,)
+
+
+class Answers(nn.Module):
+    """Gives whatever its function makes of scores `[N, 10]`."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+        self.shape = shape
+
+    def forward(self, x):
+        return self.shape(self.fc(x.flatten(1)), self.training)
+
+
+@pytest.mark.parametrize(
+    ("shape", "match"),
+    [
+        (lambda scores, _: None, "gives no tensor in evaluation mode"),
+        (lambda scores, _: scores.sum(1), r"gives float32 \[N\] in evaluation mode"),
+        (lambda scores, _: scores.unsqueeze(2), r"gives float32 \[N, 10, 1\] in evaluation mode"),
+        (lambda scores, _: scores[:, :, None, None], r"gives float32 \[N, 10, 1, 1\] in evaluation mode"),
+        (lambda scores, _: scores.repeat(2, 1), r"gives float32 \[4, 10\] in evaluation mode"),
+        (lambda scores, _: scores.round().long(), r"gives int64 \[N, 10\] in evaluation mode"),
+        (lambda scores, train: scores.sum(1) if train else scores, r"gives float32 \[N\] in training mode"),
+        (
+            lambda scores, train: (scores, scores.sum()) if train else scores,
+            r"gives float32 \[\] in training mode",
+        ),
+    ],
+)
+def test_outputs_that_are_no_scores_are_told_before_training(shape, match):
+    g = tg.load(Answers(shape), input=(1, 8, 8))
+    before = g.recipe
+    with pytest.raises(TrainError, match=match) as refused:
+        g.train("sklearn:digits", epochs=1)
+    assert "torchgraft trains classifiers only" in refused.value.hint
+    assert g.recipe == before
+
+
+def test_several_scores_are_a_classifiers():
+    g = tg.load(Answers(lambda scores, train: (scores, scores) if train else scores), input=(1, 8, 8))
+    assert g.train("sklearn:digits", epochs=1).ended == "finished"
+
+
+def test_a_segmentation_model_is_told(colours):
+    with pytest.raises(TrainError, match=r"gives float32 \[N, 2, 64, 64\]"):
+        plan("fcn_resnet50@none", colours, settings={"input": [3, 64, 64]})
+
+
+@pytest.mark.parametrize("settings", [{"epoch": 3}, {"epochs": 0}, {"optimizer": {"sgd": {"lr": "x"}}}])
+def test_python_is_not_told_of_the_command_line(settings):
+    with pytest.raises(RecipeError) as refused:
+        tg.load("bundled:glyphs").train("sklearn:digits", **settings)
+    assert "--" not in str(refused.value)
+    assert refused.value.where == f"train.{next(iter(settings))}"
+
+
+def test_an_input_that_is_not_an_image_is_not_told_of_the_command_line():
+    with pytest.raises(EditError, match="does not take images") as refused:
+        tg.load(nn.Linear(3, 4), input=(3,)).train("sklearn:digits")
+    assert "--" not in str(refused.value)
+
+
+def test_images_of_another_size_than_the_model_takes_are_told_to_python_too():
+    g = tg.load("bundled:glyphs").head(10).input(size=(24, 24))
+    g.recipe = g.recipe.model_copy(update={"preprocess": tg.load("bundled:glyphs").preprocess})
+    with pytest.raises(RecipeError, match=r"prepared as \[1, 16, 16\], but the model takes \[1, 24, 24\]"):
+        g.train("sklearn:digits", epochs=1)
+
+
+def test_a_seed_decides_over_the_weights_of_a_head():
+    first, other = (plan("bundled:glyphs", "sklearn:digits", settings={"seed": seed}) for seed in (0, 2**32 - 1))
+    assert not torch.equal(first.graft.module.fc.weight, other.graft.module.fc.weight)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import torchgraft as tg
-from torchgraft.errors import RecipeError, TorchgraftError
-from torchgraft.graft import replay
+from torchgraft.errors import RecipeError, StoreError, TorchgraftError
+from torchgraft.loading import replay
 from torchgraft.recipe import Recipe, TrainPlan
 
 DESIGNED = """
@@ -85,9 +85,9 @@ def test_replaying_does_not_move_torchs_own_generator():
         ("base: resnet18\ntrain: {dat: x}", "there is no key 'dat'", "r.yaml:2", "did you mean data"),
         ("base: r\nedits:\n- head: {clases: 3}", "there is no key 'clases'", "r.yaml:3", "did you mean classes"),
         ("base: r\nedits:\n- hed: {classes: 3}", "there is no edit 'hed'; did you mean head", "r.yaml:3", ""),
-        ("base: r\nedits:\n- head: {classes: ten}", "valid integer, not 'ten'", "r.yaml:3", ""),
+        ("base: r\nedits:\n- head: {classes: ten}", "a whole number is needed, not 'ten'", "r.yaml:3", ""),
         ("base: r\nedits:\n- head", "an edit is one key and its settings", "r.yaml:3", ""),
-        ("base: r\ntrain:\n  data: d\n  epochs: 0", "greater than or equal to 1, not 0", "r.yaml:4", ""),
+        ("base: r\ntrain:\n  data: d\n  epochs: 0", "a number of 1 or more is needed, not 0", "r.yaml:4", ""),
         ("base: r\ntrain:\n  data: d\n  groups:\n  - {at: x, lrr: 1}", "there is no key 'lrr'", "r.yaml:5", "lr"),
         (
             "base: r\nedits:\n- insert: {after: layer2, module: {block.SqueezeExit: {}}}",
@@ -105,7 +105,56 @@ def test_replaying_does_not_move_torchs_own_generator():
         ("edits: []", "'base' is missing", "r.yaml:1", "add base"),
         ("base: [1, 2", "this is not YAML", "r.yaml:1", ""),
         ("just words", "a recipe is a mapping", "r.yaml:1", "base:"),
-        ("torchgraft: 2\nbase: r", "Input should be 1", "r.yaml:1", ""),
+        ("torchgraft: 2\nbase: r", "1 is needed, not 2", "r.yaml:1", "write 1"),
+        ("base: r\nseed: -1", "seed: a number of 0 or more", "r.yaml:2", "from 0 to 4294967295"),
+        ("base: r\n1: x", "a key must be text", "r.yaml:1", "quotes"),
+        ("base: 3", "base: text is needed, not 3", "r.yaml:1", "quotes"),
+        ("base: r\nedits: 3", "edits: a list is needed, not 3", "r.yaml:2", "write [a, b]"),
+        ("base: r\nedits: [{head: 3}]", "a mapping is needed", "r.yaml:2", "write head: {classes: 10}"),
+        ("base: r\ntrain: d", "train: a mapping is needed, not 'd'", "r.yaml:2", "its keys are data, epochs"),
+        ("base: r\ntrain: {data: d, strict: x}", "true or false is needed", "r.yaml:2", "write true or false"),
+        (
+            "base: r\ntrain: {data: d, keep: x}",
+            "best or last is needed, not 'x'",
+            "r.yaml:2",
+            "write best or last",
+        ),
+        (
+            "base: r\ntrain:\n  data: d\n  optimizer:\n    sgd: {lr: x}",
+            "train.optimizer.lr: a number",
+            "r.yaml:5",
+            "",
+        ),
+        ("base: r\ntrain: {data: d, optimizer: {sgd: {lr: -1}}}", "a number of 0 or more", "r.yaml:2", ""),
+        ("base: r\ntrain: {data: d, optimizer: {sgd: {}, adam: {}}}", "an optimizer is one key", "r.yaml:2", ""),
+        (
+            "base: r\npreprocess: {size: [16]}",
+            "preprocess.size: the list is too short",
+            "r.yaml:2",
+            "write [a, b]",
+        ),
+        ("base: r\npreprocess: {size: [1, 2, 3]}", "a list of 2 is needed, not of 3", "r.yaml:2", "write [a, b]"),
+        ("base: r\nedits:\n- head: {head: 3}", "there is no key 'head'", "r.yaml:3", "one of classes, hidden"),
+        (
+            "base: r\nedits:\n- replace: {at: a, with: [{nn.ReLU: {}, nn.GELU: {}}]}",
+            "a module is one key; there are 2",
+            "r.yaml:3",
+            "write a list for several: [{nn.ReLU: {}}, {nn.GELU: {}}]",
+        ),
+        (
+            "base: r\nedits:\n- replace: {at: a, with: {}}",
+            "a module is one key",
+            "r.yaml:3",
+            "write {nn.ReLU: {}}",
+        ),
+        ("base: r\nedits:\n- replace: {at: a, with: 3}", "a mapping is needed", "r.yaml:3", "write {nn.ReLU: {}}"),
+        (
+            "base: r\nedits:\n- insert: {after: a, module: {block.SqueezeExcite: {xyz: 4}}}",
+            "there is no key 'xyz'",
+            "r.yaml:3",
+            "one of channels, reduction",
+        ),
+        ("base: r\nedits:\n- replace: {at: a, with: &a [*a]}", "it contains itself", "r.yaml:3", "alias"),
     ],
 )
 def test_a_wrong_recipe_says_what_where_and_what_to_do(text, what, where, do):
@@ -114,6 +163,11 @@ def test_a_wrong_recipe_says_what_where_and_what_to_do(text, what, where, do):
     assert what in refused.value.what
     assert refused.value.where == where
     assert do in refused.value.hint
+
+
+def test_a_place_that_can_not_be_written_is_told(tmp_path):
+    with pytest.raises(StoreError, match="the recipe can't be written"):
+        Recipe(base="r").write(tmp_path)
 
 
 def test_a_missing_file_names_the_nearest_one(tmp_path):

@@ -9,7 +9,7 @@ from torchvision import models
 
 import torchgraft as tg
 from torchgraft.errors import EditError, RecipeError
-from torchgraft.graft import replay
+from torchgraft.loading import replay
 
 X = torch.randn(2, 3, 64, 64)
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torchgraft import testing as testing
     from torchgraft.checking import check as check
     from torchgraft.graft import Graft as Graft
-    from torchgraft.graft import load as load
     from torchgraft.keep import open_version as open
+    from torchgraft.loading import load as load
     from torchgraft.modulespec import ModuleSpec as ModuleSpec
     from torchgraft.recipe import Recipe as Recipe
 
@@ -32,7 +32,7 @@ _HOMES = {
     "ModuleSpec": "torchgraft.modulespec",
     "Recipe": "torchgraft.recipe",
     "check": "torchgraft.checking",
-    "load": "torchgraft.graft",
+    "load": "torchgraft.loading",
     "open": "torchgraft.keep",
 }
 _NAMES = {"open": "open_version"}

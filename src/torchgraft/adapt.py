@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from torchgraft.history import Evaluation, History
 from torchgraft.keep import RUNS, save
 from torchgraft.plan import Planned, Talk, prepared
 from torchgraft.store import Manifest, save_state
-from torchgraft.store.files import explained
+from torchgraft.store.files import explained, make_folder
 from torchgraft.train.batches import batches
 from torchgraft.train.evaluate import evaluate
 from torchgraft.train.loop import Watch, device_of, fit
@@ -50,10 +51,11 @@ def carry_out(job: Planned, folder: Path, *, watch: Watch | None = None, talk: T
     state reached so far is judged and kept.
 
     Raises:
+        StoreError: the folder, the version or the report can't be written; the folder is tried before training.
         TrainError: training can't go on.
-        StoreError: the version or the report can't be written.
     """
     talk = talk or Talk()
+    _check_folder(folder)
     with job.timings.of("train"):
         history = fit(job.graft, job.data, job.train, job.preprocess, _keeping(watch or Watch(), folder))
     with job.timings.of("evaluate"):
@@ -74,6 +76,13 @@ def carry_out(job: Planned, folder: Path, *, watch: Watch | None = None, talk: T
     next_commands = _next_commands(_reference(version, folder), _examples(job, home / "images"), folder)
     report = write(_report(job, history, evaluation, next_commands), home)
     return Outcome(version, history, evaluation, report, next_commands)
+
+
+def _check_folder(folder: Path) -> None:
+    with explained("nothing can be kept there", folder):
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def train(graft: Graft, data: str | DataSet, *, watch: Watch | None = None, **settings: Any) -> History:

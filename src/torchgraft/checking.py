@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from torchgraft.graft import load
+from torchgraft.loading import load
 from torchgraft.rules import Finding
 
 __all__ = ["check"]

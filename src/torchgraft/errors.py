@@ -94,5 +94,5 @@ class TorchgraftWarning(UserWarning):
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Say which known names are nearest to `name`, as the end of a hint; empty when none is near."""
-    close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=count, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else ""

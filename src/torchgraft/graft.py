@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -19,11 +19,10 @@ from torchgraft.errors import EditError, RecipeError, SourceError, TorchgraftErr
 from torchgraft.params.groups import parameter_groups
 from torchgraft.preprocess import Preprocess
 from torchgraft.recipe import Recipe
-from torchgraft.repair import WAYS, Way
+from torchgraft.repair import WAYS, Way, described, size_of
 from torchgraft.rules import Evidence, Finding, Fix, judge
 from torchgraft.rules.rule import DataFacts
 from torchgraft.select import Roles
-from torchgraft.sources import Base, parse_source
 from torchgraft.trace import Trace, output_layers, trace
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from torchgraft.store.manifest import Manifest
 
-__all__ = ["Graft", "load", "loaded_base", "replay"]
+__all__ = ["Graft"]
 
 
 class Graft:
@@ -239,9 +238,9 @@ class Graft:
             if self._errors(edit, way):
                 return None
             steps = self.recipe.edits[count + 1 :]
-            with_them = _count(self.module)
+            with_them = size_of(self.module)
             self._back_to((self._history[: count + 1], *self._mark()[1:]))
-            return _described(way, steps, with_them - _count(self.module))
+            return described(way, steps, with_them - size_of(self.module))
         except TorchgraftError:
             return None
         finally:
@@ -357,18 +356,6 @@ class _Bench:
         return self._graft._do(edit)
 
 
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _described(way: Way, steps: Sequence[Edit], parameters: int) -> Fix:
-    told = "; ".join(step.sentence() for step in steps[:3]) + (
-        f"; and {len(steps) - 3} more" if len(steps) > 3 else ""
-    )
-    kept = "keeps every trained weight" if way == "adapt" else "new input slices start at zero"
-    return Fix(way, f"{told}   {parameters:+,} parameters, {kept}", tuple(step.kind() for step in steps))
-
-
 class _Roles(Mapping[str, "Sequence[str]"]):
     """The roles of a graft, looked up only when a selector asks for one."""
 
@@ -412,115 +399,3 @@ def _method(kind: str, cls: type[Edit]) -> Callable[..., Graft]:
 
 for _kind, _cls in kinds().items():
     setattr(Graft, _kind, _method(_kind, _cls))
-
-
-def load(
-    base: str | nn.Module | Base,
-    *,
-    input: Iterable[int] | Any = None,
-    seed: int = 0,
-    trust: bool = False,
-) -> Graft:
-    """Load a base model, or take one that was made by hand, as a graft.
-
-    Args:
-        base: a source such as `torchvision:resnet18@IMAGENET1K_V1`, any module, or a loaded base.
-        input: the shape of one input without the batch, or an example (a tensor with its batch, or a tuple).
-        seed: what new weights are drawn from.
-        trust: whether code of the user's own may be run (`python:` sources, `package.module:Class` modules).
-
-    Raises:
-        SourceError: the base can't be had.
-    """
-    shape, example = _shape_of(input)
-    if isinstance(base, nn.Module):
-        base = getattr(base, "_orig_mod", base)  # what torch.compile wraps
-        base = Base(base, f"object:{type(base).__name__}")
-    elif isinstance(base, str):
-        base = parse_source(base).load(seed=seed, trust=trust)
-    elif not isinstance(base, Base):
-        shown = f"the class {base.__name__}" if isinstance(base, type) else f"a {type(base).__name__}"
-        raise SourceError(f"{shown} is no model", where="tg.load", hint="give a source by name, or a module")
-    recipe = Recipe(base=base.text, input=shape or base.input, seed=seed)
-    return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust)
-
-
-def _shape_of(given: Any) -> tuple[tuple[int, ...] | None, Any]:
-    if given is None:
-        return None, None
-    if isinstance(given, (list, tuple)) and all(isinstance(size, int) for size in given):
-        return tuple(given), None
-    return None, given
-
-
-def replay(
-    recipe: Recipe,
-    *,
-    trust: bool = False,
-    objects: Mapping[str, nn.Module] | None = None,
-    base: Base | None = None,
-    fix: Way | None = None,
-) -> Graft:
-    """Load a recipe's base and apply its edits again: same recipe, same base, same seed, same tensors.
-
-    Args:
-        recipe: what to make.
-        trust: whether code of the user's own may be run.
-        objects: modules that were handed over in Python when the recipe was made, by their place.
-        base: the recipe's base, where it is loaded already.
-        fix: mend each edit that does not fit by itself; the edits that this takes follow it in the recipe.
-
-    Raises:
-        SourceError: the base can't be had.
-        EditError: an edit does not fit.
-    """
-    given = objects or {}
-    base = base or loaded_base(recipe, trust=trust, objects=given)
-    graft = load(base, input=recipe.input, seed=recipe.seed, trust=trust)
-    kept = {"preprocess": recipe.preprocess, "train": recipe.train}
-    graft.recipe = graft.recipe.model_copy(update=kept)
-    edits = [_with_objects(edit, given) for edit in recipe.edits]
-    if fix is None:
-        return graft.apply_all(edits)
-    try:
-        return graft.apply_all(edits)  # nothing to mend
-    except EditError:
-        for edit in edits:
-            graft.apply(edit, fix=fix)
-    return graft
-
-
-def loaded_base(recipe: Recipe, *, trust: bool = False, objects: Mapping[str, nn.Module] | None = None) -> Base:
-    """Load the base of a recipe; one that was handed over in Python is taken from `objects['']`.
-
-    Raises:
-        SourceError: the base can't be had.
-        RecipeError: it was handed over in Python, and is not here now.
-    """
-    if not recipe.base.startswith("object:"):
-        return parse_source(recipe.base).load(seed=recipe.seed, trust=trust)
-    if not objects or "" not in objects:
-        raise RecipeError(
-            f"the base, a {recipe.base.partition(':')[2]}, was handed over in Python",
-            where="base",
-            hint="hand it over again: tg.open(…, objects={'': model})",
-        )
-    return Base(objects[""], recipe.base)
-
-
-def _with_objects(edit: Edit, objects: Mapping[str, nn.Module]) -> Edit:
-    """Put modules that are handed over again into an edit that names their place."""
-    field = "with_" if "with_" in type(edit).model_fields else "module"
-    spec = getattr(edit, field, None)
-    name = getattr(edit, "name", None)
-    at = getattr(edit, "at", "")
-    if spec is None or spec.replays:
-        return edit
-    beside = at.rpartition(".")[0]
-    for key in (f"{at}.{name}", f"{beside}.{name}" if beside else str(name), at):
-        if key in objects:
-            made: Edit = type(edit).model_validate(
-                {**{n: getattr(edit, n) for n in type(edit).model_fields}, field: objects[key]}
-            )
-            return made
-    return edit

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchgraft.errors import SourceError, StoreError
-from torchgraft.graft import Graft, loaded_base, replay
+from torchgraft.graft import Graft
 from torchgraft.history import History
+from torchgraft.loading import loaded_base, replay
 from torchgraft.recipe import Recipe
 from torchgraft.sources import parse_source
 from torchgraft.store import Manifest, Store, state_digest

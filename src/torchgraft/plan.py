@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import yaml
+from pydantic import ValidationError
 
 from torchgraft.data import DataSet, parse_data
 from torchgraft.data.base import per_class
-from torchgraft.edits.base import kinds
-from torchgraft.errors import DataError, EditError, RecipeError, nearest
-from torchgraft.graft import Graft, load, replay
+from torchgraft.edits.base import Edit, kinds
+from torchgraft.errors import DataError, EditError, RecipeError, TrainError
+from torchgraft.fault import in_setting
+from torchgraft.graft import Graft
+from torchgraft.loading import load, replay
 from torchgraft.preprocess import Preprocess
 from torchgraft.recipe import Recipe, TrainPlan
 from torchgraft.rules import Finding
 from torchgraft.rules.rule import DataFacts
+from torchgraft.settings import COMMAND_LINE, check_settings, taken
+from torchgraft.sources import parse_source
+from torchgraft.train.loop import check_training
 
-__all__ = ["Planned", "Talk", "Timings", "plan", "planned", "prepared", "settings_of"]
+__all__ = ["Planned", "Talk", "Timings", "plan", "planned", "prepared"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ def plan(
 ) -> Planned:
     """Plan how a base model is adapted to a data set.
 
+    What costs nothing to check comes first, the base and its weights last.
+
     Args:
         base: a source, such as `resnet18` or `timm:convnext_tiny`.
         data: a data source, such as `folder:./flowers`.
@@ -89,23 +96,25 @@ def plan(
     Raises:
         SourceError, DataError, RecipeError: what was asked for can't be had.
         EditError: the base can't be fitted to the data; carries the findings.
+        TrainError: it can't be trained so.
     """
     talk, given, timings = talk or Talk(), dict(settings or {}), Timings()
-    seed = int(given.pop("seed", 0))
-    with timings.of("load"):
-        graft = load(base, input=given.pop("input", None), seed=seed, trust=trust)
-    talk.say("load", _weight_of(graft))
+    check_settings(given, where=COMMAND_LINE)
+    parse_source(base).check(trust=trust)
+    own = taken(given, "train")
+    freeze = _freeze(taken(given, "freeze"))
+    check_training(TrainPlan.model_validate({"data": data, **own}))
+    seed = given.get("seed", 0)
     with timings.of("data"):
-        opened = _open(data, given, seed, talk)
+        opened = _open(data, seed, talk, strict=own.get("strict", False))
+    head = _head(opened, data, classes, taken(given, "head"))
+    with timings.of("load"):
+        graft = load(base, input=given.get("input"), seed=seed, trust=trust)
+    talk.say("load", _weight_of(graft))
     with timings.of("plan"):
-        _check_classes(classes, opened, data)
-        preprocess = _fit_input(graft, opened, given, talk)
-        _apply(graft, "head", {"classes": classes or len(opened.classes)}, given, talk)
-        _freeze(graft, opened, given, talk)
-        drafted = _drafted(graft, data, opened, given)
-    _refuse_unknown(given)
-    graft.recipe = drafted.model_copy(update={"preprocess": preprocess, "edits": graft.recipe.edits})
-    return _checked(graft, opened, preprocess, timings, talk)
+        preprocess = _fitted(graft, opened, (head, *freeze), taken(given, "preprocess"), talk)
+        recipe = _drafted(graft, data, opened, own).model_copy(update={"preprocess": preprocess})
+    return _checked(graft, recipe, opened, timings, talk)
 
 
 def planned(recipe: Recipe, *, trust: bool = False, talk: Talk | None = None) -> Planned:
@@ -113,21 +122,23 @@ def planned(recipe: Recipe, *, trust: bool = False, talk: Talk | None = None) ->
 
     Raises:
         RecipeError: the recipe does not say how to train.
-        SourceError, DataError, EditError: what it names can't be had or does not fit.
+        SourceError, DataError, EditError, TrainError: what it names can't be had or does not fit.
     """
-    talk, timings = talk or Talk(), Timings()
-    if recipe.train is None:
+    talk, timings, train = talk or Talk(), Timings(), recipe.train
+    if train is None:
         raise RecipeError("the recipe does not say how to train", where="train", hint="train: {data: folder:…}")
+    if not recipe.base.startswith("object:"):
+        parse_source(recipe.base).check(trust=trust)
+    check_training(train)
+    with timings.of("data"):
+        opened = _open(train.data, recipe.seed, talk, strict=train.strict)
     with timings.of("load"):
         graft = replay(recipe, trust=trust)
     talk.say("load", _weight_of(graft))
     for edit in graft.recipe.edits:
         talk.say(edit.kind(), edit.sentence())
-    with timings.of("data"):
-        opened = _open(recipe.train.data, {"train.strict": recipe.train.strict}, recipe.seed, talk)
-    preprocess = recipe.preprocess or _preprocess_of(graft)
-    graft.recipe = graft.recipe.model_copy(update={"preprocess": preprocess})
-    return _checked(graft, opened, preprocess, timings, talk)
+    update = {"preprocess": recipe.preprocess or _preprocess_of(graft)}
+    return _checked(graft, graft.recipe.model_copy(update=update), opened, timings, talk)
 
 
 def prepared(graft: Graft, data: str | DataSet, settings: Mapping[str, Any]) -> Planned:
@@ -136,39 +147,19 @@ def prepared(graft: Graft, data: str | DataSet, settings: Mapping[str, Any]) -> 
     Raises:
         DataError, RecipeError: the data or the settings are wrong.
         EditError: the model does not fit the data; carries the findings.
+        TrainError: it can't be trained so.
     """
     text = data if isinstance(data, str) else "object:DataSet"
-    given = {f"train.{name}": value for name, value in settings.items()}
-    opened = _open(data, given, graft.recipe.seed, Talk()) if isinstance(data, str) else data
-    preprocess = graft.recipe.preprocess or _preprocess_of(graft)
-    drafted = _drafted(graft, text, opened, given)
-    edits = graft.recipe.edits
-    graft.recipe = drafted.model_copy(update={"preprocess": preprocess, "edits": edits})
-    return _checked(graft, opened, preprocess, Timings(), Talk())
+    check_settings({f"train.{name}": value for name, value in settings.items()})
+    asked = TrainPlan.model_validate({"data": text, **settings})
+    check_training(asked)
+    opened = _open(data, graft.recipe.seed, Talk(), strict=asked.strict) if isinstance(data, str) else data
+    update = {"preprocess": graft.recipe.preprocess or _preprocess_of(graft)}
+    recipe = _drafted(graft, text, opened, settings).model_copy(update=update)
+    return _checked(graft, recipe, opened, Timings(), Talk())
 
 
-def settings_of(texts: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    """Read `path=value` texts; values are YAML.
-
-    Raises:
-        RecipeError: a text has no `=`, or its value is not YAML.
-    """
-    settings: dict[str, Any] = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not equals:
-            raise RecipeError(f"'{text}' sets nothing", where=f"--set {text}", hint="write path=value")
-        try:
-            settings[path.strip()] = Recipe.value(value)
-        except yaml.YAMLError:
-            raise RecipeError(
-                f"'{value}' is not YAML", where=f"--set {text}", hint="quote it, or write [a, b]"
-            ) from None
-    return settings
-
-
-def _open(text: str, given: Mapping[str, Any], seed: int, talk: Talk) -> DataSet:
-    strict = bool(given.get("train.strict", False))
+def _open(text: str, seed: int, talk: Talk, *, strict: bool) -> DataSet:
     opened = parse_data(text).open(seed=seed, strict=strict, progress=talk.progress)
     talk.say(
         "data",
@@ -198,15 +189,6 @@ def _short(number: float) -> str:
     return f"{number:g}"
 
 
-def _check_classes(classes: int | None, data: DataSet, text: str) -> None:
-    if classes is not None and classes < len(data.classes):
-        raise DataError(
-            f"the data have {len(data.classes)} classes, more than the {classes} asked for",
-            where=text,
-            hint=f"leave --classes out, or set it to {len(data.classes)} or more",
-        )
-
-
 # the input
 
 
@@ -217,7 +199,7 @@ def _preprocess_of(graft: Graft) -> Preprocess:
         raise EditError(
             f"{graft.name} does not take images: its input is {list(shape or ())}",
             where=graft.recipe.base,
-            hint="say the shape: --set input=[3, 224, 224]",
+            hint="say the shape: input=[3, 224, 224]",
         )
     channels: Literal[1, 3] = 1 if shape[0] == 1 else 3
     size = (shape[1], shape[2])
@@ -226,26 +208,40 @@ def _preprocess_of(graft: Graft) -> Preprocess:
     return fitted.with_channels(channels)
 
 
-def _fit_input(graft: Graft, data: DataSet, given: dict[str, Any], talk: Talk) -> Preprocess:
+def _fitted(graft: Graft, data: DataSet, edits: Sequence[Edit], own: Mapping[str, Any], talk: Talk) -> Preprocess:
+    """Fit the input to the data and apply the plan's edits; gives how images are prepared."""
+    preprocess = _fit_input(graft, data, own, talk)
+    for edit in edits:
+        _apply(graft, edit, talk)
+    return preprocess
+
+
+def _fit_input(graft: Graft, data: DataSet, own: Mapping[str, Any], talk: Talk) -> Preprocess:
     """Make the base take the data's channels, or convert the images where it can't."""
-    own = graft.input_shape
-    if own is not None and len(own) == 3 and own[0] != data.channels:
+    shape = graft.input_shape
+    if shape is not None and len(shape) == 3 and shape[0] != data.channels:
         try:
             if getattr(graft.module, "transform_input", False):
                 raise EditError("the model picks single colours out of its input")
-            _apply(graft, "input", {"channels": data.channels}, given, talk)
+            _apply(graft, kinds()["input"].of(channels=data.channels), talk)
         except EditError as error:
-            talk.say("input", f"kept at {own[0]} channels, the images are converted: {error.what}")
-    preprocess = _uncropped(_preprocess_of(graft), data)
-    changed = {key.partition(".")[2]: given.pop(key) for key in list(given) if key.startswith("preprocess.")}
-    if changed:
-        preprocess = _valid(Preprocess, {**preprocess.model_dump(), **changed}, "preprocess")
+            talk.say("input", f"kept at {shape[0]} channels, the images are converted: {error.what}")
+    preprocess = _changed(_uncropped(_preprocess_of(graft), data), own)
     shown = "×".join(map(str, preprocess.size))
     talk.say(
         "images",
         f"{'stretched' if preprocess.resize is None else 'cropped'} to {shown}, normalised as the base's",
     )
     return preprocess
+
+
+def _changed(preprocess: Preprocess, own: Mapping[str, Any]) -> Preprocess:
+    """Put in what the user set; each value is checked already, but not whether they go together."""
+    ready = preprocess.with_channels(own.get("channels", preprocess.channels))
+    try:
+        return Preprocess.model_validate({**ready.model_dump(), **own})
+    except ValidationError as error:
+        raise in_setting(error, Recipe, "preprocess", COMMAND_LINE.format("preprocess.…")) from None
 
 
 def _uncropped(preprocess: Preprocess, data: DataSet) -> Preprocess:
@@ -257,18 +253,26 @@ def _uncropped(preprocess: Preprocess, data: DataSet) -> Preprocess:
 # the edits
 
 
-def _apply(graft: Graft, kind: str, body: dict[str, Any], given: dict[str, Any], talk: Talk) -> None:
-    """Apply one edit of the plan, with what the user set for it."""
-    prefix = f"{kind}."
-    own = {key[len(prefix) :]: given.pop(key) for key in list(given) if key.startswith(prefix)}
-    graft.apply(kinds()[kind].of(**{**body, **own}))
-    talk.say(kind, graft.recipe.edits[-1].sentence())
+def _apply(graft: Graft, edit: Edit, talk: Talk) -> None:
+    graft.apply(edit)
+    talk.say(edit.kind(), graft.recipe.edits[-1].sentence())
 
 
-def _freeze(graft: Graft, data: DataSet, given: dict[str, Any], talk: Talk) -> None:
+def _head(data: DataSet, text: str, classes: int | None, own: Mapping[str, Any]) -> Edit:
+    """Draft a head that has an output for every class of the data."""
+    body = {"classes": classes or len(data.classes), **own}
+    if body["classes"] < len(data.classes):
+        raise DataError(
+            f"the data have {len(data.classes)} classes, more than the {body['classes']} asked for",
+            where=text,
+            hint=f"leave the number of classes out, or ask for {len(data.classes)} or more",
+        )
+    return kinds()["head"].of(**body)
+
+
+def _freeze(own: Mapping[str, Any]) -> tuple[Edit, ...]:
     """Freeze what the user asked for; nothing else, since small rates protect the base."""
-    if any(key.startswith("freeze.") for key in given):
-        _apply(graft, "freeze", {}, given, talk)
+    return (kinds()["freeze"].of(**own),) if own else ()
 
 
 def _is_trained(graft: Graft) -> bool:
@@ -278,10 +282,9 @@ def _is_trained(graft: Graft) -> bool:
 # the training plan
 
 
-def _drafted(graft: Graft, text: str, data: DataSet, given: dict[str, Any]) -> Recipe:
+def _drafted(graft: Graft, text: str, data: DataSet, own: Mapping[str, Any]) -> Recipe:
     """Draft the training plan from the size of the data and of the base, then put in what the user set."""
-    own = {key.partition(".")[2]: given.pop(key) for key in list(given) if key.startswith("train.")}
-    asked: TrainPlan = _valid(TrainPlan, {"data": text, **own}, "train")
+    asked = TrainPlan.model_validate({"data": text, **own})
     count = min(len(data.train), (asked.per_class or len(data.train)) * len(data.classes))
     batch = asked.batch if "batch" in own else min(64, max(8, count // 8))
     epochs = min(60, max(5, math.ceil(_STEPS * batch / max(count, 1))))
@@ -309,43 +312,17 @@ def _rates(graft: Graft) -> dict[str, Any]:
     }
 
 
-def _valid(cls: Any, values: Mapping[str, Any], place: str) -> Any:
-    """Validate what the user set, and say which setting is wrong."""
-    from pydantic import ValidationError
-
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        path = path if path.startswith(place) else f"{place}.{path}"
-        owner = TrainPlan if place == "train" else Preprocess
-        hint = nearest(path.rpartition(".")[2], owner.model_fields)
-        what = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
-        raise RecipeError(
-            f"{path}: {what}",
-            where=f"--set {path}=…",
-            hint=hint if first["type"] == "extra_forbidden" and hint else "torchgraft adapt --help lists them",
-        ) from None
-
-
-def _refuse_unknown(given: Mapping[str, Any]) -> None:
-    for path in given:
-        known = ["train", "preprocess", "input", "seed", *kinds()]
-        raise RecipeError(
-            f"'{path}' can't be set here",
-            where=f"--set {path}=…",
-            hint=nearest(path.partition(".")[0], known) or f"paths begin with {', '.join(known)}",
-        )
-
-
 # the check
 
 
-def _checked(graft: Graft, data: DataSet, preprocess: Preprocess, timings: Timings, talk: Talk) -> Planned:
-    train = graft.recipe.train
+def _checked(graft: Graft, recipe: Recipe, data: DataSet, timings: Timings, talk: Talk) -> Planned:
+    """Judge what is planned; only where it fits does the graft take the recipe over."""
+    train, preprocess = recipe.train, recipe.preprocess
     assert train is not None
+    assert preprocess is not None
     with timings.of("check"):
+        _check_images(graft, preprocess)
+        _check_scores(graft)
         findings = graft.check(_facts(graft, data, preprocess))
     errors = [finding for finding in findings if finding.is_error]
     talk.say("check", f"{len(errors)} errors, {len(findings) - len(errors)} other findings")
@@ -358,9 +335,39 @@ def _checked(graft: Graft, data: DataSet, preprocess: Preprocess, timings: Timin
             hint="see the findings; nothing was trained",
             findings=errors,
         )
+    graft.recipe = recipe
     if train.per_class is not None:
-        data = _fewer(data, per_class(data.train, train.per_class, graft.recipe.seed))
+        data = _fewer(data, per_class(data.train, train.per_class, recipe.seed))
     return Planned(graft, data, train, preprocess, findings, timings)
+
+
+def _check_images(graft: Graft, preprocess: Preprocess) -> None:
+    """Refuse images of another shape than the model is traced with."""
+    made = (preprocess.channels, *preprocess.size)
+    shape = graft.input_shape
+    if shape is not None and shape != made:
+        raise RecipeError(
+            f"the images are prepared as {list(made)}, but the model takes {list(shape)}",
+            where="preprocess",
+            hint=f"write preprocess: {{channels: {shape[0]}, size: {list(shape[1:])}}}, or input: {list(made)}",
+        )
+
+
+def _check_scores(graft: Graft) -> None:
+    """Refuse a model whose outputs are not rows of scores, one a sample: the loss could not read them."""
+    for run in (graft.trace(), graft.trace(train=True)):
+        values = [run.values[number] for number in run.outputs]
+        odd = [
+            one for one in values if len(one.shape) != 2 or one.shape[0] != run.batch or "float" not in one.dtype
+        ]
+        if run.mismatch is not None or (values and not odd):
+            continue
+        got = f"{odd[0].dtype} {odd[0].show(run.batch)}" if odd else "no tensor"
+        raise TrainError(
+            f"the model gives {got} in {'training' if run.train else 'evaluation'} mode, not scores [N, classes]",
+            where=graft.name,
+            hint="torchgraft trains classifiers only, for now: each output is one row of scores a sample",
+        )
 
 
 def _fewer(data: DataSet, train: Any) -> DataSet:

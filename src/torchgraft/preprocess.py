@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from torchgraft.schema import Count, Schema
 
@@ -14,6 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocess"]
 
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Above = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+
+_GREY = {"mean": (0.449,), "std": (0.226,)}
+"""What the defaults are over the three colours."""
+
 
 class Preprocess(Schema):
     """Resize, crop, scale to 0 … 1, normalise.
@@ -22,17 +31,29 @@ class Preprocess(Schema):
         size: height and width of the result.
         resize: the shorter side is brought to this before the centre is cropped; None stretches to `size`.
         channels: 1 for grey, 3 for colour; images are converted.
-        mean: subtracted from each channel after scaling to 0 … 1.
-        std: divides each channel after that.
+        mean: subtracted from each channel after scaling to 0 … 1; one number a channel.
+        std: divides each channel after that; one number a channel, more than 0.
         interpolation: how pixels are resized.
     """
 
     size: tuple[Count, Count]
     resize: Count | None = None
     channels: Literal[1, 3] = 3
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[Finite, ...] = (0.485, 0.456, 0.406)
+    std: tuple[Above, ...] = (0.229, 0.224, 0.225)
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grey(cls, value: Any) -> Any:
+        return {**_GREY, **value} if isinstance(value, Mapping) and value.get("channels") == 1 else value
+
+    @model_validator(mode="after")
+    def _one_a_channel(self) -> Self:
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) != self.channels:
+                raise ValueError(f"{name} needs one number a channel: {self.channels}, not {len(numbers)}")
+        return self
 
     def with_channels(self, channels: Literal[1, 3]) -> Preprocess:
         """Give the same for another number of channels; grey takes the means over the colours."""

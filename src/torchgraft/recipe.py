@@ -6,15 +6,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+)
 
-from torchgraft.edits.base import AnyEdit, kinds
-from torchgraft.errors import RecipeError, nearest
+from torchgraft import yamlfile
+from torchgraft.edits.base import AnyEdit
+from torchgraft.errors import RecipeError, StoreError, nearest
+from torchgraft.fault import in_document
 from torchgraft.preprocess import Preprocess
 from torchgraft.schema import Count, Flag, Names, Number, Rate, Schema
 
 __all__ = ["Group", "Optimizer", "Recipe", "TrainPlan"]
+
+
+class _Rates(BaseModel):
+    """The settings that torchgraft reads itself; torch.optim checks the others."""
+
+    model_config = ConfigDict(extra="allow")
+
+    lr: Rate = 0.0
+    weight_decay: Rate = 0.0
 
 
 class Optimizer(Schema):
@@ -22,6 +40,12 @@ class Optimizer(Schema):
 
     name: str = "adamw"
     settings: dict[str, Any] = Field(default_factory=lambda: {"lr": 1e-3})
+
+    @field_validator("settings")
+    @classmethod
+    def _rates(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        _Rates.model_validate(settings)
+        return settings
 
     @property
     def lr(self) -> float:
@@ -34,7 +58,9 @@ def _read_optimizer(value: Any) -> Any:
         return {"name": value}
     if isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
         ((name, settings),) = value.items()
-        return {"name": name, "settings": settings or {}}
+        return {"name": name, "settings": {} if settings is None else settings}
+    if isinstance(value, Mapping) and "name" not in value:
+        raise ValueError(f"an optimizer is one key, such as sgd: {{lr: 0.001}}; there are {len(value)} here")
     return value
 
 
@@ -113,7 +139,7 @@ class Recipe(Schema):
     torchgraft: Literal[1] = 1
     base: str
     input: tuple[Count, ...] | None = None
-    seed: Annotated[int, Field(strict=True)] = 0
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = 0
     edits: tuple[AnyEdit, ...] = ()
     preprocess: Preprocess | None = None
     train: TrainPlan | None = None
@@ -125,28 +151,17 @@ class Recipe(Schema):
         Raises:
             RecipeError: not YAML, an unknown key, a wrong type; says the line.
         """
-        try:
-            node = yaml.compose(text, Loader=_Loader)
-            data = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark else 1
-            problem = getattr(error, "problem", None) or str(error)
-            raise RecipeError(
-                f"this is not YAML: {problem}",
-                where=f"{name}:{line}",
-                hint="correct the line, or the one before",
-            ) from None
-        if not isinstance(data, dict):
+        document = yamlfile.read(text, name)
+        if not isinstance(document.data, dict):
             raise RecipeError(
                 "a recipe is a mapping with at least a base",
                 where=f"{name}:1",
                 hint="base: torchvision:resnet18",
             )
         try:
-            return cls.model_validate({"torchgraft": 1, **data})
+            return cls.model_validate({"torchgraft": 1, **document.data})
         except ValidationError as error:
-            raise _told(error, node, name) from None
+            raise in_document(error, cls, document) from None
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
@@ -166,15 +181,30 @@ class Recipe(Schema):
             ) from error
         return cls.from_yaml(text, name=str(path))
 
+    def write(self, path: str | Path) -> None:
+        """Write the recipe to a file.
+
+        Raises:
+            StoreError: it can't be written there.
+        """
+        try:
+            Path(path).write_text(self.to_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise StoreError(
+                f"the recipe can't be written: {error.strerror}",
+                where=str(path),
+                hint="choose a folder of your own",
+            ) from error
+
     @staticmethod
     def value(text: str) -> Any:
-        """Read one value as it would stand in a recipe; raises yaml.YAMLError."""
-        return yaml.load(text, Loader=_Loader)
+        """Read one value as it would stand in a recipe; what is not YAML is taken as the plain text."""
+        return yamlfile.value(text)
 
     def to_yaml(self) -> str:
         """Write the recipe, without what is at its default."""
         data = {"torchgraft": self.torchgraft, **self.brief()}
-        return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+        return yamlfile.dump(data)
 
     def base_name(self, name: str) -> str:
         """Give the base's name for a state dict key of the edited model."""
@@ -183,120 +213,3 @@ class Recipe(Schema):
                 if name == new or name.startswith(f"{new}."):
                     name = old + name[len(new) :]
         return name
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers and booleans: `1e-3` is a number, `on` and `no` are words."""
-
-
-def _resolvers() -> dict[str, list[tuple[str, Any]]]:
-    import re
-
-    kept = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
-    table = {
-        first: [(tag, pattern) for tag, pattern in pairs if tag in kept]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    number = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$")
-    for first in "-+0123456789":
-        table.setdefault(first, []).append(("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$")))
-    for first in "-+.0123456789":
-        table.setdefault(first, []).append(("tag:yaml.org,2002:float", number))
-    for first in "tTfF":
-        table.setdefault(first, []).append(("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$")))
-    return table
-
-
-_Loader.yaml_implicit_resolvers = _resolvers()
-
-
-def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))  # in base ten, whatever it begins with
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Block style outside, flow style for lists of plain values and small mappings within an edit."""
-
-
-def _sequence(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
-    plain = all(not isinstance(item, (dict, list)) for item in items)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=plain)
-
-
-def _mapping(dumper: yaml.SafeDumper, items: dict[str, Any]) -> yaml.Node:
-    plain = all(not isinstance(item, dict) for item in items.values()) and len(items) > 0
-    short = plain and len(str(items)) < 80 and not any(isinstance(i, list) and len(i) > 6 for i in items.values())
-    return dumper.represent_mapping("tag:yaml.org,2002:map", items, flow_style=bool(short))
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    odd = any(character in "\x85\u2028\u2029\ufeff" for character in text)  # PyYAML reads these as line ends
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if odd else None)
-
-
-_Dumper.add_representer(str, _text)
-_Dumper.add_representer(list, _sequence)
-_Dumper.add_representer(dict, _mapping)
-
-
-def _told(error: ValidationError, node: Any, name: str) -> RecipeError:
-    """Turn the first validation error into what, where with the line, and what to do."""
-    # A misspelt key is the cause of the key that is missing beside it.
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    loc = tuple(first["loc"])
-    path, line, kind = _walk(node, loc)
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(loc, kind)
-        return RecipeError(
-            f"there is no key '{loc[-1]}'",
-            where=f"{name}:{line}",
-            hint=nearest(str(loc[-1]), known) or f"one of {', '.join(known)}",
-        )
-    if first["type"] == "missing":
-        return RecipeError(f"'{loc[-1]}' is missing", where=f"{name}:{line}", hint=f"add {path}: …")
-    message = first["msg"].removeprefix("Value error, ")
-    given = first.get("input")
-    shown = f", not {given!r}" if isinstance(given, (str, int, float, bool)) and "'" not in message else ""
-    return RecipeError(
-        f"{path or 'the recipe'}: {message}{shown}", where=f"{name}:{line}", hint="correct that line"
-    )
-
-
-def _walk(node: Any, loc: tuple[str | int, ...]) -> tuple[str, int, str]:
-    """Follow the place of an error through the YAML nodes, as deep as they go.
-
-    The key that names an edit's kind stands in the YAML, but not in the place: it is stepped over and given back.
-    """
-    line, kind = 1, ""
-    for part in loc:
-        keys = _keys(node)
-        if part not in keys and len(keys) == 1:
-            ((kind, (line, node)),) = keys.items()
-            keys = _keys(node)
-        if part in keys:
-            line, node = keys[str(part)]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return ".".join(str(part) for part in loc), line, kind
-
-
-def _keys(node: Any) -> dict[str, tuple[int, Any]]:
-    """Give the line and the value of each key of a YAML mapping."""
-    if not isinstance(node, yaml.MappingNode):
-        return {}
-    return {str(key.value): (key.start_mark.line + 1, value) for key, value in node.value}
-
-
-def _fields_at(loc: tuple[str | int, ...], kind: str) -> list[str]:
-    """Name the keys that are known where an unknown one was found."""
-    owners: dict[str, type[Schema]] = {"train": TrainPlan, "preprocess": Preprocess}
-    owner: type[Schema] = owners.get(str(loc[0]), Recipe)
-    if loc[0] == "edits":
-        owner = kinds().get(kind, Recipe)
-    elif "groups" in loc[1:-1]:
-        owner = Group
-    return [field.alias or name for name, field in owner.model_fields.items()]

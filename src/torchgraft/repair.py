@@ -7,7 +7,7 @@ propagate  resizes what consumes the new shape, wherever it goes, keeping the we
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from torch import nn
@@ -20,11 +20,12 @@ from torchgraft.edits.remove import Remove
 from torchgraft.edits.replace import Replace
 from torchgraft.edits.resize import Resize
 from torchgraft.modulespec import ModuleSpec
+from torchgraft.rules.finding import Fix
 
 if TYPE_CHECKING:
     from torchgraft.trace import Mismatch, Trace, Value
 
-__all__ = ["WAYS", "Bench", "adapt", "propagate"]
+__all__ = ["WAYS", "Bench", "Way", "adapt", "described", "propagate", "size_of"]
 
 _INSIDE, _OUTSIDE = 24, 400
 """So many layers are fitted inside a new module, and resized outside of it, before a way is given up."""
@@ -216,3 +217,16 @@ def _within(path: str, place: str) -> bool:
 
 Way = Literal["adapt", "propagate"]
 WAYS: dict[Way, Callable[[Bench, Edit, list[str], Trace], None]] = {"adapt": adapt, "propagate": propagate}
+
+
+def described(way: Way, steps: Sequence[Edit], parameters: int) -> Fix:
+    """Describe a way that works: the edits it takes after the one that does not fit, and their price."""
+    told = "; ".join(step.sentence() for step in steps[:3])
+    more = f"; and {len(steps) - 3} more" if len(steps) > 3 else ""
+    kept = "keeps every trained weight" if way == "adapt" else "new input slices start at zero"
+    return Fix(way, f"{told}{more}   {parameters:+,} parameters, {kept}", tuple(step.kind() for step in steps))
+
+
+def size_of(model: nn.Module) -> int:
+    """Count the parameters of a model."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -154,8 +154,14 @@ def test_a_recipe_with_a_misspelt_key_names_file_line_and_nearest(tmp_path):
         (["adapt", BASE], "requires an argument"),
         (["adapt", BASE, "--data", "folder:nowhere"], "nowhere"),
         (["adapt", BASE, "--data", "sklearn:digits", "--classes", "3"], "more than the 3 asked for"),
-        (["adapt", BASE, "--data", "sklearn:digits", "--set", "train.epoch=3"], "no such setting"),
-        (["adapt", BASE, "--data", "sklearn:digits", "--set", "trian.epochs=3"], "can't be set here"),
+        (
+            ["adapt", BASE, "--data", "sklearn:digits", "--set", "train.epoch=3"],
+            "there is no setting 'train.epoch'",
+        ),
+        (
+            ["adapt", BASE, "--data", "sklearn:digits", "--set", "trian.epochs=3"],
+            "there is no setting 'trian.epochs'",
+        ),
         (["adapt", BASE, "--data", "sklearn:digits", "--set", "train.epochs"], "sets nothing"),
         (["adapt", BASE, "--data", "sklearn:digits", "--set", "freeze.all_but=heat"], "matches no module"),
         (["adapt", "python:a.b:c", "--data", "sklearn:digits"], "runs code of your own"),

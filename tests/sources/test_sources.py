@@ -88,6 +88,10 @@ def test_timm_gives_its_own_preparation_of_images():
         ("resnet18@IMAGENET1K_V3", "did you mean IMAGENET1K_V1"),
         ("timm:resnet81", "did you mean"),
         ("timm:resnet18@a1_in1k", r"timm:resnet18\.a1_in1k"),
+        ("timm:resnet18.a1_in2k", r"timm's resnet18 has no weights 'a1_in2k'(.|\n)*did you mean a1_in1k"),
+        ("timm:resnet18.xyz@none", r"no weights 'xyz'(.|\n)*one of a1_in1k, a2_in1k"),
+        ("timm:qqqqqqqq", r"timm\.list_models"),
+        ("qqqqqqqq", r"torchvision\.models\.list_models"),
         ("python:pkg.mod:factory", "runs code of your own"),
         ("file:nowhere.safetensors@resnet18", "there is no file"),
     ],
@@ -107,7 +111,11 @@ def package(tmp_path, monkeypatch):
         "def net():\n    return nn.Linear(3, 4)\n"
         "def fails():\n    raise KeyError('x')\n"
         "def number():\n    return 3\n"
+        "def leaves():\n    raise SystemExit(3)\n"
     )
+    (tmp_path / "broken.py").write_text("def net(:\n")
+    (tmp_path / "failing.py").write_text("1 / 0\n")
+    (tmp_path / "leaving.py").write_text("raise SystemExit(3)\n")
     monkeypatch.chdir(tmp_path)
     yield
     sys.modules.pop("mine", None)
@@ -124,6 +132,14 @@ def test_a_factory_of_ones_own_runs_where_it_is_trusted(package):
         ("python:mines:net", "can't be imported"),
         ("python:mine:nett", "did you mean net"),
         ("python:mine:fails", "the factory failed: KeyError"),
+        ("python:broken:net", "'broken' can't be imported: SyntaxError"),
+        ("python:failing:net", "'failing' can't be imported: ZeroDivisionError"),
+        ("python:leaving:net", "'leaving' can't be imported: SystemExit"),
+        ("python::x", "'' can't be imported: ValueError"),
+        ("python:.mine:net", "'.mine' can't be imported: TypeError"),
+        ("python:..:net", "'..' can't be imported"),
+        ("python:mine:", "'mine' has no ''(.|\n)*python:mine:FACTORY"),
+        ("python:mine:leaves", "the factory failed: SystemExit"),
         ("python:mine:number", "gave a int, not a torch.nn.Module"),
     ],
 )
@@ -156,8 +172,9 @@ def test_older_files_are_read_without_running_code(tmp_path, wrap):
 
 def test_a_pickled_model_is_refused(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "w.pt")
-    with pytest.raises(SourceError, match="the weights can't be read"):
+    with pytest.raises(SourceError, match="more than tensors, and code from files is never run") as refused:
         parse_source(f"file:{tmp_path}/w.pt@resnet18").load()
+    assert "weights_only" not in str(refused.value)
 
 
 def test_weights_of_another_model_are_refused_and_counted(tmp_path):

@@ -142,8 +142,8 @@ def test_a_head_with_too_few_classes_is_refused_before_training():
         ({"optimizer": "adamm"}, TrainError, "did you mean adam"),
         ({"optimizer": {"sgd": {"learning": 1}}}, TrainError, "does not take these settings"),
         ({"device": "cuda:99"}, TrainError, "no device 'cuda:99' here"),
-        ({"epoch": 3}, RecipeError, "did you mean epochs"),
-        ({"epochs": "three"}, RecipeError, "valid integer"),
+        ({"epoch": 3}, RecipeError, "did you mean train.epochs"),
+        ({"epochs": "three"}, RecipeError, "a whole number is needed"),
     ],
 )
 def test_wrong_settings_are_told(settings, error, match):

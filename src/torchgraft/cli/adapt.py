@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from torchgraft.cli.console import Live, count, say
-from torchgraft.errors import StoreError
 
 if TYPE_CHECKING:
     from torchgraft.plan import Planned, Talk
@@ -21,8 +21,8 @@ def adapt(
     /,
     *,
     data: str,
-    classes: int | None = None,
-    epochs: int | None = None,
+    classes: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    epochs: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     out: Path = Path("runs"),
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -54,7 +54,8 @@ def adapt(
     trust
         Allow a base that runs your own code (python:…).
     """
-    from torchgraft.plan import plan, settings_of
+    from torchgraft.plan import plan
+    from torchgraft.settings import settings_of
 
     settings = settings_of(set_ or [])
     if epochs is not None:
@@ -64,7 +65,9 @@ def adapt(
     job = plan(base, data, classes=classes, settings=settings, trust=trust, talk=_talk())
     say("train", _plan_in_words(job))
     if dry_run:
-        _write_recipe(job, Path("recipe.yaml"))
+        written = Path("recipe.yaml")
+        job.recipe.write(written)
+        say("recipe", f"{written}; run it with: torchgraft train {written}")
         return 0
     return _carry_out(job, out)
 
@@ -113,18 +116,6 @@ def _plan_in_words(job: Planned) -> str:
         f"{trained:,} of {every:,} parameters, {job.train.epochs} epochs, batch {job.train.batch}, "
         f"{job.train.optimizer.name}, learning rate: {', '.join([*rates, rest])}"
     )
-
-
-def _write_recipe(job: Planned, path: Path) -> None:
-    try:
-        path.write_text(job.recipe.to_yaml(), encoding="utf-8")
-    except OSError as error:
-        raise StoreError(
-            f"the recipe can't be written: {error.strerror}",
-            where=str(path),
-            hint="go to a folder of your own",
-        ) from error
-    say("recipe", f"{path}; run it with: torchgraft train {path}")
 
 
 def _carry_out(job: Planned, out: Path) -> int:

@@ -44,13 +44,15 @@ def check(
         Allow code of your own to run.
     """
     from torchgraft.recipe import Recipe
+    from torchgraft.settings import check_settings
 
-    shape = tuple(Recipe.value(input_)) if input_ else None
+    shape = Recipe.value(input_) if input_ else None
+    check_settings({"input": shape}, where="--input")
     path = Path(model)
     if path.suffix in (".yaml", ".yml"):
         found = _check_recipe(path, Recipe.read(path), fix, trust=trust)
     else:
-        from torchgraft.graft import load
+        from torchgraft.loading import load
 
         found = load(model, input=shape, trust=trust).check()
     _print(found, format_)
@@ -61,7 +63,7 @@ def _check_recipe(
     path: Path, recipe: Recipe, fix: Literal["adapt", "propagate"] | None, *, trust: bool
 ) -> Sequence[Finding]:
     """Replay a recipe; mend what does not fit where that is asked for."""
-    from torchgraft.graft import replay
+    from torchgraft.loading import replay
 
     try:
         graft = replay(recipe, trust=trust, fix=fix)
@@ -70,7 +72,7 @@ def _check_recipe(
             raise
         return error.findings
     if fix is not None and len(graft.recipe.edits) > len(recipe.edits):
-        path.write_text(graft.recipe.to_yaml(), encoding="utf-8")
+        graft.recipe.write(path)
         console(stderr=True).print(f"mended: {path} has {len(graft.recipe.edits) - len(recipe.edits)} new edits")
     return graft.check()
 
@@ -78,7 +80,7 @@ def _check_recipe(
 def _print(found: Sequence[Finding], form: str) -> None:
     out = console()
     for finding in found:
-        out.print(finding.to_json() if form == "json" else f"{finding}\n", markup=False)
+        out.print(finding.to_json() if form == "json" else f"{finding}\n")
     if form == "text":
         errors = sum(finding.is_error for finding in found)
         out.print(f"{errors} errors, {len(found) - errors} other findings" if found else "all fits")

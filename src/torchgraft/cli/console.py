@@ -18,11 +18,13 @@ __all__ = ["Live", "complain", "console", "count", "say"]
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Give a console; where it is no terminal, lines may be as long as they are."""
+    """Give a console that prints text as it is; where it is no terminal, lines may be as long as they are."""
     from rich.console import Console
 
     seen = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if seen else 200)
+    return Console(
+        stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if seen else 200
+    )
 
 
 def complain(error: TorchgraftError) -> None:

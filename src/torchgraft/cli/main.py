@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -49,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         complain(error)
         sys.exit(2)
     except CycloptsError as error:
-        complain(TorchgraftError(str(error), hint="torchgraft --help, or torchgraft COMMAND --help"))
+        given = shlex.join(sys.argv[1:] if arguments is None else arguments)
+        hint = "torchgraft --help, or torchgraft COMMAND --help"
+        complain(TorchgraftError(str(error), where=f"torchgraft {given}", hint=hint))
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

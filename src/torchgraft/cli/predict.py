@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from torchgraft.cli.console import console
 
@@ -16,7 +17,7 @@ def predict(
     version: str,
     /,
     *images: Path,
-    top: int = 3,
+    top: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
     json: Annotated[bool, Parameter(negative="")] = False,
     trust: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -43,5 +44,5 @@ def predict(
             print(answer.model_dump_json())
             continue
         shown = "   ".join(f"{name} {chance:.1%}" for name, chance in answer.ranked(top))
-        out.print(f"{answer.image}   {shown}", markup=False)
+        out.print(f"{answer.image}   {shown}")
     return 0

@@ -41,7 +41,5 @@ def rule(code: str, /) -> int:
             hint=nearest(code.upper(), table) or "torchgraft rules lists them",
         )
     cls = table[code.upper()]
-    console().print(
-        f"{cls.severity}[{cls.code}] {cls.title}\n\n{inspect.getdoc(cls)}\n\nSeen in: {cls.case}", markup=False
-    )
+    console().print(f"{cls.severity}[{cls.code}] {cls.title}\n\n{inspect.getdoc(cls)}\n\nSeen in: {cls.case}")
     return 0

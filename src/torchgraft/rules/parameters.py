@@ -31,7 +31,7 @@ class NothingTrainable(Rule):
 
 
 class NeverUsed(Rule):
-    """A parameter can be trained, but the forward pass never uses it, in evaluation or training: it gets no gradient.
+    """A parameter can be trained, but no forward pass uses it, in evaluation or training: it gets no gradient.
 
     Often a layer was assigned to a name that the model does not know: `model.fc` where the head is `classifier`.
     """
@@ -55,6 +55,6 @@ class NeverUsed(Rule):
             yield self.found(
                 evidence.place(home),
                 f"{', '.join(names)} of {home or 'the model'}{evidence.author(home)} take part in no operation",
-                hint=f"the output is made in {' and '.join(sorted(makers)) or 'the forward of the model'}: put it there,"
-                " or take it out",
+                hint=f"the output is made in {' and '.join(sorted(makers)) or 'the forward of the model'}: "
+                "put it there, or take it out",
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchgraft.rules.finding import Finding, Severity
 from torchgraft.rules.rule import Evidence, Rule
@@ -70,12 +70,13 @@ class Declared(Rule):
         from torch import nn
 
         for path, module in evidence.model.named_modules():
-            weight = getattr(module, "weight", None)
+            weight: Any = getattr(module, "weight", None)
             if weight is None or not isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
                 continue
-            linear = isinstance(module, nn.Linear)
-            said = module.out_features if linear else module.out_channels
-            takes = module.in_features if linear else module.in_channels // module.groups
+            if isinstance(module, nn.Linear):
+                said, takes = module.out_features, module.in_features
+            else:
+                said, takes = module.out_channels, module.in_channels // module.groups
             if tuple(weight.shape[:2]) != (said, takes):
                 yield self.found(
                     evidence.place(path),

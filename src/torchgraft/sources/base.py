@@ -39,6 +39,13 @@ class Source(Schema, ABC):
         super().__init_subclass__(**kwargs)
         Source.registry[kind_of(cls.__name__)] = cls
 
+    def check(self, *, trust: bool = False) -> None:
+        """Refuse a name that is not known, at no cost: nothing is built, read or downloaded.
+
+        Raises:
+            SourceError: there is no such model, or there are no such weights.
+        """
+
     @abstractmethod
     def load(self, *, seed: int = 0, trust: bool = False) -> Base:
         """Build the model and load its weights; random weights are drawn from `seed`.

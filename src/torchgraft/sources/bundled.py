@@ -27,8 +27,8 @@ class Bundled(Source):
 
     def load(self, *, seed: int = 0, trust: bool = False) -> Base:
         """Build the model, load its weights, and read input and preprocessing off the recipe beside it."""
+        self.check()
         files = resources.files(_HOME)
-        self._check(files)
         build = getattr(importlib.import_module(f"{_HOME}.{self.name}"), self.name)
         with seeded(seed):
             module: nn.Module = build()
@@ -38,7 +38,9 @@ class Bundled(Source):
         preprocess = Preprocess.model_validate(recipe["preprocess"])
         return Base(module, str(self), tuple(recipe["input"]), preprocess)
 
-    def _check(self, files: Traversable) -> None:
+    def check(self, *, trust: bool = False) -> None:
+        """Look the name up among the recipes of the package."""
+        files = resources.files(_HOME)
         known = sorted(entry.name[:-5] for entry in files.iterdir() if entry.name.endswith(".yaml"))
         if self.name not in known:
             raise SourceError(

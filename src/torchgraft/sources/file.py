@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 from torchgraft.errors import SourceError, nearest
@@ -19,10 +20,20 @@ __all__ = ["File"]
 class File(Source):
     """Weights from a safetensors file, or an older `.pt` file of tensors alone; `@` names the architecture."""
 
+    def check(self, *, trust: bool = False) -> None:
+        """See that the file is there, and that the architecture is known."""
+        path = Path(self.name).expanduser()
+        if not path.is_file():
+            near = nearest(path.name, [one.name for one in path.parent.glob("*")]) if path.parent.is_dir() else ""
+            raise SourceError(f"there is no file {path}", where=str(self), hint=near or "check the path")
+        if self.tag:
+            parse_source(_without_weights(self.tag)).check(trust=trust)
+
     def load(self, *, seed: int = 0, trust: bool = False) -> Base:
         """Build the architecture with random weights, then load the file's in their place, all of them."""
+        self.check(trust=trust)
         path = Path(self.name).expanduser()
-        state, noted = _read(path, str(self))
+        state, noted = _read(path)
         architecture = self.tag or noted
         if not architecture:
             raise SourceError(
@@ -39,10 +50,7 @@ def _without_weights(text: str) -> str:
     return text if text.startswith("python:") else f"{text.partition('@')[0]}@none"
 
 
-def _read(path: Path, text: str) -> tuple[Mapping[str, Tensor], str]:
-    if not path.is_file():
-        near = nearest(path.name, [one.name for one in path.parent.glob("*")]) if path.parent.is_dir() else ""
-        raise SourceError(f"there is no file {path}", where=text, hint=near or "check the path")
+def _read(path: Path) -> tuple[Mapping[str, Tensor], str]:
     try:
         return _safetensors(path) if path.suffix == ".safetensors" else (_pickled(path), "")
     except Exception as error:
@@ -50,7 +58,7 @@ def _read(path: Path, text: str) -> tuple[Mapping[str, Tensor], str]:
         raise SourceError(
             f"the weights can't be read: {reason}",
             where=str(path),
-            hint="give a safetensors file, or a .pt file that holds a state dict of tensors alone",
+            hint="give a safetensors file, or a .pt file of tensors alone: torch.save(model.state_dict(), …)",
         ) from error
 
 
@@ -65,7 +73,10 @@ def _safetensors(path: Path) -> tuple[Mapping[str, Tensor], str]:
 def _pickled(path: Path) -> Mapping[str, Tensor]:
     import torch
 
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch's own words advise to run the code in the file
+        raise ValueError("it holds more than tensors, and code from files is never run") from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

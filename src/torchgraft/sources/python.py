@@ -19,19 +19,23 @@ __all__ = ["Python"]
 class Python(Source):
     """A function or class without required arguments that gives a module; runs only where it is trusted."""
 
-    def load(self, *, seed: int = 0, trust: bool = False) -> Base:
-        """Import the factory and call it."""
+    def check(self, *, trust: bool = False) -> None:
+        """Refuse code that is not trusted; whether it is there, importing it tells."""
         if not trust:
             raise SourceError(
                 f"'{self}' runs code of your own",
                 where=str(self),
                 hint="allow it with --trust, or trust=True",
             )
+
+    def load(self, *, seed: int = 0, trust: bool = False) -> Base:
+        """Import the factory and call it."""
+        self.check(trust=trust)
         factory = self._factory()
         with seeded(seed):
             try:
                 module = factory()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise SourceError(
                     f"the factory failed: {type(error).__name__}: {error}",
                     where=str(self),
@@ -48,13 +52,21 @@ class Python(Source):
             sys.path.insert(0, here)
         try:
             module = importlib.import_module(home)
-        except ImportError as error:
+        except (Exception, SystemExit) as error:  # the file is the user's: it may raise anything
             raise SourceError(
-                f"'{home}' can't be imported: {error}", where=str(self), hint="name it as from this folder"
+                f"'{home}' can't be imported: {_reason(error)}",
+                where=str(self),
+                hint="name it as from this folder (python:package.module:FACTORY), and import it by hand",
             ) from error
         if not hasattr(module, name):
-            raise SourceError(f"'{home}' has no '{name}'", where=str(self), hint=nearest(name, vars(module)))
+            hint = nearest(name, vars(module)) or f"python:{home}:FACTORY"
+            raise SourceError(f"'{home}' has no '{name}'", where=str(self), hint=hint)
         return getattr(module, name)
+
+
+def _reason(error: BaseException) -> str:
+    """Say why an import failed; what is not about the import itself is named by its kind."""
+    return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
 
 
 def _checked(module: Any, source: Source) -> Base:

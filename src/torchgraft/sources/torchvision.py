@@ -17,13 +17,20 @@ __all__ = ["Torchvision"]
 class Torchvision(Source):
     """A model of torchvision; the weights are the best there are unless `@` names others or `none`."""
 
+    def check(self, *, trust: bool = False) -> None:
+        """Look model and weights up in torchvision's registry."""
+        from torchvision import models
+
+        if self.name not in models.list_models():
+            hint = nearest(self.name, models.list_models()) or "torchvision.models.list_models() names them"
+            raise SourceError(f"torchvision has no model '{self.name}'", where=str(self), hint=hint)
+        self._weights()
+
     def load(self, *, seed: int = 0, trust: bool = False) -> Base:
         """Build the model and load its weights."""
         from torchvision import models
 
-        if self.name not in models.list_models():
-            hint = nearest(self.name, models.list_models())
-            raise SourceError(f"torchvision has no model '{self.name}'", where=str(self), hint=hint)
+        self.check()
         weights = self._weights()
         known = weights or _default(self.name)
         with seeded(seed):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torchgraft.graft import Graft
     from torchgraft.preprocess import Preprocess
 
-__all__ = ["Watch", "device_of", "fit"]
+__all__ = ["Watch", "check_training", "device_of", "fit"]
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,22 @@ def device_of(plan: TrainPlan) -> torch.device:
         found = torch.accelerator.current_accelerator(check_available=True)
         return found or torch.device("cpu")
     try:
-        torch.empty(1, device=plan.device)
+        torch.zeros(1, device=plan.device).tolist()  # on `meta` there is nothing to read
         return torch.device(plan.device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise TrainError(
             f"there is no device '{plan.device}' here", where="train.device", hint="take auto, or cpu"
         ) from error
+
+
+def check_training(plan: TrainPlan) -> None:
+    """Try the device, and the optimizer on one parameter, before anything large is loaded.
+
+    Raises:
+        TrainError: there is no such device or optimizer, or it does not take its settings.
+    """
+    device_of(plan)
+    optimizer_of(plan, [{"params": [nn.Parameter(torch.zeros(1, 1))]}])
 
 
 def fit(graft: Graft, data: DataSet, plan: TrainPlan, preprocess: Preprocess, watch: Watch = _SILENT) -> History:

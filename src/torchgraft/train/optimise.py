@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -18,31 +19,51 @@ AUXILIARY = 0.3
 """The weight of the loss of an auxiliary head (Szegedy et al., 2015)."""
 
 
+_UNFIT = {
+    "lbfgs": "it evaluates the loss several times a step",
+    "sparseadam": "it takes sparse gradients only",
+}
+"""The optimizers of torch that a loop of one forward and one backward pass a step can't run, and why."""
+
+
 def optimizer_of(plan: TrainPlan, groups: Sequence[Mapping[str, Any]]) -> torch.optim.Optimizer:
     """Build the optimizer that the plan names, over parameter groups.
 
     Raises:
-        TrainError: torch has no such optimizer, or it does not take the settings.
+        TrainError: torch has no such optimizer, it does not take the settings, or the loop can't run it.
     """
-    known = {
-        name.lower(): cls
-        for name, cls in vars(torch.optim).items()
-        if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
-    }
-    if plan.optimizer.name.lower() not in known:
-        raise TrainError(
-            f"torch.optim has no '{plan.optimizer.name}'",
-            where="train.optimizer",
-            hint=nearest(plan.optimizer.name.lower(), known) or f"one of {', '.join(sorted(known))}",
-        )
+    cls = _optimizer_class(plan.optimizer.name)
     try:
-        return known[plan.optimizer.name.lower()]([dict(group) for group in groups], **plan.optimizer.settings)
-    except (TypeError, ValueError) as error:
+        made: torch.optim.Optimizer = cls([dict(group) for group in groups], **plan.optimizer.settings)
+        return made
+    except Exception as error:  # what torch makes of a wrong setting is of any kind
         raise TrainError(
             f"{plan.optimizer.name} does not take these settings: {error}",
             where="train.optimizer",
             hint="see its page in torch.optim",
         ) from error
+
+
+def _optimizer_class(name: str) -> Any:
+    known = {
+        word.lower(): cls
+        for word, cls in vars(torch.optim).items()
+        if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
+    }
+    fit = sorted(known.keys() - _UNFIT.keys())
+    if name.lower() in _UNFIT:
+        raise TrainError(
+            f"torchgraft can't train with {name}: {_UNFIT[name.lower()]}",
+            where="train.optimizer",
+            hint=f"take one of {', '.join(fit)}",
+        )
+    if name.lower() not in known:
+        raise TrainError(
+            f"torch.optim has no '{name}'",
+            where="train.optimizer",
+            hint=nearest(name.lower(), fit) or f"one of {', '.join(fit)}",
+        )
+    return known[name.lower()]
 
 
 def schedule_of(
@@ -78,5 +99,7 @@ def loss_of(output: Any, targets: Tensor, plan: TrainPlan) -> Tensor:
 def _all_scores(output: Any) -> list[Tensor]:
     if isinstance(output, Tensor):
         return [output]
+    if is_dataclass(output) and not isinstance(output, Mapping):
+        output = vars(output)
     values = list(output.values()) if isinstance(output, Mapping) else list(output)
     return [value for value in values if isinstance(value, Tensor)]

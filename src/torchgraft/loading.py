@@ -1,0 +1,129 @@
+"""Get a graft: from a source, from a module made by hand, or from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from torchgraft.edits.base import Edit
+from torchgraft.errors import EditError, RecipeError, SourceError
+from torchgraft.graft import Graft
+from torchgraft.recipe import Recipe
+from torchgraft.repair import Way
+from torchgraft.sources import Base, parse_source
+
+__all__ = ["load", "loaded_base", "replay"]
+
+
+def load(
+    base: str | nn.Module | Base,
+    *,
+    input: Iterable[int] | Any = None,
+    seed: int = 0,
+    trust: bool = False,
+) -> Graft:
+    """Load a base model, or take one that was made by hand, as a graft.
+
+    Args:
+        base: a source such as `torchvision:resnet18@IMAGENET1K_V1`, any module, or a loaded base.
+        input: the shape of one input without the batch, or an example (a tensor with its batch, or a tuple).
+        seed: what new weights are drawn from.
+        trust: whether code of the user's own may be run (`python:` sources, `package.module:Class` modules).
+
+    Raises:
+        SourceError: the base can't be had.
+    """
+    shape, example = _shape_of(input)
+    if isinstance(base, nn.Module):
+        base = getattr(base, "_orig_mod", base)  # what torch.compile wraps
+        base = Base(base, f"object:{type(base).__name__}")
+    elif isinstance(base, str):
+        base = parse_source(base).load(seed=seed, trust=trust)
+    elif not isinstance(base, Base):
+        shown = f"the class {base.__name__}" if isinstance(base, type) else f"a {type(base).__name__}"
+        raise SourceError(f"{shown} is no model", where="tg.load", hint="give a source by name, or a module")
+    recipe = Recipe(base=base.text, input=shape or base.input, seed=seed)
+    return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust)
+
+
+def _shape_of(given: Any) -> tuple[tuple[int, ...] | None, Any]:
+    if given is None:
+        return None, None
+    if isinstance(given, (list, tuple)) and all(isinstance(size, int) for size in given):
+        return tuple(given), None
+    return None, given
+
+
+def replay(
+    recipe: Recipe,
+    *,
+    trust: bool = False,
+    objects: Mapping[str, nn.Module] | None = None,
+    base: Base | None = None,
+    fix: Way | None = None,
+) -> Graft:
+    """Load a recipe's base and apply its edits again: same recipe, same base, same seed, same tensors.
+
+    Args:
+        recipe: what to make.
+        trust: whether code of the user's own may be run.
+        objects: modules that were handed over in Python when the recipe was made, by their place.
+        base: the recipe's base, where it is loaded already.
+        fix: mend each edit that does not fit by itself; the edits that this takes follow it in the recipe.
+
+    Raises:
+        SourceError: the base can't be had.
+        EditError: an edit does not fit.
+    """
+    given = objects or {}
+    base = base or loaded_base(recipe, trust=trust, objects=given)
+    graft = load(base, input=recipe.input, seed=recipe.seed, trust=trust)
+    kept = {"preprocess": recipe.preprocess, "train": recipe.train}
+    graft.recipe = graft.recipe.model_copy(update=kept)
+    edits = [_with_objects(edit, given) for edit in recipe.edits]
+    if fix is None:
+        return graft.apply_all(edits)
+    try:
+        return graft.apply_all(edits)  # nothing to mend
+    except EditError:
+        for edit in edits:
+            graft.apply(edit, fix=fix)
+    return graft
+
+
+def loaded_base(recipe: Recipe, *, trust: bool = False, objects: Mapping[str, nn.Module] | None = None) -> Base:
+    """Load the base of a recipe; one that was handed over in Python is taken from `objects['']`.
+
+    Raises:
+        SourceError: the base can't be had.
+        RecipeError: it was handed over in Python, and is not here now.
+    """
+    if not recipe.base.startswith("object:"):
+        return parse_source(recipe.base).load(seed=recipe.seed, trust=trust)
+    if not objects or "" not in objects:
+        raise RecipeError(
+            f"the base, a {recipe.base.partition(':')[2]}, was handed over in Python",
+            where="base",
+            hint="hand it over again: tg.open(…, objects={'': model})",
+        )
+    return Base(objects[""], recipe.base)
+
+
+def _with_objects(edit: Edit, objects: Mapping[str, nn.Module]) -> Edit:
+    """Put modules that are handed over again into an edit that names their place."""
+    field = "with_" if "with_" in type(edit).model_fields else "module"
+    spec = getattr(edit, field, None)
+    name = getattr(edit, "name", None)
+    at = getattr(edit, "at", "")
+    if spec is None or spec.replays:
+        return edit
+    beside = at.rpartition(".")[0]
+    for key in (f"{at}.{name}", f"{beside}.{name}" if beside else str(name), at):
+        if key in objects:
+            made: Edit = type(edit).model_validate(
+                {**{n: getattr(edit, n) for n in type(edit).model_fields}, field: objects[key]}
+            )
+            return made
+    return edit

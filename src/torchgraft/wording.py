@@ -1,0 +1,65 @@
+"""What pydantic finds wrong with a value, in words that tell what is needed and what to write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = ["needed", "shown"]
+
+_WHOLE = ("a whole number is needed", "write a whole number, such as 3")
+_NUMBER = ("a number is needed", "write a number, such as 0.1")
+_TEXT = ("text is needed", "put it in quotes if it is text")
+_FLAG = ("true or false is needed", "write true or false")
+_LIST = ("a list is needed", "write [a, b]")
+_MAPPING = ("a mapping is needed", "write {key: value}")
+
+_WORDS = {
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": _NUMBER,
+    "string_type": _TEXT,
+    "bool_type": _FLAG,
+    "bool_parsing": _FLAG,
+    "tuple_type": _LIST,
+    "list_type": _LIST,
+    "dict_type": _MAPPING,
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "invalid_key": ("a key must be text", "put the key in quotes"),
+    "recursion_loop": ("it contains itself", "write it out instead of the alias"),
+}
+_BOUNDS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt": "less than {}"}
+
+
+def needed(error: ErrorDetails) -> tuple[str, str]:
+    """Say what is needed, and what to write."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "literal_error":
+        choices = str(context["expected"]).replace("'", "")
+        return f"{choices} is needed", f"write {choices}"
+    for bound, words in _BOUNDS.items():
+        if bound in context:
+            least = context[bound]
+            limit = words.format(int(least) if least == int(least) else least)
+            return f"a number of {limit} is needed", f"write {limit}"
+    if kind in ("too_long", "too_short") and "actual_length" in context:
+        length = context.get("max_length", context.get("min_length"))
+        return f"a list of {length} is needed, not of {context['actual_length']}", "write [a, b]"
+    if kind in _WORDS:
+        return _WORDS[kind]
+    return str(error["msg"]).removeprefix("Value error, "), ""
+
+
+def shown(value: Any) -> str:
+    """Show what was given, where it is short enough to be told apart."""
+    if not isinstance(value, (str, int, float, bool)):
+        return ""
+    huge = isinstance(value, int) and abs(value) >= 10**40  # Python writes no more than 4,300 digits
+    text = f"a number of {int(value).bit_length()} bits" if huge else repr(value)
+    return f", not {text if len(text) <= 60 else f'{text[:50]}…'}"
