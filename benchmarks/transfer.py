@@ -119,6 +119,7 @@ def compare(
     fresh: Sequence[Arm] = FRESH,
 ) -> Comparison:
     """Train both arms on the same samples for every seed."""
+    torch.set_num_threads(1)  # batches this small gain nothing from more, and lose much on a busy machine
     start = time.perf_counter()
     scores = {arm.name: tuple(few(arm, per_class, seed, augment) for seed in seeds) for arm in (ADAPTED, *fresh)}
     adapted = scores.pop(ADAPTED.name)

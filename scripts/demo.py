@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import mean
 
+import torch
 from benchmarks.transfer import FRESH, compare
 
 from torchgraft.cli.main import main
@@ -26,6 +27,8 @@ def does_it_pay() -> None:
 
 
 if __name__ == "__main__":
+    cores = torch.get_num_threads()
     does_it_pay()
+    torch.set_num_threads(cores)
     print("\n$ torchgraft adapt bundled:glyphs --data sklearn:digits\n", flush=True)
     main(["adapt", "bundled:glyphs", "--data", "sklearn:digits"])

@@ -99,7 +99,7 @@ def test_more_classes_than_the_data_have_may_be_asked_for(colours):
         ({"trainn.batch": 3}, RecipeError, "did you mean train.batch"),
         ({"seed": "x"}, RecipeError, "seed is a whole number from 0 to 4294967295"),
         ({"input": [3, 32, -1]}, RecipeError, "input is a list of positive sizes"),
-        ({"input": [3, 32]}, EditError, "does not take images"),
+        ({"input": [3, 32]}, EditError, r"does not run on an input of \[3, 32\]"),
         ({"train.data": "foo"}, RecipeError, "named by --data"),
         (
             {"preprocess.size": [16, 16]},
@@ -252,6 +252,15 @@ def test_outputs_that_are_no_scores_are_told_before_training(shape, match):
 def test_several_scores_are_a_classifiers():
     g = tg.load(Answers(lambda scores, train: (scores, scores) if train else scores), input=(1, 8, 8))
     assert g.train("sklearn:digits", epochs=1).ended == "finished"
+
+
+@pytest.mark.parametrize("base", ["vit_b_16@none", "fasterrcnn_mobilenet_v3_large_fpn@none"])
+def test_a_base_that_does_not_run_on_its_input_is_told_as_it_was_loaded(base):
+    with pytest.raises(
+        EditError, match=r"the base does not run on an input of \[3, 64, 64\](.|\n)*input="
+    ) as refused:
+        plan(base, "sklearn:digits", settings={"input": [3, 64, 64]})
+    assert "takes 1 channels" not in str(refused.value)
 
 
 def test_a_segmentation_model_is_told(colours):

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -210,6 +210,13 @@ def _preprocess_of(graft: Graft) -> Preprocess:
 
 def _fitted(graft: Graft, data: DataSet, edits: Sequence[Edit], own: Mapping[str, Any], talk: Talk) -> Preprocess:
     """Fit the input to the data and apply the plan's edits; gives how images are prepared."""
+    if graft.trace().mismatch is not None:  # told before an edit makes it another fault
+        raise EditError(
+            f"the base does not run on an input of {list(graft.input_shape or ())}",
+            where=graft.recipe.base,
+            hint="set the shape that it takes: input=[3, 224, 224]",
+            findings=[finding for finding in graft.check() if finding.is_error],
+        )
     preprocess = _fit_input(graft, data, own, talk)
     for edit in edits:
         _apply(graft, edit, talk)
@@ -337,7 +344,7 @@ def _checked(graft: Graft, recipe: Recipe, data: DataSet, timings: Timings, talk
         )
     graft.recipe = recipe
     if train.per_class is not None:
-        data = _fewer(data, per_class(data.train, train.per_class, recipe.seed))
+        data = replace(data, train=per_class(data.train, train.per_class, recipe.seed))
     return Planned(graft, data, train, preprocess, findings, timings)
 
 
@@ -368,12 +375,6 @@ def _check_scores(graft: Graft) -> None:
             where=graft.name,
             hint="torchgraft trains classifiers only, for now: each output is one row of scores a sample",
         )
-
-
-def _fewer(data: DataSet, train: Any) -> DataSet:
-    from dataclasses import replace
-
-    return replace(data, train=train)
 
 
 def _facts(graft: Graft, data: DataSet, preprocess: Preprocess) -> DataFacts:

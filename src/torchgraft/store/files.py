@@ -128,7 +128,7 @@ def _reason(error: OSError, where: Path, needed: int) -> tuple[str, str]:
         return _CLOSED[code], "choose another folder, or give yourself the right to this one"
     if code in _NOT_A_FOLDER:
         return "a file stands where a folder should be", "choose another folder, or move that file away"
-    return f"{error.strerror or error} ({error.filename or where})", ""
+    return f"{error.strerror or error} ({error.filename or where})", "choose another folder"
 
 
 def _megabytes(size: int) -> str:
