@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import torchgraft as tg
-from torchgraft.errors import EditError, SourceError, TorchgraftError
+from torchgraft.errors import EditError, RecipeError, SourceError, TorchgraftError
 from torchgraft.loading import replay
 
 
@@ -163,3 +163,15 @@ def test_a_misspelt_method_names_the_nearest(resnet18):
 def test_a_graft_prints_what_was_done(resnet18):
     resnet18.head(10)
     assert str(resnet18) == "torchvision:resnet18@none\n  1. new head for 10 classes at fc"
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 1.5}, {"input": (3, 0, 8)}])
+def test_a_wrong_seed_or_input_is_told(wrong):
+    with pytest.raises(RecipeError, match=r"(.|\n)*tg\.load"):
+        tg.load(Small(), **wrong)
+
+
+@pytest.mark.parametrize("thing", [None, nn.Linear, 3])
+def test_what_is_no_model_is_told(thing):
+    with pytest.raises(SourceError, match="is no model"):
+        tg.load(thing)

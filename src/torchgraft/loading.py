@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
 from torchgraft.edits.base import Edit
@@ -13,6 +14,7 @@ from torchgraft.graft import Graft
 from torchgraft.recipe import Recipe
 from torchgraft.repair import Way
 from torchgraft.sources import Base, parse_source
+from torchgraft.wording import needed
 
 __all__ = ["load", "loaded_base", "replay"]
 
@@ -44,7 +46,15 @@ def load(
     elif not isinstance(base, Base):
         shown = f"the class {base.__name__}" if isinstance(base, type) else f"a {type(base).__name__}"
         raise SourceError(f"{shown} is no model", where="tg.load", hint="give a source by name, or a module")
-    recipe = Recipe(base=base.text, input=shape or base.input, seed=seed)
+    try:
+        recipe = Recipe(base=base.text, input=shape or base.input, seed=seed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecipeError(
+            f"{first['loc'][0]}: {needed(first)[0]}",
+            where="tg.load",
+            hint="input is a list of positive sizes, seed a whole number from 0 to 4294967295",
+        ) from None
     return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust)
 
 

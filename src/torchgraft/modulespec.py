@@ -196,7 +196,7 @@ def foreign_class(of: str) -> Any:
     home, _, name = of.partition(":")
     try:
         return getattr(importlib.import_module(home), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the user's own code raises while it is imported
         raise RecipeError(
             f"'{of}' can't be imported: {error}",
             where=of,

@@ -237,9 +237,9 @@ def test_a_tied_parameter_is_frozen_under_any_of_its_names():
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda g: g.head("ten"), "head: Input should be a valid integer"),
+        (lambda g: g.head("ten"), "head: a whole number is needed"),
         (lambda g: g.head(10, hiden=[3]), r"there is no setting 'hiden'.*\n.*\n.*did you mean hidden"),
-        (lambda g: g.head(), "head: Field required"),
+        (lambda g: g.head(), "head: it is missing"),
         (lambda g: g.remove("a", "b"), "remove takes at most 1 arguments"),
         (lambda g: g.head(3, classes=4), "head got 'classes' twice"),
     ],
@@ -306,7 +306,7 @@ def test_models_of_other_types_are_edited(dtype):
         (lambda g: g.replace("fc", g.module), EditError, "can't be put into itself"),
         (lambda g: g.insert(nn.ReLU(), after="layer2", name="a.b"), RecipeError, "insert"),
         (lambda g: g.append("layer2", {"block.MLP": {"widths": []}}), RecipeError, "append"),
-        (lambda g: g.head(3, dropout=2.0), RecipeError, "less than or equal to 1"),
+        (lambda g: g.head(3, dropout=2.0), RecipeError, "a number of 1 or less is needed"),
     ],
 )
 def test_what_can_not_be_built_is_told(resnet18, snapshot, call, error, match):

@@ -178,3 +178,8 @@ def test_a_batch_that_is_folded_is_told_with_the_operation_that_did_it(op, model
 def test_models_as_they_come_give_no_finding(name):
     size = 299 if name == "inception_v3" else 224
     assert tg.check(f"{name}@none", (3, size, size)) == ()
+
+
+def test_a_film_network_given_pictures_is_told_its_dimensions():
+    (found,) = tg.check(models.video.r3d_18(weights=None), (3, 32, 32))
+    assert (found.code, "[N, C, D, H, W]" in found.facts[0]) == ("S007", True)

@@ -11,6 +11,7 @@ from pydantic import PlainSerializer, PlainValidator, ValidationError
 from torchgraft.errors import RecipeError, nearest
 from torchgraft.family import gather, kind_of
 from torchgraft.schema import Schema
+from torchgraft.wording import needed
 
 if TYPE_CHECKING:
     from torchgraft.edits.surgery import Surgery
@@ -84,7 +85,7 @@ def _told(error: ValidationError, cls: type[Edit]) -> RecipeError:
 def _words(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"there is no setting '{error['loc'][-1]}'"
-    return str(error["msg"]).removeprefix("Value error, ")
+    return "it is missing" if error["type"] == "missing" else needed(error)[0]
 
 
 def kinds() -> dict[str, type[Edit]]:

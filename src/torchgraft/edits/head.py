@@ -60,9 +60,15 @@ def _give_way(surgery: Surgery, path: str, head: Head, *, plain: bool) -> None:
     old = surgery.module(path) if path else surgery.model
     before = _width_of(old, path)
     hidden, dropout = ((), 0.0) if plain else (head.hidden, head.dropout)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(surgery.seed)
-        new = _new_head(old, head.classes, hidden, dropout)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(surgery.seed)
+            new = _new_head(old, head.classes, hidden, dropout)
+    except RuntimeError as error:  # no memory for layers as wide as that
+        reason = str(error).splitlines()[0]
+        raise EditError(
+            f"the head can't be built: {reason}", where=path, hint="take fewer classes or features"
+        ) from error
     weight = next(old.parameters())
     surgery.put(path, new.to(device=weight.device, dtype=weight.dtype))
     for module in surgery.model.modules():

@@ -107,7 +107,13 @@ _NORM_RANKS = {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}
 
 def _wrong_rank(one: _Break) -> bool:
     ranks = _RANKS.get(one.at.op) or (_NORM_RANKS.get(one.at.kind) if one.at.op == "forward" else None)
-    return ranks is not None and bool(one.shape) and len(one.shape) not in ranks
+    if ranks is None or not one.shape:
+        return False
+    # A convolution takes one sample without its batch as well, and then reads the batch as channels.
+    alone = (
+        one.at.op in _RANKS and len(one.shape) == ranks[0] and bool(one.takes()) and one.shape[0] != one.takes()
+    )
+    return len(one.shape) not in ranks or alone
 
 
 def _wrong_channels(one: _Break) -> bool:
