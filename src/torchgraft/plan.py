@@ -305,7 +305,7 @@ def _drafted(graft: Graft, text: str, data: DataSet, own: Mapping[str, Any]) -> 
     return graft.recipe.model_copy(update={"train": TrainPlan.model_validate({**drafted, **own})})
 
 
-_STEPS = 400
+_STEPS = 300
 """So many steps a plan aims at, between 5 and 60 epochs."""
 
 
