@@ -15,10 +15,10 @@ SEEDS = 2
 def does_it_pay() -> None:
     """Compare the adapted base with the same network from scratch, on few labelled digits."""
     print("Does a trained base help? The same network, adapted and from scratch, on handwritten digits, with two")
+    print(f"labelled images a class; tested on 899 others, mean of {SEEDS} seeds. All ten seeds, also with five")
     print(
-        f"labelled images a class; tested on 899 others, mean of {SEEDS} seeds. All ten seeds, also with five images"
+        "images a class, with their intervals, stand in benchmarks/RESULTS.md (python -m benchmarks transfer).\n"
     )
-    print("a class, with their intervals, stand in benchmarks/RESULTS.md (python -m benchmarks transfer).\n")
     one = compare(2, range(SEEDS), fresh=FRESH[1:2])
     print(
         f"  adapted {mean(one.adapted):.1f} %   from scratch {mean(one.fresh):.1f} %   "
