@@ -15,7 +15,8 @@ from torchgraft.trace import trace
 TITLE = "Head replaced by one of 7 classes, right in both modes, of torchvision's classifiers"
 
 
-def _built(name: str) -> nn.Module:
+def built(name: str) -> nn.Module:
+    """Build a classifier of torchvision, on meta where it can be."""
     try:
         with torch.device("meta"):
             return _random(name)
@@ -53,14 +54,14 @@ def run() -> str:
     for name in names:
         size = 299 if name == "inception_v3" else 224
         for way, change in (("by attribute name", _by_name), ("the last nn.Linear", _last_linear)):
-            model = _built(name)
+            model = built(name)
             try:
                 change(model)
                 ways[way] += _right(model, size)
             except (AttributeError, IndexError, StopIteration):
                 pass
         try:
-            ways["torchgraft"] += _right(_traced(_built(name), size), size)
+            ways["torchgraft"] += _right(_traced(built(name), size), size)
         except TorchgraftError as error:
             print(name, error)
     return table(["way", "right"], [(way, f"{count} of {len(names)}") for way, count in ways.items()])

@@ -180,7 +180,7 @@ class Graft:
         try:
             for edit in edits:
                 self._do(edit)
-            if any(edit.structural for edit in edits) and any(finding.is_error for finding in self.check()):
+            if any(edit.structural for edit in edits) and self._faults():
                 self._back_to(mark)
                 for edit in edits:
                     self.apply(edit)
@@ -214,15 +214,18 @@ class Graft:
             WAYS[fix](_Bench(self), self._history[-1][0], added, before)
         if before.mismatch is not None:
             return ()
+        return self._faults()
+
+    def _faults(self) -> tuple[Finding, ...]:
+        """Give the findings that are errors."""
         return tuple(finding for finding in self.check() if finding.is_error)
 
     def _does_not_run(self, asked: str) -> EditError:
-        errors = tuple(finding for finding in self.check() if finding.is_error)
         return EditError(
             f"the model does not run on its input as it is, so '{asked}' can't be found",
             where=self.name,
             hint="see the finding; mend the model or its input first",
-            findings=errors,
+            findings=self._faults(),
         )
 
     def _offers(self, edit: Edit) -> tuple[Fix, ...]:

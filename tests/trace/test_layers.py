@@ -3,11 +3,10 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from torch import nn
+from benchmarks.heads import built
 from torchvision import models
 
 import torchgraft as tg
-from torchgraft.sources.torchvision import _random
 from torchgraft.trace import input_layers, output_layers, trace
 
 SAMPLE = [
@@ -21,14 +20,6 @@ TIMM = [
     "resnet18d", "convnext_atto", "deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224", "mobilenetv4_conv_small",
     "levit_128s", "efficientnet_b0", "regnety_002", "mixer_s32_224", "nfnet_f0", "tf_efficientnet_lite0", "vit_tiny_patch16_224",
 ]  # fmt: skip
-
-
-def built(name: str) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return _random(name)
-    except (RuntimeError, NotImplementedError):  # RegNets read values while they are built
-        return _random(name)
 
 
 def image(name: str) -> torch.Tensor:
