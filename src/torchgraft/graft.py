@@ -21,7 +21,6 @@ from torchgraft.preprocess import Preprocess
 from torchgraft.recipe import Recipe
 from torchgraft.repair import WAYS, Way, described, size_of
 from torchgraft.rules import Evidence, Finding, Fix, judge
-from torchgraft.rules.rule import DataFacts
 from torchgraft.select import Roles
 from torchgraft.trace import Trace, output_layers, trace
 
@@ -129,13 +128,10 @@ class Graft:
                 sizes[number] = sizes.get(number, 0) + count
         return sizes
 
-    def check(self, data: DataFacts | None = None) -> tuple[Finding, ...]:
-        """Judge the model as it stands: traces in evaluation and training mode, read by every rule."""
-        return judge(self._evidence(data))
-
-    def _evidence(self, data: DataFacts | None = None) -> Evidence:
+    def evidence(self) -> Evidence:
+        """Give what fake tensors show of the model as it stands: traces in evaluation and training mode."""
         runs = (self.trace(), self.trace(train=True))
-        return Evidence(self.module, runs, self.added, self.name, data)
+        return Evidence(self.module, runs, self.added, self.name)
 
     def __str__(self) -> str:
         edits = "\n".join(f"  {n}. {edit.sentence()}" for n, edit in enumerate(self.recipe.edits, 1))
@@ -218,7 +214,7 @@ class Graft:
 
     def _faults(self) -> tuple[Finding, ...]:
         """Give the findings that are errors."""
-        return tuple(finding for finding in self.check() if finding.is_error)
+        return tuple(finding for finding in judge(self.evidence()) if finding.is_error)
 
     def _does_not_run(self, asked: str) -> EditError:
         return EditError(
@@ -337,7 +333,12 @@ class Graft:
         return functools.partial(getattr(importlib.import_module(home), verb), self)
 
 
-_VERBS = {"train": "torchgraft.adapt:train", "save": "torchgraft.keep:save"}
+_VERBS = {
+    "check": "torchgraft.checking:judged",
+    "fix": "torchgraft.fixing:mend",
+    "train": "torchgraft.adapt:train",
+    "save": "torchgraft.keep:save",
+}
 
 
 _Mark = tuple[list[tuple[Edit, Surgery]], Recipe, dict[bool, Trace]]

@@ -330,7 +330,7 @@ def _checked(graft: Graft, recipe: Recipe, data: DataSet, timings: Timings, talk
     with timings.of("check"):
         _check_images(graft, preprocess)
         _check_scores(graft)
-        findings = graft.check(_facts(graft, data, preprocess))
+        findings = graft.check(facts=_facts(graft, data, preprocess))
     errors = [finding for finding in findings if finding.is_error]
     talk.say("check", f"{len(errors)} errors, {len(findings) - len(errors)} other findings")
     for finding in findings:

@@ -224,7 +224,7 @@ def described(way: Way, steps: Sequence[Edit], parameters: int) -> Fix:
     told = "; ".join(step.sentence() for step in steps[:3])
     more = f"; and {len(steps) - 3} more" if len(steps) > 3 else ""
     kept = "keeps every trained weight" if way == "adapt" else "new input slices start at zero"
-    return Fix(way, f"{told}{more}   {parameters:+,} parameters, {kept}", tuple(step.kind() for step in steps))
+    return Fix(way, f"{told}{more}   {parameters:+,} parameters, {kept}", tuple(steps))
 
 
 def size_of(model: nn.Module) -> int:

@@ -26,7 +26,7 @@ class Net(nn.Module):
 
 
 def findings(module, shape, data=None):
-    return tg.load(module, input=shape).check(data)
+    return tg.load(module, input=shape).check(facts=data)
 
 
 def codes(module, shape, data=None):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
+
+from torchgraft.edits.base import Edit
 
 __all__ = ["Finding", "Fix", "Severity"]
 
@@ -13,11 +15,17 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Fix:
-    """One way to put a finding right: its name and what it does; `edits` are recipe lines that do it."""
+    """One way to put a finding right, tried before it is offered.
+
+    Attributes:
+        name: what `--fix=NAME` takes, such as `adapt`.
+        sentence: what it does and costs, in words.
+        edits: the edits that do it, in order; a fix of the data or the plan has none.
+    """
 
     name: str
     sentence: str
-    edits: tuple[str, ...] = ()
+    edits: tuple[Edit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,12 @@ class Finding:
 
     def to_json(self) -> str:
         """Give the finding as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        bare = asdict(replace(self, fixes=()))
+        fixes = [
+            {"name": fix.name, "sentence": fix.sentence, "edits": [{one.kind(): one.brief()} for one in fix.edits]}
+            for fix in self.fixes
+        ]
+        return json.dumps({**bare, "fixes": fixes}, ensure_ascii=False)
 
     def __str__(self) -> str:
         head = f"{self.severity}[{self.code}] {self.title}"

@@ -13,6 +13,9 @@ from torchgraft.rules.finding import Finding, Severity
 if TYPE_CHECKING:
     from torch import nn
 
+    from torchgraft.probes.sets import Sets
+    from torchgraft.probes.step import Step
+    from torchgraft.probes.weights import Match
     from torchgraft.trace import Op, Trace
 
 __all__ = ["DataFacts", "Evidence", "Rule", "judge", "rules"]
@@ -42,6 +45,9 @@ class Evidence:
         added: paths of modules that edits put in, and the number of the edit.
         name: what the model is called in findings.
         data: what is known of the data, if data were given.
+        sets: parameters and the optimizer's groups.
+        match: how given weights fit, if weights were given.
+        step: what a real step showed, if data were given.
     """
 
     model: nn.Module
@@ -49,6 +55,9 @@ class Evidence:
     added: Mapping[str, int] = field(default_factory=dict)
     name: str = "model"
     data: DataFacts | None = None
+    sets: Sets | None = None
+    match: Match | None = None
+    step: Step | None = None
 
     def place(self, path: str) -> str:
         """Write a place with the model's name."""
