@@ -382,19 +382,18 @@ def _method(kind: str, cls: type[Edit]) -> Callable[..., Graft]:
     def method(self: Graft, *args: Any, fix: Way | None = None, **kwargs: Any) -> Graft:
         return self.apply(cls.of(*args, **kwargs), fix=fix)
 
-    fields = [(field.alias or name, field) for name, field in cls.model_fields.items()]
     parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    for name, field in fields:
+    for name, field in cls.model_fields.items():
+        shown = field.alias or name
+        shown = shown if shown.isidentifier() and shown != "with" else "module"
         default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-        shown = name if name.isidentifier() and name != "with" else "module"
-        parameters.append(
-            inspect.Parameter(
-                shown, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=field.annotation
-            )
-        )
+        late = field.is_required() and any(one.default is not inspect.Parameter.empty for one in parameters)
+        form = inspect.Parameter.KEYWORD_ONLY if late else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters.append(inspect.Parameter(shown, form, default=default, annotation=field.annotation))
     parameters.append(
         inspect.Parameter("fix", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Way | None)
     )
+    parameters.sort(key=lambda one: one.kind)
     method.__name__ = method.__qualname__ = kind
     method.__doc__ = cls.__doc__
     method.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -2,6 +2,6 @@
 
 from torchgraft.trace.layers import input_layers, output_layers
 from torchgraft.trace.record import Call, Mismatch, Op, Trace, Value
-from torchgraft.trace.run import trace
+from torchgraft.trace.run import Tracer, trace
 
-__all__ = ["Call", "Mismatch", "Op", "Trace", "Value", "input_layers", "output_layers", "trace"]
+__all__ = ["Call", "Mismatch", "Op", "Trace", "Tracer", "Value", "input_layers", "output_layers", "trace"]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
 
 __all__ = ["Call", "Mismatch", "Op", "Trace", "Value"]
 
 
-@dataclass(frozen=True)
-class Value:
-    """A tensor that was seen: its shape, and the operation that made it (None: an input)."""
+class Value(NamedTuple):
+    """A tensor that was seen: its shape and dtype."""
 
     shape: tuple[int, ...]
     dtype: str
-    maker: int | None
 
     def show(self, batch: int) -> str:
         """Write the shape with the batch dimension as N: `[N, 256, 28, 28]`."""
@@ -25,9 +25,11 @@ class Value:
         return f"[{', '.join(sizes)}]"
 
 
-@dataclass(frozen=True)
-class Op:
-    """One tensor operation, in the module whose forward called it."""
+class Op(NamedTuple):
+    """One tensor operation, in the module whose forward called it.
+
+    `settings` are its plain arguments (place or name, value), for operations that rearrange or reduce.
+    """
 
     index: int
     name: str
@@ -36,10 +38,10 @@ class Op:
     outputs: tuple[int, ...]
     params: tuple[str, ...]
     macs: int
+    settings: tuple[tuple[int | str, Any], ...] = ()
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One call of a module: its contract is what it was given and what it gave (value numbers).
 
     A call that the pass broke off in gave nothing.
@@ -66,13 +68,30 @@ class Mismatch:
     params: tuple[str, ...]
     error: str
     message: str
+    settings: tuple[tuple[int | str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What happened in one forward pass on fake tensors."""
+    """What happened in one forward pass.
+
+    Attributes:
+        values: every tensor that was seen, by number.
+        makers: the operation that made each value (None: an input, or a tensor that the model holds).
+        ops: every operation, in order.
+        calls: every module call, in the order in which they began.
+        inputs: the numbers of the model's inputs.
+        outputs: the numbers of its outputs.
+        kinds: the class name of each module, by path.
+        batch: the number of samples that went in.
+        train: traced in training mode.
+        mismatch: where the pass broke off, if it did.
+        replaced: paths of modules whose output or input a forward hook replaced.
+        real: taken with real tensors, since the flow depends on values.
+    """
 
     values: tuple[Value, ...]
+    makers: tuple[int | None, ...]
     ops: tuple[Op, ...]
     calls: tuple[Call, ...]
     inputs: tuple[int, ...]
@@ -81,11 +100,25 @@ class Trace:
     batch: int
     train: bool
     mismatch: Mismatch | None = None
+    replaced: tuple[str, ...] = ()
+    real: bool = False
 
     @cached_property
     def called(self) -> frozenset[str]:
         """The paths of all modules that were called."""
-        return frozenset(call.path for call in self.calls)
+        return frozenset(self._by_path)
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """The names of all parameters and buffers that an operation took."""
+        return frozenset(name for op in self.ops for name in op.params)
+
+    @cached_property
+    def _by_path(self) -> dict[str, list[Call]]:
+        found: dict[str, list[Call]] = defaultdict(list)
+        for call in self.calls:
+            found[call.path].append(call)
+        return dict(found)
 
     @property
     def macs(self) -> int:
@@ -94,7 +127,7 @@ class Trace:
 
     def calls_of(self, path: str) -> list[Call]:
         """Give every call of the module at `path`, in order."""
-        return [call for call in self.calls if call.path == path]
+        return list(self._by_path.get(path, ()))
 
     def given(self, path: str) -> list[Value]:
         """Give the tensors that the first call of `path` was given."""
@@ -108,7 +141,7 @@ class Trace:
 
     def maker(self, value: int) -> Op | None:
         """Give the operation that made a value; None for an input of the model."""
-        made = self.values[value].maker
+        made = self.makers[value]
         return None if made is None else self.ops[made]
 
     def upstream(self, value: int) -> Iterator[Op]:

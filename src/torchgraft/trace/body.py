@@ -1,0 +1,401 @@
+"""The ghost of a whole model, kept from trace to trace: only what changed since the last one is made again.
+
+A sweep compares every module with what it held at the last sweep, by identity, which costs a few microseconds a
+module and misses nothing that is done to a module itself (an object of the user's own that a module holds is known
+by its identity alone). Each module has a signature of its structure: class, settings, sizes, children. Two blocks
+of one signature do the same to the same input, so one trace serves both.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchgraft.errors import SourceError
+from torchgraft.trace.ghost import HOOKS, Turn, fill, shell
+from torchgraft.trace.tree import PLAIN
+
+__all__ = ["Body", "Part"]
+
+_SKIPPED = frozenset(
+    ["training", "_modules", "_parameters", "_buffers", "_compiled_call_impl", "_non_persistent_buffers_set"]
+    + ["_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook", "_state_dict_hooks"]
+    + ["_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"]
+)
+"""What a forward pass does not depend on, or what a signature holds in another way."""
+
+_LENGTHS = (dict, list, set, deque)
+_LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
+_ATOMS = (torch.dtype, torch.device, torch.Size, torch.memory_format, torch.layout)
+_PLAIN_TRAIN = nn.Module.train
+
+
+@dataclass(eq=False, slots=True)
+class Part:
+    """One module of the model with its ghost.
+
+    Attributes:
+        sign: a number that stands for the structure of the subtree.
+        free: nothing in the subtree refers to a module outside of it, so a call depends on its inputs alone.
+        dirty: the ghost has to be filled anew before the next trace.
+    """
+
+    module: nn.Module
+    ghost: nn.Module
+    path: str = ""
+    kind: str = ""
+    sign: int = -1
+    free: bool = True
+    dirty: bool = True
+    values: tuple[Any, ...] = ()
+    boxes: tuple[Any, ...] = ()
+    lengths: tuple[int, ...] = ()
+    held: tuple[Tensor, ...] = ()
+    specs: tuple[Hashable, ...] = ()
+    ties: tuple[str, ...] = ()
+    own: Hashable = ()
+    hidden: frozenset[int] = frozenset()
+    reach: frozenset[int] = frozenset()
+    children: tuple[int, ...] = ()
+    stamp: int = -1
+    state: tuple[Any, ...] = field(default=(), repr=False)
+
+
+class Body:
+    """A model and its ghost.
+
+    Attributes:
+        parts: every module, by the id of the original, in the model's own order.
+        names: the name of each parameter and buffer, by the id of its stand-in.
+        kinds: the class name of each module, by path.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tensor: Callable[[Tensor], Tensor],
+        wrap: Callable[[Part, Callable[..., Any]], Callable[..., Any]],
+        note: Callable[[Part], None],
+    ) -> None:
+        self.model = model
+        self.parts: dict[int, Part] = {}
+        self.names: dict[int, str] = {}
+        self.kinds: dict[str, str] = {}
+        self._tensor = tensor
+        self._wrap = wrap
+        self._note = note
+        self._twins: dict[int, tuple[Tensor, Hashable, Tensor]] = {}
+        self._interned: dict[Hashable, int] = {}
+        self._stamp = 0
+        self._layout: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def ghost(self) -> nn.Module:
+        """The ghost of the whole model."""
+        return self.parts[id(self.model)].ghost
+
+    # sweeping
+
+    def sweep(self) -> None:
+        """See what changed since the last sweep, and make that anew.
+
+        Raises:
+            SourceError: a layer's sizes are not known yet (`nn.LazyLinear` and the like).
+        """
+        changed, gone = self._looked()
+        if not changed and not gone:
+            return
+        ghosts = {key: part.ghost for key, part in self.parts.items()}
+        moved = gone | {id(part.module) for part in changed if not part.values}
+        for part in self.parts.values():
+            if part.dirty or not part.hidden.isdisjoint(moved):
+                self._fill(part, ghosts)
+        self._name()
+        self._stamp += 1
+        self._sign(self.parts[id(self.model)])
+        self._layout = tuple((key, part.path) for key, part in self.parts.items())
+
+    def _looked(self) -> tuple[list[Part], set[int]]:
+        """Walk over the model, and list the parts that are new or changed, and the ids of those that are gone."""
+        order: dict[int, Part] = {}
+        changed: list[Part] = []
+        stack: list[tuple[str, nn.Module]] = [("", self.model)]
+        while stack:
+            path, module = stack.pop()
+            key = id(module)
+            if key in order:
+                continue
+            part = self.parts.get(key)
+            if part is None or part.module is not module:
+                part = Part(module, shell(module), kind=type(module).__name__)
+            part.path = path
+            order[key] = part
+            if part.dirty or not _same(part):
+                part.dirty = True
+                changed.append(part)
+            home = f"{path}." if path else ""
+            stack.extend([(home + name, child) for name, child in reversed(_children(module).items())])
+        gone = self.parts.keys() - order.keys()
+        if not changed and not gone and self._layout != tuple((key, part.path) for key, part in order.items()):
+            changed = [order[id(self.model)]]
+        self.parts = order
+        return changed, set(gone)
+
+    def _fill(self, part: Part, ghosts: dict[int, nn.Module]) -> None:
+        if isinstance(part.module, torch.jit.ScriptModule):
+            part.values, part.own, part.dirty = (part.module,), ("script", id(part.module)), False
+            return
+        _refuse_lazy(part)
+        part.values, part.boxes, part.lengths, part.held, part.specs = _print_of(part.module)
+        turn = Turn(ghosts, self._stand_in)
+        fill(part.module, part.ghost, turn, functools.partial(self._note, part))
+        part.hidden = frozenset(turn.hidden)
+        part.own = _signature(part.module)
+        part.dirty = any(_own_hooks(part.module))  # what they keep is copied for each trace
+        forward = part.ghost.forward
+        part.ghost.__dict__["forward"] = self._wrap(part, forward)
+        part.state = state_of(part.ghost)
+
+    def _stand_in(self, tensor: Tensor) -> Tensor:
+        known = self._twins.get(id(tensor))
+        spec = _spec(tensor)
+        if known is None or known[0] is not tensor or known[1] != spec:
+            known = self._twins[id(tensor)] = (tensor, spec, self._tensor(tensor))
+        return known[2]
+
+    def _name(self) -> None:
+        """Name the stand-ins; a tensor that several modules hold keeps its first name."""
+        first: dict[int, str] = {}
+        tied: set[int] = set()
+        self.kinds = {}
+        for part in self.parts.values():
+            self.kinds[part.path] = part.kind
+            home = f"{part.path}." if part.path else ""
+            for name, tensor in _tensors_of(part.module):
+                if id(tensor) in first:
+                    tied.add(id(tensor))
+                else:
+                    first[id(tensor)] = home + name
+        for part in self.parts.values():
+            part.ties = tuple(first[id(one)] for one in part.held if id(one) in tied) if tied else ()
+        self._twins = {key: self._twins[key] for key in self._live() if key in self._twins}
+        self.names = {id(self._twins[key][2]): name for key, name in first.items() if key in self._twins}
+
+    def _live(self) -> list[int]:
+        held = {id(one) for part in self.parts.values() for one in part.held}
+        loose = {id(one) for part in self.parts.values() for one in _loose(part)}
+        return [*held, *loose]
+
+    # signatures
+
+    def _sign(self, part: Part, under: Hashable = None) -> int:
+        if part.stamp == self._stamp:
+            return part.sign
+        part.stamp = self._stamp
+        if _trains_by_itself(part.module):
+            under = (under, part.path, part.own)  # flags of what lies below depend on it
+        below = _children(part.module)
+        children = [self.parts[id(child)] for child in below.values()]
+        part.children = tuple([self._sign(child, under) for child in children])
+        at = (under, part.path) if under is not None else None
+        whole = (part.own, part.specs, part.ties, tuple(below), part.children, at)
+        part.sign = self._interned.setdefault(whole, len(self._interned))
+        reach = part.hidden.union(*(child.reach for child in children))
+        part.reach = reach - self._ids(part) if reach else reach
+        part.free = not part.reach
+        return part.sign
+
+    def _ids(self, part: Part) -> set[int]:
+        return {id(module) for module in part.module.modules()}
+
+    # flags and state
+
+    def train(self, train: bool) -> None:
+        """Set the training flags of all ghosts, as `model.train(train)` would."""
+        own: list[Part] = []
+        for part in self.parts.values():
+            if _trains_by_itself(part.module):
+                own.append(part)
+            elif not isinstance(part.module, torch.jit.ScriptModule):
+                part.ghost.__dict__["training"] = train
+            else:
+                part.ghost.train(train)
+        done = None
+        for part in own:
+            if done is None or not (part.path == done or part.path.startswith(f"{done}.") or done == ""):
+                part.ghost.train(train)
+                done = part.path
+
+    def disturbed(self, ran: set[int]) -> bool:
+        """Mark ghosts that the pass wrote to, and tell whether one wrote to another."""
+        foreign = False
+        for key in ran:
+            part = self.parts[key]
+            for one in (part, *(self.parts[id(child)] for child in _children(part.module).values())):
+                if not one.dirty and one.state and changed_state(one):
+                    one.dirty = True
+                    foreign = foreign or id(one.module) not in ran or one is not part
+        return foreign
+
+
+def state_of(ghost: nn.Module) -> tuple[Any, ...]:
+    """Take down what a ghost holds, to see later whether a pass wrote to it; the training flag left out."""
+    held = ghost.__dict__
+    boxes = tuple(value for value in held.values() if isinstance(value, _LENGTHS))
+    return tuple(held.items()), boxes, tuple(map(len, boxes))
+
+
+def changed_state(part: Part) -> bool:
+    """Tell whether a ghost holds something else than when it was filled."""
+    items, boxes, lengths = part.state
+    held = part.ghost.__dict__
+    if len(items) != len(held) or tuple(map(len, boxes)) != lengths:
+        return True
+    return any(held.get(name, _GONE) is not value for name, value in items if name != "training")
+
+
+_GONE = object()
+
+
+def _children(module: nn.Module) -> dict[str, nn.Module]:
+    if isinstance(module, torch.jit.ScriptModule):
+        return {}
+    return {name: child for name, child in module._modules.items() if child is not None}
+
+
+def _tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    if isinstance(module, torch.jit.ScriptModule):
+        return []
+    boxes = (module._parameters, module._buffers)
+    return [(name, one) for box in boxes for name, one in box.items() if one is not None]
+
+
+def _print_of(module: nn.Module) -> tuple[Any, ...]:
+    held = module.__dict__
+    boxes = tuple(value for value in held.values() if isinstance(value, _LENGTHS))
+    tensors = tuple([one for _, one in _tensors_of(module)])
+    values = (*held.values(), *module._modules, *module._modules.values(), *tensors)
+    return values, boxes, tuple(map(len, boxes)), tensors, tuple(map(_spec, tensors))
+
+
+def _same(part: Part) -> bool:
+    """Tell whether a module holds what it held at the last sweep."""
+    module = part.module
+    if isinstance(module, torch.jit.ScriptModule):
+        return True
+    held = module.__dict__
+    parameters, buffers, children = held["_parameters"], held["_buffers"], held["_modules"]
+    now = (*held.values(), *children, *children.values())
+    count = len(now)
+    before = part.values
+    if len(before) < count or not all(map(is_, now, before)):
+        return _same_but_for_flags(part)
+    if tuple(map(len, part.boxes)) != part.lengths:
+        return False
+    tensors = [one for one in parameters.values() if one is not None]
+    tensors += [one for one in buffers.values() if one is not None]
+    return len(tensors) == len(part.held) and all(map(is_, tensors, part.held)) and _specs(part)
+
+
+def _same_but_for_flags(part: Part) -> bool:
+    """Compare once more where `training` was switched, which says nothing about the structure."""
+    now = _print_of(part.module)
+    names = list(part.module.__dict__)
+    if len(now[0]) != len(part.values) or "training" not in names:
+        return False
+    flag = names.index("training")
+    pairs = zip(now[0], part.values, strict=True)
+    same = all(one is other for place, (one, other) in enumerate(pairs) if place != flag)
+    if same and now[2] == part.lengths and now[4] == part.specs:
+        part.values = now[0]
+        return True
+    return False
+
+
+def _specs(part: Part) -> bool:
+    return all(spec == _spec(one) for spec, one in zip(part.specs, part.held, strict=True))
+
+
+def _spec(tensor: Tensor) -> Hashable:
+    if isinstance(tensor, _LAZY):
+        return None
+    return (type(tensor), tensor.shape, tensor.stride() if tensor.layout == torch.strided else None, tensor.dtype,
+            tensor.device)  # fmt: skip
+
+
+def _own_hooks(module: nn.Module) -> list[Any]:
+    hooks = [hook for name in HOOKS for hook in module.__dict__.get(name, {}).values()]
+    return [hook for hook in hooks if isinstance(hook, types.FunctionType) and not _of_torch(hook)]
+
+
+def _of_torch(hook: Any) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("torch.")
+
+
+def _trains_by_itself(module: nn.Module) -> bool:
+    return type(module).train is not _PLAIN_TRAIN or "train" in module.__dict__
+
+
+def _loose(part: Part) -> list[Tensor]:
+    """List plain tensors that a module holds as attributes."""
+    found: list[Tensor] = []
+    for value in part.values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple, dict)):
+            inside = value.values() if isinstance(value, dict) else value
+            found += [one for one in inside if isinstance(one, Tensor)]
+    return found
+
+
+def _refuse_lazy(part: Part) -> None:
+    tensors = (*part.module._parameters.values(), *part.module._buffers.values())
+    if any(isinstance(one, _LAZY) for one in tensors):
+        raise SourceError(
+            f"the sizes of {part.path or 'the model'} ({part.kind}) are not known yet",
+            where=part.path,
+            hint="run one batch through the model first, or write the sizes out",
+        )
+
+
+def _signature(module: nn.Module) -> Hashable:
+    """Write a module's own settings as a value: equal ones behave alike."""
+    held = module.__dict__
+    settings = [
+        (name, _frozen(value, module))
+        for name, value in held.items()
+        if name not in _SKIPPED and not (name.endswith("hooks") and not value)
+    ]
+    tensors = (*module._parameters, *module._buffers)
+    empty = tuple(name for box in (module._parameters, module._buffers) for name, one in box.items() if one is None)
+    return (type(module), tuple(settings), tensors, empty)
+
+
+def _frozen(value: Any, owner: nn.Module, depth: int = 0) -> Hashable:
+    kind = type(value)
+    if kind in PLAIN or isinstance(value, _ATOMS):
+        return (kind, value)
+    if isinstance(value, Tensor):
+        return ("tensor", _spec(value))
+    if depth < 3 and isinstance(value, (list, tuple, deque)):
+        return (kind, *[_frozen(one, owner, depth + 1) for one in value])
+    if depth < 3 and isinstance(value, dict):
+        return (kind, *[(_key(key), _frozen(one, owner, depth + 1)) for key, one in value.items()])
+    if isinstance(value, types.MethodType):
+        return ("method", value.__func__, "own" if value.__self__ is owner else id(value.__self__))
+    if isinstance(value, functools.partial) and depth < 3:
+        parts = (value.func, value.args, value.keywords)
+        return ("partial", *[_frozen(one, owner, depth + 1) for one in parts])
+    return ("object", id(value))
+
+
+def _key(key: Any) -> Hashable:
+    return (type(key), key if type(key) in PLAIN else id(key))

@@ -1,0 +1,272 @@
+"""The tape: writes down operations and module calls while a pass runs.
+
+The forward of every module of the ghost is wrapped, so the path of the innermost call is always known; a
+TorchFunctionMode sees every tensor operation and keeps who made which tensor. When the pass breaks off, the
+innermost call is the consumer and its inputs lead back to their makers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+from torchgraft.trace import strict
+from torchgraft.trace.body import Part, changed_state
+from torchgraft.trace.macs import count
+from torchgraft.trace.memory import Memory, Start, asked, kept, replayed
+from torchgraft.trace.record import Call, Mismatch, Op, Value
+from torchgraft.trace.tree import PLAIN, tensors
+
+__all__ = ["Tape"]
+
+_off = torch._C.DisableTorchFunction  # looking at a tensor's shape is no operation of the model
+_WRITES = frozenset(["__setitem__", "copy_", "index_put_"])
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A module call that is under way."""
+
+    index: int
+    path: str
+    kind: str
+    given: tuple[int, ...]
+    pure: bool = True
+
+
+@dataclass(slots=True)
+class _Failure:
+    """The operation that raised, and the frame that was innermost then."""
+
+    op: str
+    frame: _Frame
+    inputs: tuple[int, ...]
+    params: tuple[str, ...]
+    settings: tuple[tuple[int | str, Any], ...]
+    error: BaseException = field(repr=False)
+
+
+_ROOT = _Frame(-1, "", "", ())
+
+
+class Tape(TorchFunctionMode):
+    """One pass as it is written down.
+
+    Attributes:
+        numbers: the number of each tensor that was seen, by id.
+        ranges: the least and the greatest number in a value of whole numbers, where that is known.
+        ran: ids of the modules whose forward really ran.
+        replaced: paths of modules whose hooks gave something back.
+    """
+
+    def __init__(
+        self, mode: FakeTensorMode | None, names: Mapping[int, str], memory: Memory | None, *, train: bool
+    ) -> None:
+        super().__init__()
+        self.mode: Any = mode
+        self.names = names
+        self.train = train
+        self.values: list[Value] = []
+        self.makers: list[int | None] = []
+        self.ops: list[Op] = []
+        self.calls: list[Call | None] = []
+        self.numbers: dict[int, int] = {}
+        self.ranges: dict[int, tuple[int, int]] = {}
+        self.ran: set[int] = set()
+        self.replaced: dict[str, None] = {}
+        self.fresh: list[Any] = []
+        self._memory = memory
+        self._alive: list[Tensor] = []  # an id must not be used again while the pass runs
+        self._stack: list[_Frame] = []
+        self._failure: _Failure | None = None
+
+    # module calls
+
+    def call(self, part: Part, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the forward of a module, or give what it is known to give."""
+        with _off():
+            given = self.see((args, kwargs))
+            parent = self._stack[-1].index if self._stack else None
+            key = None
+            if self._memory is not None and part.free:
+                key = asked(self, args, kwargs)
+                if key is not None:
+                    key = (part.sign, self.train, key)
+                    entry = self._memory.get(key)
+                    if entry is not None:
+                        return replayed(self, entry, part.path, parent, given, (args, kwargs))
+            start = self._start(part, given, (args, kwargs)) if key is not None else None
+        result, pure = self._ran(part, forward, parent, given, args, kwargs)
+        if start is not None and pure and self._memory is not None:
+            with _off():
+                entry = kept(self, start, result)
+            if entry is not None:
+                self._memory[key] = entry
+                self.fresh.append(key)
+        return result
+
+    def _start(self, part: Part, given: tuple[int, ...], asked: Any) -> Start:
+        arguments = tensors(asked)
+        sizes = [one.shape for one in arguments]
+        return Start(len(self.values), len(self.ops), len(self.calls), given, part.path, arguments, sizes)
+
+    def _ran(
+        self,
+        part: Part,
+        forward: Callable[..., Any],
+        parent: int | None,
+        given: tuple[int, ...],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Any, bool]:
+        frame = _Frame(len(self.calls), part.path, part.kind, given)
+        self.calls.append(None)
+        self._stack.append(frame)
+        self.ran.add(id(part.module))
+        first = len(self.ops)
+        result = None
+        try:
+            result = forward(*args, **kwargs)
+        except Exception as error:
+            self._fail("forward", frame, given, (), (), error)
+            raise
+        finally:
+            self._stack.pop()
+            with _off():
+                gave = self.see(result)
+            self.calls[frame.index] = Call(
+                frame.index, part.path, part.kind, parent, given, gave, first, len(self.ops)
+            )
+        if part.state and changed_state(part):
+            part.dirty = True
+            frame.pure = False
+        if not frame.pure and self._stack:
+            self._stack[-1].pure = False
+        return result, frame.pure
+
+    # operations
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        kwargs = kwargs or {}
+        if name == "__get__":  # a shape, a dtype, a device, or .T
+            result = func(*args, **kwargs)
+            if not isinstance(result, Tensor):
+                return result
+            self._note(".T" if result is not args[0] else "get", (args, kwargs), result, 0)
+            return result
+        try:
+            strict.check(self, name, args, kwargs)
+            result, macs = count(func, args, kwargs)
+        except Exception as error:
+            asked = (args, kwargs)
+            self._fail(name, self._here(), self._read(asked), self._params(asked), _settings(name, asked), error)
+            raise
+        made = args[0] if result is None and name in _WRITES else result
+        if made is not None and type(made) not in PLAIN and tensors(made):
+            self._note(name, (args, kwargs), made, macs)
+        return result
+
+    def _here(self) -> _Frame:
+        return self._stack[-1] if self._stack else _ROOT
+
+    def _note(self, name: str, asked: tuple[tuple[Any, ...], dict[str, Any]], made: Any, macs: int) -> None:
+        index = len(self.ops)
+        inputs, params = self._read(asked), self._params(asked)
+        outputs = tuple([self._made(tensor, index) for tensor in tensors(made)])
+        self.ops.append(Op(index, name, self._here().path, inputs, outputs, params, macs, _settings(name, asked)))
+        known = strict.known(self, name, inputs, asked)
+        if known is not None and outputs:
+            self.ranges[outputs[0]] = known
+
+    # numbers
+
+    def _made(self, tensor: Tensor, maker: int | None) -> int:
+        number = len(self.values)
+        self.values.append(Value(tuple(tensor.shape), str(tensor.dtype)[6:]))
+        self.makers.append(maker)
+        self.bind(tensor, number)
+        return number
+
+    def bind(self, tensor: Tensor, number: int) -> None:
+        """Let a tensor stand for a value."""
+        self.numbers[id(tensor)] = number
+        self._alive.append(tensor)
+
+    def see(self, tree: Any) -> tuple[int, ...]:
+        """Number the tensors of a structure; those that were seen keep their number."""
+        numbers = self.numbers
+        return tuple(
+            [numbers[id(one)] if id(one) in numbers else self._made(one, None) for one in tensors(tree)]
+        )
+
+    def _read(self, tree: Any) -> tuple[int, ...]:
+        numbers = self.numbers
+        return tuple(
+            [
+                numbers[id(one)] if id(one) in numbers else self._made(one, None)
+                for one in tensors(tree)
+                if id(one) not in self.names
+            ]
+        )
+
+    def _params(self, tree: Any) -> tuple[str, ...]:
+        return tuple([self.names[id(one)] for one in tensors(tree) if id(one) in self.names])
+
+    # the break
+
+    def _fail(
+        self,
+        op: str,
+        frame: _Frame,
+        inputs: tuple[int, ...],
+        params: tuple[str, ...],
+        settings: tuple[tuple[int | str, Any], ...],
+        error: BaseException,
+    ) -> None:
+        if self._failure is None or self._failure.error is not error:
+            self._failure = _Failure(op, frame, inputs, params, settings, error)
+
+    def broke(self, error: BaseException, inputs: tuple[int, ...]) -> Mismatch:
+        """Say where the pass broke off."""
+        failure = self._failure or _Failure("forward", _ROOT, inputs, (), (), error)
+        return Mismatch(
+            op=failure.op,
+            path=failure.frame.path,
+            kind=failure.frame.kind,
+            inputs=failure.inputs,
+            params=failure.params,
+            error=type(failure.error).__name__,
+            message=str(failure.error).strip() or type(failure.error).__name__,
+            settings=failure.settings,
+        )
+
+
+_TELLING = frozenset(
+    ["view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split"]
+    + ["cat", "concat", "stack", "softmax", "log_softmax", "mean", "sum", "amax", "max", "norm", "normalize"]
+    + ["adaptive_avg_pool2d", "interpolate", "argmax", "cumsum", "std", "var"]
+)
+"""Operations whose plain arguments say what went wrong."""
+
+
+def _settings(name: str, asked: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[int | str, Any], ...]:
+    if name not in _TELLING:
+        return ()
+    args, kwargs = asked
+    pairs: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    return tuple([(place, one) for place, one in pairs if _plain(one)])
+
+
+def _plain(one: Any) -> bool:
+    if type(one) is tuple or isinstance(one, torch.Size):
+        return all(type(part) in PLAIN for part in one)
+    return type(one) in PLAIN and one is not None

@@ -1,0 +1,102 @@
+"""Structures that hold tensors: walk over them, and build them again around other tensors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["PLAIN", "Open", "mapped", "tensors"]
+
+PLAIN = frozenset([int, float, str, bool, bytes, complex, type(None)])
+"""Types whose values say all about themselves."""
+
+
+class Open(Exception):  # noqa: N818
+    """A structure holds something that can't be told by its value."""
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """List the tensors of any structure: containers, mappings, dataclasses and model outputs."""
+    found: list[Tensor] = []
+    _gather(tree, found)
+    return found
+
+
+def _gather(tree: Any, found: list[Tensor]) -> None:
+    if isinstance(tree, Tensor):
+        found.append(tree)
+    elif type(tree) in PLAIN:
+        return
+    elif isinstance(tree, Mapping):
+        for one in tree.values():
+            _gather(one, found)
+    elif isinstance(tree, (list, tuple, set, frozenset)):
+        for one in tree:
+            _gather(one, found)
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        for entry in fields(tree):
+            _gather(getattr(tree, entry.name, None), found)
+
+
+def mapped(change: Callable[[Tensor], Any], tree: Any, *, strict: bool = False) -> Any:
+    """Build a structure again with every tensor changed.
+
+    Args:
+        change: gives what stands in for a tensor.
+        tree: tuples, lists, mappings and dataclasses, nested as they like.
+        strict: raise `Open` for any object that is not understood, instead of sharing it.
+    """
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if type(tree) in PLAIN:
+        return tree
+    if isinstance(tree, tuple):
+        items = [mapped(change, one, strict=strict) for one in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+    if isinstance(tree, list):
+        return type(tree)(mapped(change, one, strict=strict) for one in tree)
+    if isinstance(tree, dict):
+        pairs = {key: mapped(change, one, strict=strict) for key, one in tree.items()}
+        if is_dataclass(tree):  # a model output of transformers: a mapping and a dataclass
+            return type(tree)(**pairs)
+        return pairs if type(tree) is dict else _filled(tree, pairs)
+    if is_dataclass(tree) and not isinstance(tree, type):
+        made = copy.copy(tree)
+        for entry in fields(tree):
+            object.__setattr__(made, entry.name, mapped(change, getattr(tree, entry.name), strict=strict))
+        return made
+    if strict:
+        raise Open(type(tree).__name__)
+    return tree
+
+
+def _filled(tree: dict[Any, Any], pairs: dict[Any, Any]) -> dict[Any, Any]:
+    made = copy.copy(tree)
+    made.update(pairs)
+    return made
+
+
+def frozen(tree: Any, tensor: Callable[[Tensor], Hashable]) -> Hashable:
+    """Turn the arguments of a call into a value that says all about them.
+
+    Raises:
+        Open: something can't be told by its value.
+    """
+    kind = type(tree)
+    if kind in PLAIN:
+        return (kind, tree)
+    if isinstance(tree, Tensor):
+        return tensor(tree)
+    if kind is tuple or kind is list:
+        return (kind, *[frozen(one, tensor) for one in tree])
+    if kind is dict:
+        return (kind, *[(key, frozen(one, tensor)) for key, one in tree.items()])
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return (kind, *[frozen(one, tensor) for one in tree])
+    if type(tree).__module__ == "torch" and kind.__hash__ is not None:  # Size, dtype, device, memory_format
+        return (kind, tree)
+    raise Open(kind.__name__)
