@@ -22,7 +22,7 @@ from torchgraft.recipe import Recipe
 from torchgraft.repair import WAYS, Way, described, size_of
 from torchgraft.rules import Evidence, Finding, Fix, judge
 from torchgraft.select import Roles
-from torchgraft.trace import Trace, output_layers, trace
+from torchgraft.trace import Trace, Tracer, doubled, output_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,7 @@ class Graft:
         example: Any = None,
         preprocess: Preprocess | None = None,
         trust: bool = False,
+        real: bool = False,
     ) -> None:
         self.module = module
         self.recipe = recipe
@@ -59,7 +60,10 @@ class Graft:
         self._example = example
         self._history: list[tuple[Edit, Surgery]] = []
         self._undone: list[tuple[Edit, Surgery]] = []
-        self._traces: dict[bool, Trace] = {}
+        self._traces: dict[str, Trace] = {}
+        self._tracer = Tracer(module, values=real)
+        self._real = real
+        self._stale = True  # the tracer has not seen the model as it is now
 
     # looking
 
@@ -77,15 +81,38 @@ class Graft:
                 shape = edit.given(shape)
         return shape
 
-    def trace(self, *, train: bool = False) -> Trace:
-        """Give the latest trace in evaluation or training mode, taken when it is first asked for.
+    def trace(self, *, train: bool = False, cached: bool = True) -> Trace:
+        """Give the trace of the model as it stands, in evaluation or training mode.
+
+        Args:
+            train: in training mode.
+            cached: answer from memory what was traced before; without it every module really runs again, with
+                the same result.
 
         Raises:
             SourceError: the shape of the input is not known.
         """
-        if train not in self._traces:
-            self._traces[train] = trace(self.module, self._inputs(), train=train)
-        return self._traces[train]
+        if not cached:
+            return Tracer(self.module, values=self._real).trace(self._inputs(), train=train, cached=False)
+        self._sweep()
+        return self._look("train" if train else "eval")
+
+    def _sweep(self) -> None:
+        """Forget the traces where the model changed since they were taken, by whatever hand."""
+        self._stale = False
+        if self._tracer.sweep():
+            self._traces = {}
+
+    def _look(self, mode: str) -> Trace:
+        """Give the latest trace; `wide` is the evaluation pass of twice as many samples."""
+        if mode not in self._traces:
+            if self._stale:
+                self._sweep()
+            given = self._inputs()
+            self._traces[mode] = self._tracer.trace(
+                doubled(given) if mode == "wide" else given, train=mode == "train", swept=True
+            )
+        return self._traces[mode]
 
     def _inputs(self) -> Any:
         if self._example is not None:
@@ -103,19 +130,18 @@ class Graft:
     def roles(self) -> Roles:
         """Selector names that stand for paths: `head` is what makes the output."""
         made = [path for edit in self.recipe.edits for path in getattr(edit, "at", ()) if edit.kind() == "head"]
-        if not made and self.trace().mismatch is not None:
+        if not made and self._look("eval").mismatch is not None:
             raise self._does_not_run("head")
-        return {"head": tuple(f"{path}.**" for path in made) or tuple(output_layers(self.trace()))}
+        return {"head": tuple(f"{path}.**" for path in made) or tuple(output_layers(self._look("eval")))}
 
     @property
     def added(self) -> dict[str, int]:
         """Paths of the modules that edits put in, and the number of the edit."""
-        here = dict(self.module.named_modules(remove_duplicate=False))
         return {
             path: number
             for number, (_, surgery) in enumerate(self._history, 1)
             for path, module in surgery.placed.items()
-            if here.get(path) is module
+            if _held(self.module, path) is module
         }
 
     def new_parameters(self) -> dict[int, int]:
@@ -128,10 +154,16 @@ class Graft:
                 sizes[number] = sizes.get(number, 0) + count
         return sizes
 
-    def evidence(self) -> Evidence:
-        """Give what fake tensors show of the model as it stands: traces in evaluation and training mode."""
-        runs = (self.trace(), self.trace(train=True))
-        return Evidence(self.module, runs, self.added, self.name)
+    def evidence(self, *, quick: bool = False) -> Evidence:
+        """Give what fake tensors show of the model as it stands: traces in evaluation and training mode.
+
+        Args:
+            quick: leave the pass with twice as many samples out.
+        """
+        self._sweep()
+        runs = (self._look("eval"), self._look("train"))
+        whole = not quick and runs[0].mismatch is None and runs[0].batch > 1 and not self._real
+        return Evidence(self.module, runs, self.added, self.name, wide=self._look("wide") if whole else None)
 
     def __str__(self) -> str:
         edits = "\n".join(f"  {n}. {edit.sentence()}" for n, edit in enumerate(self.recipe.edits, 1))
@@ -202,7 +234,7 @@ class Graft:
         if not edit.structural:
             self._do(edit)
             return ()
-        before = self.trace()
+        before = self._look("eval")
         if edit.needs_fit and before.mismatch is not None:
             raise self._does_not_run(edit.kind())
         added = self._do(edit)
@@ -214,7 +246,7 @@ class Graft:
 
     def _faults(self) -> tuple[Finding, ...]:
         """Give the findings that are errors."""
-        return tuple(finding for finding in judge(self.evidence()) if finding.is_error)
+        return tuple(finding for finding in judge(self.evidence(quick=True), errors=True) if finding.is_error)
 
     def _does_not_run(self, asked: str) -> EditError:
         return EditError(
@@ -249,7 +281,7 @@ class Graft:
         """Apply an edit unjudged, and give the paths of the modules it put in."""
         surgery = Surgery(
             self.module,
-            look=lambda train: self.trace(train=train),
+            look=lambda train: self._look("train" if train else "eval"),
             roles=_Roles(self),
             seed=self.recipe.seed * 1_000_003 + len(self.recipe.edits),
             trust=self.trust,
@@ -263,7 +295,7 @@ class Graft:
         self._history.append((done, surgery))
         self.recipe = self.recipe.model_copy(update={"edits": (*self.recipe.edits, done)})
         if edit.structural:
-            self._traces = {}
+            self._forget()
         return surgery.added
 
     def _mark(self) -> _Mark:
@@ -275,6 +307,10 @@ class Graft:
         for _, surgery in reversed(self._history[len(history) :]):
             surgery.undo()
         self._history, self.recipe, self._traces = list(history), recipe, dict(traces)
+        self._stale = True
+
+    def _forget(self) -> None:
+        self._traces, self._stale = {}, True
 
     def undo(self) -> Self:
         """Take the last edit back, exactly.
@@ -288,7 +324,7 @@ class Graft:
         surgery.undo()
         self._undone.append((edit, surgery))
         self.recipe = self.recipe.model_copy(update={"edits": self.recipe.edits[:-1]})
-        self._traces = {}
+        self._forget()
         return self
 
     def redo(self) -> Self:
@@ -303,7 +339,7 @@ class Graft:
         surgery.redo()
         self._history.append((edit, surgery))
         self.recipe = self.recipe.model_copy(update={"edits": (*self.recipe.edits, edit)})
-        self._traces = {}
+        self._forget()
         return self
 
     # parameters
@@ -341,7 +377,15 @@ _VERBS = {
 }
 
 
-_Mark = tuple[list[tuple[Edit, Surgery]], Recipe, dict[bool, Trace]]
+def _held(model: nn.Module, path: str) -> nn.Module | None:
+    """Give the module at a path, or None."""
+    found: nn.Module | None = model
+    for name in path.split("."):
+        found = None if found is None else found._modules.get(name)
+    return found
+
+
+_Mark = tuple[list[tuple[Edit, Surgery]], Recipe, dict[str, Trace]]
 
 
 class _Bench:
@@ -353,7 +397,7 @@ class _Bench:
 
     def trace(self, *, train: bool = False) -> Trace:
         """Trace the model as it stands."""
-        return self._graft.trace(train=train)
+        return self._graft._look("train" if train else "eval")
 
     def do(self, edit: Edit) -> list[str]:
         """Apply an edit unjudged."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from torchgraft.family import gather
@@ -13,7 +14,10 @@ from torchgraft.rules.finding import Finding, Severity
 if TYPE_CHECKING:
     from torch import nn
 
+    from torchgraft.probes.arrival import Arrival
+    from torchgraft.probes.independence import Independence
     from torchgraft.probes.sets import Sets
+    from torchgraft.probes.state import State
     from torchgraft.probes.step import Step
     from torchgraft.probes.weights import Match
     from torchgraft.trace import Op, Trace
@@ -44,20 +48,35 @@ class Evidence:
         runs: the traces that were taken, in evaluation and in training mode.
         added: paths of modules that edits put in, and the number of the edit.
         name: what the model is called in findings.
+        wide: the pass in evaluation mode with twice as many samples, if the first got through.
         data: what is known of the data, if data were given.
         sets: parameters and the optimizer's groups.
         match: how given weights fit, if weights were given.
         step: what a real step showed, if data were given.
+        arrival: what the data look like, and what of them reaches the first BatchNorm.
+        state: what a real pass in evaluation mode left changed.
+        independence: whether the samples of a batch see each other.
+        loss: the name of the loss function of torch.nn.functional that was given, as far as it can be told.
     """
 
     model: nn.Module
     runs: tuple[Trace, ...]
     added: Mapping[str, int] = field(default_factory=dict)
     name: str = "model"
+    wide: Trace | None = None
     data: DataFacts | None = None
     sets: Sets | None = None
     match: Match | None = None
     step: Step | None = None
+    arrival: Arrival | None = None
+    state: State | None = None
+    independence: Independence | None = None
+    loss: str = ""
+
+    @cached_property
+    def modules(self) -> dict[str, nn.Module]:
+        """Every module, by path; one that is held twice has its first path."""
+        return dict(self.model.named_modules())
 
     def place(self, path: str) -> str:
         """Write a place with the model's name."""
@@ -108,10 +127,17 @@ def rules() -> dict[str, type[Rule]]:
     return dict(sorted(Rule.registry.items()))
 
 
-def judge(evidence: Evidence) -> tuple[Finding, ...]:
-    """Let every rule read the evidence; the same finding from two traces counts once, errors come first."""
+def judge(evidence: Evidence, *, errors: bool = False) -> tuple[Finding, ...]:
+    """Let every rule read the evidence; the same finding from two traces counts once, errors come first.
+
+    Args:
+        evidence: what the probes recorded.
+        errors: ask only the rules whose findings are errors.
+    """
     found: dict[Finding, None] = {}
     for rule in rules().values():
+        if errors and rule.severity != "error":
+            continue
         for finding in rule().findings(evidence):
             found.setdefault(finding)
     order = ("error", "warning", "note")

@@ -69,7 +69,7 @@ class Declared(Rule):
         """Compare attributes with the shapes of the weights."""
         from torch import nn
 
-        for path, module in evidence.model.named_modules():
+        for path, module in evidence.modules.items():
             weight: Any = getattr(module, "weight", None)
             if weight is None or not isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
                 continue

@@ -61,7 +61,7 @@ class _Break:
     @property
     def module(self) -> nn.Module | None:
         """The module whose forward was under way."""
-        return dict(self.evidence.model.named_modules()).get(self.at.path)
+        return self.evidence.modules.get(self.at.path)
 
     @property
     def where(self) -> str:

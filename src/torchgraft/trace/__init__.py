@@ -2,6 +2,17 @@
 
 from torchgraft.trace.layers import input_layers, output_layers
 from torchgraft.trace.record import Call, Mismatch, Op, Trace, Value
-from torchgraft.trace.run import Tracer, trace
+from torchgraft.trace.run import Tracer, doubled, trace
 
-__all__ = ["Call", "Mismatch", "Op", "Trace", "Tracer", "Value", "input_layers", "output_layers", "trace"]
+__all__ = [
+    "Call",
+    "Mismatch",
+    "Op",
+    "Trace",
+    "Tracer",
+    "Value",
+    "doubled",
+    "input_layers",
+    "output_layers",
+    "trace",
+]

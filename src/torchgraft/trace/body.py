@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -26,9 +27,9 @@ from torchgraft.trace.tree import PLAIN
 __all__ = ["Body", "Part"]
 
 _SKIPPED = frozenset(
-    ["training", "_modules", "_parameters", "_buffers", "_compiled_call_impl", "_non_persistent_buffers_set"]
-    + ["_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook", "_state_dict_hooks"]
-    + ["_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"]
+    {"training", "_modules", "_parameters", "_buffers", "_compiled_call_impl", "_non_persistent_buffers_set"}
+    | {"_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook", "_state_dict_hooks"}
+    | {"_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"}
 )
 """What a forward pass does not depend on, or what a signature holds in another way."""
 
@@ -59,12 +60,15 @@ class Part:
     boxes: tuple[Any, ...] = ()
     lengths: tuple[int, ...] = ()
     held: tuple[Tensor, ...] = ()
+    titles: tuple[str, ...] = ()
+    sizes: list[torch.Size] = field(default_factory=list)
     specs: tuple[Hashable, ...] = ()
     ties: tuple[str, ...] = ()
     own: Hashable = ()
     hidden: frozenset[int] = frozenset()
     reach: frozenset[int] = frozenset()
-    children: tuple[int, ...] = ()
+    below: tuple[tuple[str, nn.Module], ...] = ()
+    trains: Callable[[bool], Any] | None = None
     stamp: int = -1
     state: tuple[Any, ...] = field(default=(), repr=False)
 
@@ -92,10 +96,10 @@ class Body:
         self._tensor = tensor
         self._wrap = wrap
         self._note = note
-        self._twins: dict[int, tuple[Tensor, Hashable, Tensor]] = {}
+        self._twins: dict[int, tuple[weakref.ref[Tensor], Hashable, Tensor]] = {}
         self._interned: dict[Hashable, int] = {}
         self._stamp = 0
-        self._layout: tuple[tuple[int, str], ...] = ()
+        self._kind: Hashable = None
 
     @property
     def ghost(self) -> nn.Module:
@@ -104,29 +108,42 @@ class Body:
 
     # sweeping
 
-    def sweep(self) -> None:
-        """See what changed since the last sweep, and make that anew.
+    def sweep(self) -> bool:
+        """See what changed since the last sweep, make that anew, and tell whether there was anything.
 
         Raises:
             SourceError: a layer's sizes are not known yet (`nn.LazyLinear` and the like).
         """
-        changed, gone = self._looked()
-        if not changed and not gone:
-            return
+        self._look_at_types()
+        changed = {key for key, part in self.parts.items() if part.dirty or not _same(part)}
+        if self.parts and not changed:
+            return False
+        before = self.parts
+        self.parts = self._walked(changed)
+        new = self.parts.keys() - before.keys()
+        gone = before.keys() - self.parts.keys()
+        moved = new | gone
         ghosts = {key: part.ghost for key, part in self.parts.items()}
-        moved = gone | {id(part.module) for part in changed if not part.values}
-        for part in self.parts.values():
-            if part.dirty or not part.hidden.isdisjoint(moved):
+        for key, part in self.parts.items():
+            if key in changed or key in new or not (part.hidden.isdisjoint(moved) if part.hidden else True):
                 self._fill(part, ghosts)
         self._name()
         self._stamp += 1
         self._sign(self.parts[id(self.model)])
-        self._layout = tuple((key, part.path) for key, part in self.parts.items())
+        return True
 
-    def _looked(self) -> tuple[list[Part], set[int]]:
-        """Walk over the model, and list the parts that are new or changed, and the ids of those that are gone."""
+    def _look_at_types(self) -> None:
+        """Make all anew where the model was moved or cast, which torch does behind every tensor at once."""
+        first = next(self.model.parameters(), None)
+        kind = None if first is None else (first.dtype, first.device)
+        if kind != self._kind:
+            self._kind = kind
+            for part in self.parts.values():
+                part.dirty = True
+
+    def _walked(self, changed: set[int]) -> dict[int, Part]:
+        """Walk over the model, and give its parts in order, with those that are new."""
         order: dict[int, Part] = {}
-        changed: list[Part] = []
         stack: list[tuple[str, nn.Module]] = [("", self.model)]
         while stack:
             path, module = stack.pop()
@@ -136,25 +153,28 @@ class Body:
             part = self.parts.get(key)
             if part is None or part.module is not module:
                 part = Part(module, shell(module), kind=type(module).__name__)
+                changed.add(key)
+            if key in changed:
+                part.below = tuple(_children(module).items())
             part.path = path
             order[key] = part
-            if part.dirty or not _same(part):
-                part.dirty = True
-                changed.append(part)
-            home = f"{path}." if path else ""
-            stack.extend([(home + name, child) for name, child in reversed(_children(module).items())])
-        gone = self.parts.keys() - order.keys()
-        if not changed and not gone and self._layout != tuple((key, part.path) for key, part in order.items()):
-            changed = [order[id(self.model)]]
-        self.parts = order
-        return changed, set(gone)
+            if part.below:
+                home = f"{path}." if path else ""
+                stack.extend([(home + name, child) for name, child in reversed(part.below)])
+        return order
 
     def _fill(self, part: Part, ghosts: dict[int, nn.Module]) -> None:
         if isinstance(part.module, torch.jit.ScriptModule):
             part.values, part.own, part.dirty = (part.module,), ("script", id(part.module)), False
+            part.trains = part.ghost.train
             return
         _refuse_lazy(part)
-        part.values, part.boxes, part.lengths, part.held, part.specs = _print_of(part.module)
+        part.values, part.boxes = _values_of(part.module), _boxes_of(part.module)
+        part.lengths = tuple(map(len, part.boxes))
+        held = _tensors_of(part.module)
+        part.titles, part.held = tuple([name for name, _ in held]), tuple([one for _, one in held])
+        part.sizes = [one.shape for one in part.held]
+        part.specs = tuple(map(_spec, part.held))
         turn = Turn(ghosts, self._stand_in)
         fill(part.module, part.ghost, turn, functools.partial(self._note, part))
         part.hidden = frozenset(turn.hidden)
@@ -162,37 +182,36 @@ class Body:
         part.dirty = any(_own_hooks(part.module))  # what they keep is copied for each trace
         forward = part.ghost.forward
         part.ghost.__dict__["forward"] = self._wrap(part, forward)
+        part.trains = part.ghost.train if _trains_by_itself(part.module) else None
         part.state = state_of(part.ghost)
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
         known = self._twins.get(id(tensor))
         spec = _spec(tensor)
-        if known is None or known[0] is not tensor or known[1] != spec:
-            known = self._twins[id(tensor)] = (tensor, spec, self._tensor(tensor))
+        if known is None or known[0]() is not tensor or known[1] != spec:
+            known = self._twins[id(tensor)] = (weakref.ref(tensor), spec, self._tensor(tensor))
         return known[2]
 
     def _name(self) -> None:
         """Name the stand-ins; a tensor that several modules hold keeps its first name."""
         first: dict[int, str] = {}
-        tied: set[int] = set()
-        self.kinds = {}
+        count = 0
+        kinds: dict[str, str] = {}
         for part in self.parts.values():
-            self.kinds[part.path] = part.kind
-            home = f"{part.path}." if part.path else ""
-            for name, tensor in _tensors_of(part.module):
-                if id(tensor) in first:
-                    tied.add(id(tensor))
-                else:
-                    first[id(tensor)] = home + name
+            path = part.path
+            kinds[path] = part.kind
+            if part.held:
+                home = f"{path}." if path else ""
+                count += len(part.held)
+                for name, tensor in zip(part.titles, part.held, strict=True):
+                    first.setdefault(id(tensor), home + name)
         for part in self.parts.values():
-            part.ties = tuple(first[id(one)] for one in part.held if id(one) in tied) if tied else ()
-        self._twins = {key: self._twins[key] for key in self._live() if key in self._twins}
-        self.names = {id(self._twins[key][2]): name for key, name in first.items() if key in self._twins}
-
-    def _live(self) -> list[int]:
-        held = {id(one) for part in self.parts.values() for one in part.held}
-        loose = {id(one) for part in self.parts.values() for one in _loose(part)}
-        return [*held, *loose]
+            part.ties = () if count == len(first) else _ties(part, first)
+        self.kinds = kinds
+        if len(self._twins) > 2 * len(first) + 64:
+            self._twins = {key: twin for key, twin in self._twins.items() if twin[0]() is not None}
+        twins = self._twins
+        self.names = {id(twins[key][2]): name for key, name in first.items() if key in twins}
 
     # signatures
 
@@ -200,15 +219,16 @@ class Body:
         if part.stamp == self._stamp:
             return part.sign
         part.stamp = self._stamp
-        if _trains_by_itself(part.module):
+        if part.trains is not None:
             under = (under, part.path, part.own)  # flags of what lies below depend on it
-        below = _children(part.module)
-        children = [self.parts[id(child)] for child in below.values()]
-        part.children = tuple([self._sign(child, under) for child in children])
+        signs, reach = [], part.hidden
+        for name, child in part.below:
+            one = self.parts[id(child)]
+            signs.append((name, self._sign(one, under)))
+            reach = reach | one.reach if one.reach else reach
         at = (under, part.path) if under is not None else None
-        whole = (part.own, part.specs, part.ties, tuple(below), part.children, at)
+        whole = (part.own, part.specs, part.ties, tuple(signs), at)
         part.sign = self._interned.setdefault(whole, len(self._interned))
-        reach = part.hidden.union(*(child.reach for child in children))
         part.reach = reach - self._ids(part) if reach else reach
         part.free = not part.reach
         return part.sign
@@ -220,18 +240,13 @@ class Body:
 
     def train(self, train: bool) -> None:
         """Set the training flags of all ghosts, as `model.train(train)` would."""
-        own: list[Part] = []
+        done: str | None = None
         for part in self.parts.values():
-            if _trains_by_itself(part.module):
-                own.append(part)
-            elif not isinstance(part.module, torch.jit.ScriptModule):
+            if part.trains is None:
                 part.ghost.__dict__["training"] = train
-            else:
-                part.ghost.train(train)
-        done = None
-        for part in own:
-            if done is None or not (part.path == done or part.path.startswith(f"{done}.") or done == ""):
-                part.ghost.train(train)
+        for part in self.parts.values():
+            if part.trains is not None and not (done is not None and _under(part.path, done)):
+                part.trains(train)
                 done = part.path
 
     def disturbed(self, ran: set[int]) -> bool:
@@ -239,11 +254,15 @@ class Body:
         foreign = False
         for key in ran:
             part = self.parts[key]
-            for one in (part, *(self.parts[id(child)] for child in _children(part.module).values())):
+            for one in (part, *(self.parts[id(child)] for _, child in part.below)):
                 if not one.dirty and one.state and changed_state(one):
                     one.dirty = True
                     foreign = foreign or id(one.module) not in ran or one is not part
         return foreign
+
+
+def _under(path: str, home: str) -> bool:
+    return not home or path == home or path.startswith(f"{home}.")
 
 
 def state_of(ghost: nn.Module) -> tuple[Any, ...]:
@@ -278,12 +297,23 @@ def _tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, one) for box in boxes for name, one in box.items() if one is not None]
 
 
-def _print_of(module: nn.Module) -> tuple[Any, ...]:
+def _values_of(module: nn.Module) -> tuple[Any, ...]:
+    """List what a module holds, for a comparison by identity."""
     held = module.__dict__
-    boxes = tuple(value for value in held.values() if isinstance(value, _LENGTHS))
-    tensors = tuple([one for _, one in _tensors_of(module)])
-    values = (*held.values(), *module._modules, *module._modules.values(), *tensors)
-    return values, boxes, tuple(map(len, boxes)), tensors, tuple(map(_spec, tensors))
+    children = held["_modules"]
+    return (
+        *held.values(),
+        *children,
+        *children.values(),
+        *held["_parameters"].values(),
+        *held["_buffers"].values(),
+    )
+
+
+def _boxes_of(module: nn.Module) -> tuple[Any, ...]:
+    """List the containers whose length may change without another container in its place."""
+    held = module.__dict__
+    return tuple([one for name, one in held.items() if name not in _SKIPPED and isinstance(one, _LENGTHS)])
 
 
 def _same(part: Part) -> bool:
@@ -291,37 +321,24 @@ def _same(part: Part) -> bool:
     module = part.module
     if isinstance(module, torch.jit.ScriptModule):
         return True
-    held = module.__dict__
-    parameters, buffers, children = held["_parameters"], held["_buffers"], held["_modules"]
-    now = (*held.values(), *children, *children.values())
-    count = len(now)
-    before = part.values
-    if len(before) < count or not all(map(is_, now, before)):
-        return _same_but_for_flags(part)
-    if tuple(map(len, part.boxes)) != part.lengths:
-        return False
-    tensors = [one for one in parameters.values() if one is not None]
-    tensors += [one for one in buffers.values() if one is not None]
-    return len(tensors) == len(part.held) and all(map(is_, tensors, part.held)) and _specs(part)
+    now = _values_of(module)
+    if len(now) != len(part.values) or not all(map(is_, now, part.values)):
+        return _switched(part, now)
+    return tuple(map(len, part.boxes)) == part.lengths and [one.shape for one in part.held] == part.sizes
 
 
-def _same_but_for_flags(part: Part) -> bool:
-    """Compare once more where `training` was switched, which says nothing about the structure."""
-    now = _print_of(part.module)
+def _switched(part: Part, now: tuple[Any, ...]) -> bool:
+    """Tell whether `training` alone was switched, which says nothing about the structure."""
     names = list(part.module.__dict__)
-    if len(now[0]) != len(part.values) or "training" not in names:
+    if len(now) != len(part.values) or "training" not in names:
         return False
     flag = names.index("training")
-    pairs = zip(now[0], part.values, strict=True)
-    same = all(one is other for place, (one, other) in enumerate(pairs) if place != flag)
-    if same and now[2] == part.lengths and now[4] == part.specs:
-        part.values = now[0]
-        return True
-    return False
-
-
-def _specs(part: Part) -> bool:
-    return all(spec == _spec(one) for spec, one in zip(part.specs, part.held, strict=True))
+    if any(
+        one is not other for place, (one, other) in enumerate(zip(now, part.values, strict=True)) if place != flag
+    ):
+        return False
+    part.values = now
+    return _same(part)
 
 
 def _spec(tensor: Tensor) -> Hashable:
@@ -344,16 +361,12 @@ def _trains_by_itself(module: nn.Module) -> bool:
     return type(module).train is not _PLAIN_TRAIN or "train" in module.__dict__
 
 
-def _loose(part: Part) -> list[Tensor]:
-    """List plain tensors that a module holds as attributes."""
-    found: list[Tensor] = []
-    for value in part.values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple, dict)):
-            inside = value.values() if isinstance(value, dict) else value
-            found += [one for one in inside if isinstance(one, Tensor)]
-    return found
+def _ties(part: Part, first: dict[int, str]) -> tuple[str, ...]:
+    """Name the tensors of a module that another holds as well, or that it has under another name."""
+    home = f"{part.path}." if part.path else ""
+    names = [first[id(one)] for one in part.held]
+    own = [home + title for title in part.titles]
+    return () if names == own else tuple(names)
 
 
 def _refuse_lazy(part: Part) -> None:
@@ -375,7 +388,9 @@ def _signature(module: nn.Module) -> Hashable:
         if name not in _SKIPPED and not (name.endswith("hooks") and not value)
     ]
     tensors = (*module._parameters, *module._buffers)
-    empty = tuple(name for box in (module._parameters, module._buffers) for name, one in box.items() if one is None)
+    empty = tuple(
+        name for box in (module._parameters, module._buffers) for name, one in box.items() if one is None
+    )
     return (type(module), tuple(settings), tensors, empty)
 
 

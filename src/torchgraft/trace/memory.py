@@ -1,13 +1,14 @@
 """What was traced once: the record of a module call, written relative to its place, to be given again elsewhere.
 
-Value numbers are written as offsets from the first value that the call made, or as -1, -2, … for what it was
-given; paths and parameter names are written from the module down.
+Relative value numbers are offsets from the first value that the call made, or -1, -2, … for what it was given;
+paths and parameter names are written from the module down. That is done only once a record is needed elsewhere:
+most are given again where they were taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,26 +26,35 @@ __all__ = ["Memory", "asked"]
 Memory = dict[Hashable, "Entry"]
 """Entries by what was called: the signature of the module, the mode, and the arguments."""
 
+Lines = tuple[list[int], list[Op], list[Call]]
+"""Makers, operations and calls."""
+
 Spec = tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """One call of a module, to be given again.
 
     Attributes:
+        start: where the call began when it was recorded.
+        values: the values that it made.
+        lines: makers, operations and calls as they stood there.
         out: the structure that was given back, its tensors numbered in order of appearance.
         sources: for each of these, the place of the argument that it is, or how to make it; and its value.
         rebound: arguments that were changed in place: their place, and the value that they then had.
+        placed: by path, where the record was last put, and its lines as they stood there.
+        relative: the lines written from the module down, once they are needed at another place.
     """
 
+    start: Start
     values: list[Value]
-    makers: list[int]
-    ops: list[Op]
-    calls: list[Call]
+    lines: Lines
     out: Any
     sources: tuple[tuple[int | Spec, int], ...]
     rebound: tuple[tuple[int, int], ...]
+    placed: dict[str, tuple[Any, Lines]] = field(default_factory=dict)
+    relative: Lines | None = None
 
 
 class _Slot:
@@ -83,71 +93,62 @@ class Start:
     value: int
     op: int
     call: int
+    parent: int | None
     given: tuple[int, ...]
     path: str
     arguments: list[Tensor]
     sizes: list[torch.Size]
+
+    def back(self, number: int) -> int:
+        """Write a value relative to the call."""
+        return number - self.value if number >= self.value else -self.given.index(number) - 1
 
 
 def kept(tape: Tape, start: Start, result: Any) -> Entry | None:
     """Write down a call that has just ended; None where it can't be given again."""
     if any(one.shape != size for one, size in zip(start.arguments, start.sizes, strict=True)):
         return None
-    back = {number: -place - 1 for place, number in reversed(list(enumerate(start.given)))}
-    for number in range(start.value, len(tape.values)):
-        back[number] = number - start.value
+    lines: Any = (tape.makers[start.value :], tape.ops[start.op :], tape.calls[start.call :])
     try:
-        return Entry(
-            values=tape.values[start.value :],
-            makers=[_made(tape, number, start) for number in range(start.value, len(tape.values))],
-            ops=[_op(one, start, back) for one in tape.ops[start.op :]],
-            calls=[_call(one, start, back) for one in tape.calls[start.call :] if one is not None],
-            **_output(tape, start, result, back),
-        )
-    except (Open, KeyError):
+        entry = Entry(start, tape.values[start.value :], lines, *_output(tape, start, result))
+    except (Open, ValueError):
         return None
+    start.arguments.clear()
+    entry.placed[start.path] = ((start.value, start.op, start.call, start.parent, start.given), lines)
+    return entry
 
 
-def _made(tape: Tape, number: int, start: Start) -> int:
-    maker = tape.makers[number]
-    if maker is None or maker < start.op:
-        raise Open("a tensor that the module holds")
-    return maker - start.op
+def _relative(entry: Entry) -> Lines:
+    """Write the lines of a record from its module down."""
+    start, (makers, ops, calls) = entry.start, entry.lines
+    cut = len(start.path) or -1  # paths below the root have no leading dot
 
+    def below(path: str) -> str:
+        return path[cut:] if cut > 0 else f".{path}" if path else ""
 
-def _below(path: str, home: str) -> str:
-    if home and path != home and not path.startswith(f"{home}."):
-        raise Open("a module or parameter from elsewhere")
-    return path[len(home) :] if home or not path else f".{path}"
+    def back(numbers: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple([start.back(number) for number in numbers])
 
-
-def _op(one: Op, start: Start, back: dict[int, int]) -> Op:
-    return Op(
-        one.index - start.op,
-        one.name,
-        _below(one.path, start.path),
-        tuple([back[n] for n in one.inputs]),
-        tuple([back[n] for n in one.outputs]),
-        tuple([_below(name, start.path) for name in one.params]),
-        one.macs,
-        one.settings,
+    return (
+        [maker - start.op for maker in makers],
+        [
+            Op(i - start.op, n, below(p), back(ins), back(outs), tuple([below(q) for q in ps]), m, s)
+            for i, n, p, ins, outs, ps, m, s in ops
+        ],
+        [
+            Call(i - start.call, below(p), k, up, back(gi), back(go), f - start.op, e - start.op)
+            for i, p, k, up, gi, go, f, e in _reparented(calls, start)
+        ],
     )
 
 
-def _call(one: Call, start: Start, back: dict[int, int]) -> Call:
-    return Call(
-        one.index - start.call,
-        _below(one.path, start.path),
-        one.kind,
-        None if one.index == start.call else (one.parent or 0) - start.call,
-        tuple([back[n] for n in one.given]),
-        tuple([back[n] for n in one.gave]),
-        one.first_op - start.op,
-        one.last_op - start.op,
-    )
+def _reparented(calls: list[Call], start: Start) -> list[Call]:
+    first, *others = calls
+    held = [one._replace(parent=(one.parent or 0) - start.call) for one in others]
+    return [first._replace(parent=None), *held]
 
 
-def _output(tape: Tape, start: Start, result: Any, back: dict[int, int]) -> dict[str, Any]:
+def _output(tape: Tape, start: Start, result: Any) -> tuple[Any, Any, Any]:
     places = {id(tensor): place for place, tensor in reversed(list(enumerate(start.arguments)))}
     order: dict[int, int] = {}
     sources: list[tuple[int | Spec, int]] = []
@@ -158,44 +159,57 @@ def _output(tape: Tape, start: Start, result: Any, back: dict[int, int]) -> dict
             raise Open("a parameter, or a tensor of another kind")
         order[id(tensor)] = len(sources)
         spec: Spec = (tensor.shape, tensor.stride(), tensor.dtype, tensor.fake_device)
-        sources.append((places.get(id(tensor), spec), back[tape.numbers[id(tensor)]]))
+        sources.append((places.get(id(tensor), spec), start.back(tape.numbers[id(tensor)])))
     rebound = [
-        (place, back[tape.numbers[id(one)]])
+        (place, start.back(tape.numbers[id(one)]))
         for place, (one, number) in enumerate(zip(start.arguments, start.given, strict=True))
         if tape.numbers[id(one)] != number
     ]
     out = mapped(lambda tensor: _Slot(order[id(tensor)]), result, strict=True)
-    return {"out": out, "sources": tuple(sources), "rebound": tuple(rebound)}
+    return out, tuple(sources), tuple(rebound)
 
 
 def replayed(tape: Tape, entry: Entry, path: str, parent: int | None, given: tuple[int, ...], asked: Any) -> Any:
     """Put the record of a call on the tape at another place, and give what the call would give."""
-    value, op, call = len(tape.values), len(tape.ops), len(tape.calls)
+    start = len(tape.values)
+    where = (start, len(tape.ops), len(tape.calls), parent, given)
+    known = entry.placed.get(path)
+    if known is None or known[0] != where:  # most calls stand where they stood the last time
+        known = entry.placed[path] = (where, _lines(entry, path, *where))
+    makers, ops, calls = known[1]
+    tape.values.extend(entry.values)
+    tape.makers.extend(makers)
+    tape.ops.extend(ops)
+    tape.calls.extend(calls)
+    arguments = tensors(asked)
+    made = [arguments[how] if isinstance(how, int) else _fresh(tape, how) for how, _ in entry.sources]
+    for place, number in entry.rebound:
+        tape.bind(arguments[place], number + start if number >= 0 else given[-number - 1])
+    for tensor, (_, number) in zip(made, entry.sources, strict=True):
+        tape.bind(tensor, number + start if number >= 0 else given[-number - 1])
+    return _filled(entry.out, made)
+
+
+def _lines(
+    entry: Entry, path: str, value: int, op: int, call: int, parent: int | None, given: tuple[int, ...]
+) -> Lines:
+    """Write the record of a call as it reads at a place."""
+    if entry.relative is None:
+        entry.relative = _relative(entry)
+    makers, lines, held = entry.relative
 
     def at(numbers: Sequence[int]) -> tuple[int, ...]:
         return tuple([number + value if number >= 0 else given[-number - 1] for number in numbers])
 
-    tape.values.extend(entry.values)
-    tape.makers.extend([maker + op for maker in entry.makers])
-    tape.ops.extend(
-        [
-            Op(i + op, n, _at(path, p), at(ins), at(outs), tuple([_at(path, q) for q in ps]) if ps else ps, m, s)
-            for i, n, p, ins, outs, ps, m, s in entry.ops
-        ]
-    )
-    tape.calls.extend(
-        [
-            Call(i + call, _at(path, p), k, parent if up is None else up + call, at(gi), at(go), f + op, e + op)
-            for i, p, k, up, gi, go, f, e in entry.calls
-        ]
-    )
-    arguments = tensors(asked)
-    made = [arguments[how] if isinstance(how, int) else _fresh(tape, how) for how, _ in entry.sources]
-    for place, number in entry.rebound:
-        tape.bind(arguments[place], at((number,))[0])
-    for tensor, (_, number) in zip(made, entry.sources, strict=True):
-        tape.bind(tensor, at((number,))[0])
-    return _filled(entry.out, made)
+    ops = [
+        Op(i + op, n, _at(path, p), at(ins), at(outs), tuple([_at(path, q) for q in ps]) if ps else ps, m, s)
+        for i, n, p, ins, outs, ps, m, s in lines
+    ]
+    calls = [
+        Call(i + call, _at(path, p), k, parent if up is None else up + call, at(gi), at(go), f + op, e + op)
+        for i, p, k, up, gi, go, f, e in held
+    ]
+    return [maker + op for maker in makers], ops, calls
 
 
 def _at(home: str, below: str) -> str:
@@ -205,7 +219,8 @@ def _at(home: str, below: str) -> str:
 def _fresh(tape: Tape, spec: Spec) -> Tensor:
     mode: FakeTensorMode = tape.mode
     shape, stride, dtype, device = spec
-    return FakeTensor(mode, torch.empty_strided(shape, stride, dtype=dtype, device="meta"), device)
+    with torch._C._DisableTorchDispatch():  # the mode need not see a tensor without data being made
+        return FakeTensor(mode, torch.empty_strided(shape, stride, dtype=dtype, device="meta"), device)
 
 
 def _filled(out: Any, made: list[Tensor]) -> Any:

@@ -31,7 +31,7 @@ class Op(NamedTuple):
     `settings` are its plain arguments (place or name, value), for operations that rearrange or reduce.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuples have a method of that name, which nobody needs here
     name: str
     path: str
     inputs: tuple[int, ...]
@@ -47,7 +47,7 @@ class Call(NamedTuple):
     A call that the pass broke off in gave nothing.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]
     path: str
     kind: str
     parent: int | None
@@ -106,7 +106,7 @@ class Trace:
     @cached_property
     def called(self) -> frozenset[str]:
         """The paths of all modules that were called."""
-        return frozenset(self._by_path)
+        return frozenset([call.path for call in self.calls])
 
     @cached_property
     def used(self) -> frozenset[str]:

@@ -22,10 +22,14 @@ from torchgraft.trace.strict import range_of
 from torchgraft.trace.tape import Tape
 from torchgraft.trace.tree import mapped, tensors
 
-__all__ = ["Tracer", "trace"]
+__all__ = ["Tracer", "doubled", "trace"]
 
 # Failing operations under FakeTensorMode log tracebacks; the mismatch says it better.
 logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
+
+
+_REMEMBERED = 4096
+"""So many module calls are remembered; a large model has a few hundred different ones."""
 
 
 def trace(
@@ -71,6 +75,14 @@ class Tracer:
         self._memory: Memory | None = None if values else {}
         self._tape: Tape | None = None
 
+    def sweep(self) -> bool:
+        """Look at every module, and tell whether anything changed since the last trace.
+
+        Raises:
+            SourceError: a layer's sizes are not known yet.
+        """
+        return self._body.sweep()
+
     def trace(
         self,
         example: Any,
@@ -105,6 +117,8 @@ class Tracer:
         if self._body.disturbed(tape.ran) and self._memory is not None:
             for key in tape.fresh:
                 self._memory.pop(key, None)
+        while self._memory and len(self._memory) > _REMEMBERED:
+            self._memory.pop(next(iter(self._memory)))
         self._tape = None
         return Trace(
             values=tuple(tape.values),
@@ -121,9 +135,7 @@ class Tracer:
             real=self._values,
         )
 
-    def _forward(
-        self, given: Any, tape: Tape, inputs: tuple[int, ...]
-    ) -> tuple[tuple[int, ...], Mismatch | None]:
+    def _forward(self, given: Any, tape: Tape, inputs: tuple[int, ...]) -> tuple[tuple[int, ...], Mismatch | None]:
         arguments, named = given
         try:
             result = self._body.ghost(*arguments, **named)
@@ -153,6 +165,20 @@ class Tracer:
     def _hooked(self, part: Part) -> None:
         if self._tape is not None:
             self._tape.replaced.setdefault(part.path)
+
+
+def doubled(example: Any) -> Any:
+    """Give an example of twice as many samples: every tensor whose first dimension is the batch is doubled."""
+    batch = _batch(example)
+
+    def twice(tensor: Tensor) -> Tensor:
+        if not tensor.dim() or tensor.shape[0] != batch:
+            return tensor
+        if tensor.device.type != "meta" and not tensor.is_floating_point():  # numbers may be read
+            return torch.cat([tensor, tensor])
+        return torch.empty((2 * batch, *tensor.shape[1:]), dtype=tensor.dtype, device="meta")
+
+    return mapped(twice, example)
 
 
 def _batch(given: Any) -> int:

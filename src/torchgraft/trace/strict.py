@@ -16,24 +16,24 @@ from torchgraft.trace.tree import tensors
 if TYPE_CHECKING:
     from torchgraft.trace.tape import Tape
 
-__all__ = ["OutOfRange", "check", "known", "range_of"]
+__all__ = ["OutOfRangeError", "check", "known", "range_of"]
 
 
-class OutOfRange(IndexError):
+class OutOfRangeError(IndexError):
     """An index or a class number that the table or the scores do not have."""
 
 
-class MixedTypes(RuntimeError):
+class MixedTypesError(RuntimeError):
     """Two tensors of different dtypes meet in a product, which a real pass refuses."""
 
 
 _PRODUCTS = frozenset(
-    ["linear", "matmul", "__matmul__", "mm", "bmm", "addmm", "baddbmm", "conv1d", "conv2d", "conv3d"]
-    + ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "bilinear", "einsum"]
+    {"linear", "matmul", "__matmul__", "mm", "bmm", "addmm", "baddbmm", "bilinear", "einsum"}
+    | {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 )
 _KEEPS = frozenset(
-    ["view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "expand", "to"]
-    + ["long", "int", "contiguous", "clone", "detach", "__getitem__", "repeat", "expand_as", "t", "type", "cat"]
+    {"view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "squeeze", "unsqueeze", "expand"}
+    | {"expand_as", "repeat", "contiguous", "clone", "detach", "to", "type", "long", "int", "cat", "__getitem__"}
 )
 
 
@@ -41,8 +41,8 @@ def check(tape: Tape, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     """Refuse what a real pass would refuse.
 
     Raises:
-        MixedTypes: floating and other dtypes meet in a product.
-        OutOfRange: an index is known to be out of range.
+        MixedTypesError: floating and other dtypes meet in a product.
+        OutOfRangeError: an index is known to be out of range.
     """
     if name in _PRODUCTS:
         _same_types(tensors((args, kwargs)), name)
@@ -59,7 +59,7 @@ def _same_types(met: list[Tensor], name: str) -> None:
     types = {one.dtype for one in met}
     if len(types) > 1 and not torch.is_autocast_enabled("cpu"):
         words = " and ".join(str(one.dtype)[6:] for one in met[:2])
-        raise MixedTypes(f"{name} of {words}")
+        raise MixedTypesError(f"{name} of {words}")
 
 
 def _within(tape: Tape, index: Any, table: Any, dim: int, spared: int | None) -> None:
@@ -71,7 +71,7 @@ def _within(tape: Tape, index: Any, table: Any, dim: int, spared: int | None) ->
     low, high = found
     if low < 0 or high >= table.shape[dim]:
         what = "rows in the table" if dim == 0 else "classes in the scores"
-        raise OutOfRange(f"numbers run from {low} to {high}, {table.shape[dim]} {what}")
+        raise OutOfRangeError(f"numbers run from {low} to {high}, {table.shape[dim]} {what}")
 
 
 def range_of(tensor: Tensor) -> tuple[int, int] | None:

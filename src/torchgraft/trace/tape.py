@@ -31,13 +31,27 @@ _WRITES = frozenset(["__setitem__", "copy_", "index_put_"])
 
 @dataclass(slots=True)
 class _Frame:
-    """A module call that is under way."""
+    """A module call that is under way.
+
+    Attributes:
+        value: the first value that is made in the call.
+        closed: so far, nothing but its own values, inputs, parameters and modules took part.
+        pure: no module in it wrote to itself.
+    """
 
     index: int
     path: str
     kind: str
     given: tuple[int, ...]
+    value: int = 0
+    closed: bool = True
     pure: bool = True
+
+    def sees(self, number: int) -> bool:
+        return number >= self.value or number in self.given
+
+    def holds(self, path: str) -> bool:
+        return not self.path or path == self.path or path.startswith(f"{self.path}.")
 
 
 @dataclass(slots=True)
@@ -91,8 +105,9 @@ class Tape(TorchFunctionMode):
     def call(self, part: Part, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the forward of a module, or give what it is known to give."""
         with _off():
-            given = self.see((args, kwargs))
+            given = self._read((args, kwargs))
             parent = self._stack[-1].index if self._stack else None
+            self._open(given, (part.path,))
             key = None
             if self._memory is not None and part.free:
                 key = asked(self, args, kwargs)
@@ -102,19 +117,30 @@ class Tape(TorchFunctionMode):
                     if entry is not None:
                         return replayed(self, entry, part.path, parent, given, (args, kwargs))
             start = self._start(part, given, (args, kwargs)) if key is not None else None
-        result, pure = self._ran(part, forward, parent, given, args, kwargs)
-        if start is not None and pure and self._memory is not None:
+        result, alone = self._ran(part, forward, parent, given, args, kwargs)
+        if start is not None and alone:
             with _off():
-                entry = kept(self, start, result)
-            if entry is not None:
-                self._memory[key] = entry
-                self.fresh.append(key)
+                self._keep(key, start, result)
         return result
 
+    def _keep(self, key: Any, start: Start, result: Any) -> None:
+        entry = kept(self, start, result)
+        if entry is not None and self._memory is not None:
+            self._memory[key] = entry
+            self.fresh.append(key)
+
+    def _open(self, numbers: tuple[int, ...], paths: tuple[str, ...]) -> None:
+        """Mark the calls under way that use something from elsewhere: they can't be given again by themselves."""
+        for frame in reversed(self._stack):
+            if all(frame.sees(number) for number in numbers) and all(frame.holds(path) for path in paths):
+                return
+            frame.closed = False
+
     def _start(self, part: Part, given: tuple[int, ...], asked: Any) -> Start:
-        arguments = tensors(asked)
+        arguments = [one for one in tensors(asked) if id(one) not in self.names]
         sizes = [one.shape for one in arguments]
-        return Start(len(self.values), len(self.ops), len(self.calls), given, part.path, arguments, sizes)
+        parent = self._stack[-1].index if self._stack else None
+        return Start(len(self.values), len(self.ops), len(self.calls), parent, given, part.path, arguments, sizes)
 
     def _ran(
         self,
@@ -125,7 +151,7 @@ class Tape(TorchFunctionMode):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[Any, bool]:
-        frame = _Frame(len(self.calls), part.path, part.kind, given)
+        frame = _Frame(len(self.calls), part.path, part.kind, given, len(self.values))
         self.calls.append(None)
         self._stack.append(frame)
         self.ran.add(id(part.module))
@@ -139,7 +165,7 @@ class Tape(TorchFunctionMode):
         finally:
             self._stack.pop()
             with _off():
-                gave = self.see(result)
+                gave = self._read(result)
             self.calls[frame.index] = Call(
                 frame.index, part.path, part.kind, parent, given, gave, first, len(self.ops)
             )
@@ -148,7 +174,7 @@ class Tape(TorchFunctionMode):
             frame.pure = False
         if not frame.pure and self._stack:
             self._stack[-1].pure = False
-        return result, frame.pure
+        return result, frame.pure and frame.closed
 
     # operations
 
@@ -181,6 +207,7 @@ class Tape(TorchFunctionMode):
     def _note(self, name: str, asked: tuple[tuple[Any, ...], dict[str, Any]], made: Any, macs: int) -> None:
         index = len(self.ops)
         inputs, params = self._read(asked), self._params(asked)
+        self._open(inputs, params)
         outputs = tuple([self._made(tensor, index) for tensor in tensors(made)])
         self.ops.append(Op(index, name, self._here().path, inputs, outputs, params, macs, _settings(name, asked)))
         known = strict.known(self, name, inputs, asked)
@@ -193,6 +220,9 @@ class Tape(TorchFunctionMode):
         number = len(self.values)
         self.values.append(Value(tuple(tensor.shape), str(tensor.dtype)[6:]))
         self.makers.append(maker)
+        if maker is None:
+            for frame in self._stack:
+                frame.closed = False
         self.bind(tensor, number)
         return number
 
@@ -204,11 +234,10 @@ class Tape(TorchFunctionMode):
     def see(self, tree: Any) -> tuple[int, ...]:
         """Number the tensors of a structure; those that were seen keep their number."""
         numbers = self.numbers
-        return tuple(
-            [numbers[id(one)] if id(one) in numbers else self._made(one, None) for one in tensors(tree)]
-        )
+        return tuple([numbers[id(one)] if id(one) in numbers else self._made(one, None) for one in tensors(tree)])
 
     def _read(self, tree: Any) -> tuple[int, ...]:
+        """Number the tensors of a structure that are no parameters or buffers: these go by their names."""
         numbers = self.numbers
         return tuple(
             [
@@ -251,9 +280,9 @@ class Tape(TorchFunctionMode):
 
 
 _TELLING = frozenset(
-    ["view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split"]
-    + ["cat", "concat", "stack", "softmax", "log_softmax", "mean", "sum", "amax", "max", "norm", "normalize"]
-    + ["adaptive_avg_pool2d", "interpolate", "argmax", "cumsum", "std", "var"]
+    {"view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split"}
+    | {"cat", "concat", "stack", "softmax", "log_softmax", "mean", "sum", "amax", "max", "std", "var", "norm"}
+    | {"normalize", "argmax", "cumsum", "interpolate", "adaptive_avg_pool2d"}
 )
 """Operations whose plain arguments say what went wrong."""
 
