@@ -162,7 +162,8 @@ class Graft:
         """
         self._sweep()
         runs = (self._look("eval"), self._look("train"))
-        whole = not quick and runs[0].mismatch is None and runs[0].batch > 1 and not self._real
+        rows = [runs[0].values[number].shape[:1] for number in runs[0].inputs]
+        whole = not quick and runs[0].mismatch is None and not self._real and (runs[0].batch,) in rows
         return Evidence(self.module, runs, self.added, self.name, wide=self._look("wide") if whole else None)
 
     def __str__(self) -> str:

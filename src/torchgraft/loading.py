@@ -25,6 +25,7 @@ def load(
     input: Iterable[int] | Any = None,
     seed: int = 0,
     trust: bool = False,
+    real: bool = False,
 ) -> Graft:
     """Load a base model, or take one that was made by hand, as a graft.
 
@@ -33,6 +34,7 @@ def load(
         input: the shape of one input without the batch, or an example (a tensor with its batch, or a tuple).
         seed: what new weights are drawn from.
         trust: whether code of the user's own may be run (`python:` sources, `package.module:Class` modules).
+        real: trace on small real tensors instead of fake ones, for a model whose flow depends on values.
 
     Raises:
         SourceError: the base can't be had.
@@ -55,7 +57,7 @@ def load(
             where="tg.load",
             hint="input is a list of positive sizes, seed a whole number from 0 to 4294967295",
         ) from None
-    return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust)
+    return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust, real=real)
 
 
 def _shape_of(given: Any) -> tuple[tuple[int, ...] | None, Any]:

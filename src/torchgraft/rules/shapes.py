@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torchgraft.trace import Mismatch, Trace
 
-__all__: list[str] = []
+__all__ = ["breaks"]
 
 _NORMS = ("batch_norm", "instance_norm", "group_norm")
 _MERGES = frozenset(
@@ -96,6 +96,16 @@ class _Break:
             return self.weight[0] if self.weight else 0
         return self.weight[-1] if self.weight else 0
 
+    def dtype(self) -> str:
+        """Give the dtype of the operation's first parameter; nothing when it has none."""
+        name = self.at.params[0] if self.at.params else ""
+        state = {**dict(self.evidence.model.named_parameters()), **dict(self.evidence.model.named_buffers())}
+        return str(state[name].dtype).removeprefix("torch.") if name in state else ""
+
+    def arrivals(self) -> str:
+        """Write every tensor that arrived."""
+        return ", ".join(self.arrived(number) for number in self.at.inputs)
+
     def code(self) -> str:
         """Tell which rule this break belongs to."""
         return next((code for code, test in _TESTS if test(self)), "S099")
@@ -169,11 +179,31 @@ def _disagree(one: _Break) -> bool:
     return one.at.op in _MERGES and len(one.at.inputs) > 1
 
 
+_BY_VALUE = frozenset(
+    {"DataDependentOutputException", "DynamicOutputShapeException", "GuardOnDataDependentSymNode"}
+    | {"UnsupportedOperatorException", "UnsupportedFakeTensorException", "UnsupportedMutationAliasingException"}
+)
+"""What fake tensors raise where the flow depends on values that they do not have."""
+
+
+def _in_training_alone(one: _Break) -> bool:
+    """Tell whether the model's own Python refuses in training mode what it takes in evaluation mode."""
+    errors = ("AssertionError", "ValueError", "TypeError", "KeyError")
+    refused = one.at.op in ("forward", "_assert") and one.at.error in errors
+    stops = [run.mismatch.error for run in one.evidence.runs if not run.train and run.mismatch is not None]
+    quiet = all(error in _BY_VALUE for error in stops)
+    return one.run.train and refused and quiet and one.at.kind not in _NORM_RANKS
+
+
 def _fixed_size(one: _Break) -> bool:
     return one.at.error == "AssertionError"
 
 
 _TESTS = (
+    ("S009", lambda one: one.at.error in _BY_VALUE),
+    ("S012", lambda one: one.at.error == "MixedTypesError"),
+    ("S013", lambda one: one.at.error == "OutOfRangeError"),
+    ("S021", _in_training_alone),
     ("S007", _wrong_rank),
     ("S006", _one_value),
     ("S001", _wrong_channels),
@@ -184,7 +214,8 @@ _TESTS = (
 )
 
 
-def _breaks(evidence: Evidence, code: str) -> Iterator[_Break]:
+def breaks(evidence: Evidence, code: str) -> Iterator[_Break]:
+    """Give the breaks of the traces that belong to a rule."""
     for run in evidence.runs:
         if run.mismatch is not None:
             one = _Break(evidence, run, run.mismatch)
@@ -202,7 +233,7 @@ class Channels(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
-        for one in _breaks(evidence, self.code):
+        for one in breaks(evidence, self.code):
             gets = one.shape[1] if len(one.shape) > 1 else one.shape[0]
             yield self.found(
                 one.where,
@@ -227,7 +258,7 @@ class Features(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
-        for one in _breaks(evidence, self.code):
+        for one in breaks(evidence, self.code):
             gets = one.shape[-1]
             yield self.found(
                 one.where,
@@ -249,7 +280,7 @@ class TooSmall(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
-        for one in _breaks(evidence, self.code):
+        for one in breaks(evidence, self.code):
             yield self.found(
                 one.where,
                 f"{one.consumer} can't slide over {one.arrived(one.at.inputs[0])}",
@@ -268,7 +299,7 @@ class Disagree(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
-        for one in _breaks(evidence, self.code):
+        for one in breaks(evidence, self.code):
             shapes = " and ".join(one.arrived(number) for number in one.at.inputs[:3])
             yield self.found(
                 one.where,
@@ -311,7 +342,7 @@ class OneValue(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
-        for one in _breaks(evidence, self.code):
+        for one in breaks(evidence, self.code):
             yield self.found(
                 one.where,
                 f"{one.consumer} gets {one.arrived(one.at.inputs[0])} in training mode",
@@ -331,7 +362,7 @@ class Rank(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
-        for one in _breaks(evidence, self.code):
+        for one in breaks(evidence, self.code):
             yield self.found(
                 one.where,
                 f"{one.consumer} takes {self._taken(one)}, but gets {list(one.shape)}",
@@ -361,7 +392,7 @@ class FixedSize(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
-        for one in _breaks(evidence, self.code):
+        for one in breaks(evidence, self.code):
             yield self.found(
                 one.where,
                 f"{one.consumer} gets {', '.join(one.arrived(number) for number in one.given())}",
@@ -380,7 +411,7 @@ class Breaks(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
-        for one in _breaks(evidence, self.code):
+        for one in breaks(evidence, self.code):
             shapes = ", ".join(one.arrived(number) for number in one.at.inputs) or "no tensor"
             yield self.found(
                 one.where,

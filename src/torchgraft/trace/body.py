@@ -169,6 +169,8 @@ class Body:
             part.trains = part.ghost.train
             return
         _refuse_lazy(part)
+        if type(part.ghost) is not type(part.module):
+            part.ghost.__class__, part.kind = type(part.module), type(part.module).__name__
         part.values, part.boxes = _values_of(part.module), _boxes_of(part.module)
         part.lengths = tuple(map(len, part.boxes))
         held = _tensors_of(part.module)
@@ -321,6 +323,8 @@ def _same(part: Part) -> bool:
     module = part.module
     if isinstance(module, torch.jit.ScriptModule):
         return True
+    if type(part.ghost) is not type(module):  # the module was given another class
+        return False
     now = _values_of(module)
     if len(now) != len(part.values) or not all(map(is_, now, part.values)):
         return _switched(part, now)

@@ -169,10 +169,10 @@ class Tracer:
 
 def doubled(example: Any) -> Any:
     """Give an example of twice as many samples: every tensor whose first dimension is the batch is doubled."""
-    batch = _batch(example)
+    batch = _batch((example, {}))
 
     def twice(tensor: Tensor) -> Tensor:
-        if not tensor.dim() or tensor.shape[0] != batch:
+        if tensor.dim() == 0 or tensor.shape[0] != batch:
             return tensor
         if tensor.device.type != "meta" and not tensor.is_floating_point():  # numbers may be read
             return torch.cat([tensor, tensor])
@@ -182,8 +182,14 @@ def doubled(example: Any) -> Any:
 
 
 def _batch(given: Any) -> int:
-    first = next(iter(tensors(given)), None)
-    return int(first.shape[0]) if first is not None and first.dim() else 1
+    """Give the number of samples: rows of the first tensor, or the length of a list of single samples."""
+    first = given
+    while isinstance(first, tuple) and first:
+        first = first[0]
+    if isinstance(first, list):
+        return len(first)
+    tensor = next(iter(tensors(given)), None)
+    return int(tensor.shape[0]) if tensor is not None and tensor.dim() else 1
 
 
 @contextmanager
