@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-NAMES = ("startup", "trace", "heads", "resilience", "transfer")
+NAMES = ("startup", "trace", "heads", "inputs", "resilience", "transfer")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = """# Results
 

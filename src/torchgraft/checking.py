@@ -9,9 +9,13 @@ from torch import nn
 
 from torchgraft.fixing import with_fixes
 from torchgraft.loading import load
+from torchgraft.probes.captures import captures_kept
+from torchgraft.probes.named import loss_name
+from torchgraft.probes.real import Real, real
+from torchgraft.probes.roundtrip import roundtrip
 from torchgraft.probes.sets import sets
-from torchgraft.probes.step import dry_step
 from torchgraft.probes.weights import match
+from torchgraft.reading import read, traced_with
 from torchgraft.rules import Finding, judge
 from torchgraft.rules.rule import DataFacts
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from torchgraft.graft import Graft
+    from torchgraft.probes.batch import Batch
 
 __all__ = ["check", "judged"]
 
@@ -32,25 +37,41 @@ def check(
     loss: Any = None,
     weights: Any = None,
     trust: bool = False,
+    real: bool = False,
 ) -> tuple[Finding, ...]:
-    """Judge a model on fake tensors, in evaluation and in training mode; it is neither changed nor run.
+    """Judge a model on fake tensors, in evaluation and in training mode; with data, on a few real samples as well.
+
+    The model is not changed, and not run itself: real samples go through a copy.
 
     Args:
         model: any module, or a source such as `torchvision:resnet18@none`.
         example: a tensor with its batch, a tuple of arguments, or the shape of one input without the batch;
-            a source may know its own.
-        data: a batch `(inputs, targets)`, or an iterable of batches such as a DataLoader: one small real step is
-            run as well, and all it moved is put back.
-        optimizer: what will train the model: its groups are compared with the parameters.
+            a source may know its own. With a batch, a Dataset or a loader as `data` it may be left out.
+        data: a batch `(inputs, targets)` or a dict, a Dataset, a DataLoader or another iterable of batches, a data
+            source such as `folder:./images`, or `plan` for the data of the recipe's training plan. A few samples
+            are run forward and backward on a copy of the model; an iterator loses the batch that is read.
+        optimizer: what will train the model: its groups are compared with the parameters, and with data a copy of
+            it takes a few steps.
         loss: what the outputs are judged by, `loss(outputs, targets)`; cross-entropy when left out.
         weights: a state dict, a whole checkpoint or a file of either that the model should hold.
         trust: whether code of the user's own may be run.
+        real: trace on small real tensors instead of fake ones, for a model whose flow depends on values.
 
     Returns:
         what was found, errors first; empty when all is well.
     """
-    graft = load(model, input=example, trust=trust)
+    if example is None and isinstance(model, nn.Module) and data is not None:
+        data, example = _example(model, data)
+    graft = load(model, input=example, trust=trust, real=real)
     return judged(graft, data, optimizer=optimizer, loss=loss, weights=weights)
+
+
+def _example(model: nn.Module, data: Any) -> tuple[Any, Any]:
+    """Read a batch, and give it with what of it the model is traced with."""
+    if isinstance(data, str):
+        return data, None
+    batch = read(load(model), data).batch
+    return batch, None if batch is None else traced_with(batch, model)
 
 
 def judged(
@@ -72,12 +93,27 @@ def judged(
         weights: see `check`.
         facts: what is known of the data without running the model.
     """
-    model = graft.module
-    evidence = dataclasses.replace(
-        graft.evidence(),
-        data=facts,
-        sets=sets(model, optimizer),
-        match=None if weights is None else match(model, weights),
-        step=None if data is None else dry_step(model, data, loss=loss, optimizer=optimizer),
-    )
-    return with_fixes(graft, judge(evidence))
+    with captures_kept(graft.module):  # the trace runs hooks of the user's too
+        given = read(graft, data)
+        optimizer = optimizer or given.optimizer
+        evidence = dataclasses.replace(
+            graft.evidence(),
+            data=facts or given.facts,
+            sets=sets(graft.module, optimizer),
+            match=None if weights is None else match(graft.module, weights),
+            trip=roundtrip(graft.module, real=given.batch is not None),
+            loss=loss_name(loss),
+            **vars(_shown(graft, given.batch, loss, optimizer)),
+        )
+        return with_fixes(graft, judge(evidence))
+
+
+def _shown(graft: Graft, batch: Batch | None, loss: Any, optimizer: Any) -> Real:
+    """Run the real probes where there are data, and add what the base was trained with, if its source says so."""
+    if batch is None:
+        return Real()
+    shown = real(graft.module, batch, loss=loss, optimizer=optimizer, macs=graft.trace().macs)
+    if shown.arrival is None or graft.preprocess is None:
+        return shown
+    expects = (graft.preprocess.mean, graft.preprocess.std)
+    return dataclasses.replace(shown, arrival=dataclasses.replace(shown.arrival, expects=expects))

@@ -1,22 +1,365 @@
-"""Mend what a check found, where no edit explains the fault: candidates are tried, and the ones that work offered."""
+"""Mend what a check found, where no edit explains the fault: candidates are tried, and the ones that work offered.
+
+Every proposal of `fixes/` is applied to the graft, traced to the end in evaluation and training mode, judged, and
+taken back. Those that leave no error are ranked: trained weights kept, then what happens to pixels and features,
+then new parameters, then how little is moved.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torchgraft.edits.base import Edit
+from torchgraft.edits.input import Input
+from torchgraft.edits.insert import Insert
+from torchgraft.edits.resize import Resize
+from torchgraft.errors import EditError, TorchgraftError
+from torchgraft.fixes import Edits, Fault, Proposal, causes
+from torchgraft.fixes.proof import proven
+from torchgraft.rules import Evidence, Finding, Fix, judge
 
 if TYPE_CHECKING:
-    from torchgraft.graft import Graft
-    from torchgraft.rules import Finding
+    from torch import Tensor
 
-__all__ = ["mend", "with_fixes"]
+    from torchgraft.graft import Graft
+    from torchgraft.trace import Trace
+
+__all__ = ["mend", "prove", "with_fixes"]
+
+_STEPS = 8
+"""So many faults in a row are mended by one fix, such as one at each level of a U-Net."""
+
+_TRIALS = 40
+"""So many steps are tried for one proposal."""
+
+_WIDTH = 3
+"""At each further step, so many ways are followed, the cheapest first."""
+
+_ENOUGH = 2
+"""With so many fixes that keep every weight, none is looked for that loses some on its further way."""
+
+_REFUSED = (TorchgraftError, RuntimeError, ValueError, TypeError, IndexError)
+"""What an edit that does not fit raises: its own refusal, or torch's where a layer can't be built."""
+
+_ROUNDS = 16
+"""So many findings are mended in one go."""
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A fix that works, with its rank: the least first."""
+
+    fix: Fix
+    name: str
+    rank: tuple[int, ...]
+    call: Callable[[Any], Any] | None = None
 
 
 def with_fixes(graft: Graft, findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Give the findings with the fixes that were tried on the graft and work, best first; the graft is as it was."""
-    return tuple(findings)
+    """Give the findings with the fixes that were tried and work, best first; the graft is as it was."""
+    return tuple(
+        dataclasses.replace(one, fixes=(*one.fixes, *(tried.fix for tried in _tried(graft, one))))
+        if _mendable(one)
+        else one
+        for one in findings
+    )
 
 
 def mend(graft: Graft, which: int | str = 1) -> Graft:
-    """Apply the best fix of the first error (or the second, or one by name) until no error is left."""
+    """Apply the best fix of the first error (or the second, or one by name), then the best of each that remains.
+
+    Args:
+        graft: the model under change; the edits go into its recipe.
+        which: which fix of the first error, counted from 1, or its name.
+
+    Raises:
+        EditError: there is no such fix, or an error has none; the model is as it was.
+    """
+    mark, example = graft._mark(), graft._example
+    try:
+        for number in range(_ROUNDS):
+            found = [one for one in judge(graft.evidence()) if _mendable(one)]
+            step = _next(graft, found, which if number == 0 else 1)
+            if step is None:
+                break
+            _take(graft, step)
+    except BaseException:
+        graft._back_to(mark)
+        graft._example = example
+        raise
+    graft._undone.clear()
     return graft
+
+
+def prove(graft: Graft) -> Finding | None:
+    """Run a double of the model once for real, forward and backward, on random values of the example's shapes.
+
+    Returns:
+        nothing where the outputs have the shapes of the trace and all gradients are finite; else what is wrong.
+    """
+    wanted = graft.trace(train=True).output_shapes()
+    return proven(graft.module, graft._inputs(), wanted, graft.name)
+
+
+def _next(graft: Graft, found: list[Finding], which: int | str) -> _Tried | None:
+    """Choose the fix of the first finding that is taken next; None where nothing is left to mend."""
+    for finding in found:
+        tried = _tried(graft, finding, quick=which == 1)
+        chosen = _chosen(tried, which)
+        if chosen is not None:
+            return chosen
+        if finding.is_error:
+            names = ", ".join(one.fix.name for one in tried)
+            raise EditError(
+                f"no fix fits: {finding.title}" if not tried else f"there is no fix {which}: {finding.title}",
+                where=finding.where,
+                hint=f"one of {names}" if tried else finding.hint,
+                findings=(finding,),
+            )
+    return None
+
+
+def _chosen(tried: list[_Tried], which: int | str) -> _Tried | None:
+    if isinstance(which, int):
+        return tried[which - 1] if 0 < which <= len(tried) else None
+    return next((one for one in tried if one.fix.name == which), None)
+
+
+def _take(graft: Graft, step: _Tried) -> None:
+    for edit in step.fix.edits:
+        graft._do(edit)
+    if step.call is not None:
+        _call_with(graft, step.call)
+
+
+def _mendable(finding: Finding) -> bool:
+    """Tell whether fixes are looked for: errors, and warnings that a cause has a sure fix for."""
+    return finding.is_error or any(finding.code in cause.warnings for cause in causes())
+
+
+# trying
+
+
+def _tried(graft: Graft, finding: Finding, *, quick: bool = False) -> list[_Tried]:
+    """Try every proposal for a finding, when quick up to one that costs nothing, and rank those that work."""
+    try:
+        evidence = graft.evidence()
+    except TorchgraftError:
+        return []
+    bench = _Bench(graft, finding, evidence)
+    found: list[_Tried] = []
+    for order, proposal in enumerate(_proposals(bench.fault)):
+        tried = bench.tries(proposal, order)
+        if tried is not None:
+            found.append(tried)
+            if tried.call is not None or (quick and not any(tried.rank[:4])):
+                break  # the model is as it should be, or nothing can cost less
+    return _named(sorted(found, key=lambda one: one.rank))
+
+
+def _proposals(fault: Fault) -> Iterator[Proposal]:
+    for cause in causes():
+        yield from cause().proposals(fault)
+
+
+def _named(found: list[_Tried]) -> list[_Tried]:
+    """Number fixes that share a name, and drop those that do the same."""
+    kept: list[_Tried] = []
+    for one in found:
+        if any(one.fix.edits == other.fix.edits and one.fix.edits for other in kept):
+            continue
+        same = sum(other.name == one.fix.name for other in kept)
+        name = f"{one.fix.name}-{same + 1}" if same else one.fix.name
+        kept.append(dataclasses.replace(one, fix=dataclasses.replace(one.fix, name=name)))
+    return kept
+
+
+class _Bench:
+    """A graft on which proposals for one finding are tried."""
+
+    def __init__(self, graft: Graft, finding: Finding, evidence: Evidence) -> None:
+        self._graft = graft
+        self._finding = finding
+        self._before = {(one.code, one.where) for one in judge(evidence)}
+        self._tensors = dict(graft.module.named_parameters())
+        self._count = len(graft.recipe.edits)
+        self._left = 0
+        self._kept = 0
+        self.fault = self._fault(finding, _showing(evidence, finding))
+
+    def _fault(self, finding: Finding | None, run: Trace) -> Fault:
+        shapes = tuple(run.values[number].shape for number in run.inputs)
+        return Fault(finding, self._graft.module, run, shapes)
+
+    def tries(self, proposal: Proposal, order: int) -> _Tried | None:
+        """Try the ways of a proposal in order; the first that works is described and ranked."""
+        graft = self._graft
+        for way in proposal.ways:
+            mark, example = graft._mark(), graft._example
+            try:
+                if self._works(way, proposal):
+                    return self._described(proposal, order)
+            except _REFUSED:
+                continue
+            finally:
+                graft._back_to(mark)
+                graft._example = example
+        return None
+
+    def _works(self, way: Sequence[Edit], proposal: Proposal) -> bool:
+        """Apply a way; where the pass then breaks off further on, go on with what mends that."""
+        self._left = _TRIALS
+        broke = self._stuck()
+        self._apply(way, proposal)
+        return self._ends(self._stuck(), (broke,) if broke is not None else ())
+
+    def _apply(self, way: Sequence[Edit], proposal: Proposal) -> None:
+        self._left -= 1
+        for edit in way:
+            self._graft._do(edit)
+        if proposal.call is not None:
+            _call_with(self._graft, proposal.call)
+
+    def _stuck(self) -> Trace | None:
+        """Give the first trace that breaks off."""
+        runs = (self._graft.trace(train=train) for train in (False, True))
+        return next((run for run in runs if run.mismatch is not None), None)
+
+    def _ends(self, stuck: Trace | None, before: tuple[Trace, ...]) -> bool:
+        """Tell whether the model now fits, by further steps where the pass came further than before."""
+        if stuck is None:
+            return self._accepts(self._graft.evidence())
+        if len(before) > _STEPS or self._left <= 0 or _break_of(stuck) in map(_break_of, before):
+            return False
+        steps = sorted(self._steps(stuck, before), key=lambda step: step[0])
+        for rank, way, proposal in steps[:_WIDTH]:
+            if rank[0] and self._kept >= _ENOUGH:
+                break
+            mark = self._graft._mark()
+            self._apply(way, proposal)
+            if self._ends(self._stuck(), (*before, stuck)):
+                return True
+            self._graft._back_to(mark)
+        return False
+
+    def _steps(self, stuck: Trace, before: tuple[Trace, ...]) -> Iterator[tuple[tuple[int, ...], Edits, Proposal]]:
+        """Try every way out of the next break for one step, and give those that come further, with their rank."""
+        graft, met = self._graft, {_break_of(run) for run in (*before, stuck)}
+        for order, proposal in enumerate(_proposals(self._fault(None, stuck))):
+            for way in proposal.ways:
+                if proposal.call is not None or self._left <= 0:
+                    break
+                mark = graft._mark()
+                try:
+                    self._apply(way, proposal)
+                    now = self._stuck()
+                    if (now is None or _break_of(now) not in met) and not _turns_back(graft.recipe.edits):
+                        yield self._rank(proposal, order), way, proposal
+                        break
+                except _REFUSED:
+                    continue
+                finally:
+                    graft._back_to(mark)
+
+    def _rank(self, proposal: Proposal, order: int) -> tuple[int, ...]:
+        """Rank the model as it stands: weights lost, harm to what passes, new parameters, keys moved, order."""
+        edits = self._graft.recipe.edits[self._count :]
+        lost = _lost(self._tensors, dict(self._graft.module.named_parameters()), edits) + proposal.scrambles
+        return (lost, proposal.harm, max(self._gained(), 0), sum(len(edit.keys()) for edit in edits), order)
+
+    def _gained(self) -> int:
+        held = sum(one.numel() for one in self._graft.module.parameters())
+        return held - sum(one.numel() for one in self._tensors.values())
+
+    def _accepts(self, evidence: Evidence) -> bool:
+        """Tell whether the finding is gone, none came, every row is a sample, and no shared layer was wrapped."""
+        found = judge(evidence)
+        places = {(one.code, one.where) for one in found}
+        new = [one for one in found if one.is_error and (one.code, one.where) not in self._before]
+        key = (self._finding.code, self._finding.where)
+        folded = any(one.code == "S010" for one in found)
+        shared = any(_is_shared(edit, run) for edit in self._graft.recipe.edits for run in evidence.runs)
+        return key not in places and not new and not folded and not shared
+
+    def _described(self, proposal: Proposal, order: int) -> _Tried:
+        edits = self._graft.recipe.edits[self._count :]
+        rank = self._rank(proposal, order)
+        self._kept += not rank[0]
+        kept = f"loses {rank[0]:,} trained weights" if rank[0] else "keeps every trained weight"
+        parts = [*_told(edits), *([proposal.says] if proposal.says else [])]
+        price = f"   {self._gained():+,} parameters, {kept}" if edits else ""
+        return _Tried(Fix(proposal.name, "; ".join(parts) + price, edits), proposal.name, rank, proposal.call)
+
+
+def _told(edits: Sequence[Edit]) -> list[str]:
+    more = [f"and {len(edits) - 3} more"] if len(edits) > 3 else []
+    return [edit.sentence() for edit in edits[:3]] + more
+
+
+def _showing(evidence: Evidence, finding: Finding) -> Trace:
+    """Give the trace that shows a finding: the one that broke off at its place, or the first."""
+    for run in evidence.runs:
+        if run.mismatch is not None and evidence.place(run.mismatch.path) == finding.where:
+            return run
+    return next((run for run in evidence.runs if run.mismatch is not None), evidence.runs[0])
+
+
+def _break_of(run: Trace) -> tuple[object, ...] | None:
+    """Give what tells one break from another."""
+    at = run.mismatch
+    if at is None:
+        return None
+    return (at.path, at.op, tuple(run.values[number].shape for number in at.inputs), at.message, run.train)
+
+
+def _turns_back(edits: Sequence[Edit]) -> bool:
+    """Tell whether a layer is resized twice on the same side: what it lost first does not come back."""
+    sides = [
+        (edit.at, side)
+        for edit in edits
+        if isinstance(edit, Resize)
+        for side in ("inputs", "outputs")
+        if getattr(edit, side)
+    ]
+    return len(sides) != len(set(sides))
+
+
+def _is_shared(edit: Edit, run: Trace) -> bool:
+    """Tell whether an insert wrapped a layer that is called more than once."""
+    return isinstance(edit, Insert) and bool(edit.moved) and len(run.calls_of(edit.at)) > 1
+
+
+def _lost(before: Mapping[str, Tensor], now: Mapping[str, Tensor], edits: Sequence[Edit]) -> int:
+    """Count the values of the parameters before that are in no parameter now."""
+    held = {id(tensor) for tensor in now.values()}
+    folded = any(isinstance(edit, Input) for edit in edits)
+    resized = {edit.at for edit in edits if isinstance(edit, Resize)}
+    lost = 0
+    for name, tensor in before.items():
+        if id(tensor) in held:
+            continue
+        new = now.get(name)
+        if new is not None and folded and name.rpartition(".")[0] not in resized:
+            continue
+        kept = 0
+        if new is not None and name.rpartition(".")[0] in resized and new.dim() == tensor.dim():
+            kept = 1
+            for ours, theirs in zip(new.shape, tensor.shape, strict=True):
+                kept *= min(ours, theirs)
+        lost += tensor.numel() - kept
+    return lost
+
+
+def _call_with(graft: Graft, call: Callable[[Any], Any]) -> None:
+    """Take another example: what the call should have been given."""
+    given = graft._inputs()
+    made = call(given if isinstance(given, torch.Tensor) else given[0])
+    if made.shape[0] == 1 and graft.trace(train=True).mismatch is not None:
+        made = made.expand(2, *made.shape[1:])  # BatchNorm can't be judged on one sample in training mode
+    graft._example = made
+    graft._traces = {}

@@ -57,6 +57,7 @@ def load(
             where="tg.load",
             hint="input is a list of positive sizes, seed a whole number from 0 to 4294967295",
         ) from None
+    example = base.example if example is None and shape is None else example
     return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust, real=real)
 
 

@@ -45,3 +45,33 @@ def test_a_recipe_is_mended_in_the_open(tmp_path):
     assert recipe.read_text().count("- head:") == 1
     assert "- resize: {at: layer3.0, inputs: 128}" in recipe.read_text()
     assert check("recipe.yaml", cwd=tmp_path).returncode == 0
+
+
+PLANNED = """
+base: resnet18@none
+input: [3, 32, 32]
+edits:
+  - head: {classes: 10}
+train:
+  data: sklearn:digits
+  optimizer: {sgd: {lr: 50.0, momentum: 0.9}}
+"""
+
+
+def test_a_recipe_is_checked_with_the_data_and_the_optimizer_of_its_plan(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(PLANNED)
+    done = check("recipe.yaml", "--data", "plan", "--format", "json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "T012" in {json.loads(line)["code"] for line in done.stdout.splitlines()}
+
+
+def test_a_source_is_checked_with_data_by_name(tmp_path):
+    done = check("resnet18@none", "--input", "[3, 32, 32]", "--data", "sklearn:digits", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "the output has 1000 classes, the data have 10" in done.stdout
+
+
+def test_data_that_are_not_there_end_the_check(tmp_path):
+    done = check("resnet18@none", "--data", "plan", cwd=tmp_path)
+    assert (done.returncode, "does not say how to train" in done.stderr) == (2, True)
+    assert check("resnet18@none", "--data", "nowhere:x", cwd=tmp_path).returncode == 2

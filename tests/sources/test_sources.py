@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import models
 
 import torchgraft as tg
-from torchgraft.errors import SourceError
+from torchgraft.errors import SourceError, TorchgraftWarning
 from torchgraft.sources import parse_source
 
 
@@ -163,11 +163,35 @@ def test_the_architecture_may_stand_in_the_file(tmp_path):
     assert same(parse_source(f"file:{tmp_path}/w.safetensors").load().module, trained)
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
-def test_older_files_are_read_without_running_code(tmp_path, wrap):
+def test_older_files_are_read_without_running_code(tmp_path):
+    trained = models.resnet18(weights=None)
+    torch.save(trained.state_dict(), tmp_path / "w.pt")
+    assert same(parse_source(f"file:{tmp_path}/w.pt@resnet18").load().module, trained)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (lambda state: {"state_dict": state, "epoch": 3}, r'lie in \["state_dict"\] of a checkpoint'),
+        (lambda state: {"model": {"model": state}}, r'lie in \["model"\]\["model"\]'),
+        (
+            lambda state: {f"module.{name}": one for name, one in state.items()},
+            "122 names with 'module.' too much",
+        ),
+        (lambda state: {"model": state, "ema": state}, r'\["ema"\] lie beside them'),
+    ],
+)
+def test_what_is_taken_out_of_a_checkpoint_is_said(tmp_path, wrap, said):
     trained = models.resnet18(weights=None)
     torch.save(wrap(trained.state_dict()), tmp_path / "w.pt")
-    assert same(parse_source(f"file:{tmp_path}/w.pt@resnet18").load().module, trained)
+    with pytest.warns(TorchgraftWarning, match=said):
+        assert same(parse_source(f"file:{tmp_path}/w.pt@resnet18").load().module, trained)
+
+
+def test_a_file_whose_name_promises_another_hash_is_told(tmp_path):
+    torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "resnet18-abcdef12.pth")
+    with pytest.warns(TorchgraftWarning, match="its name promises the sha256 abcdef12"):
+        parse_source(f"file:{tmp_path}/resnet18-abcdef12.pth@resnet18").load()
 
 
 def test_a_pickled_model_is_refused(tmp_path):

@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from torchgraft.cli.console import console
-from torchgraft.errors import EditError
+from torchgraft.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torchgraft.recipe import Recipe
-    from torchgraft.rules import Finding
+    from torchgraft.review import Review
 
 __all__ = ["check"]
 
@@ -24,8 +21,13 @@ def check(
     /,
     *,
     input_: Annotated[str | None, Parameter(name="--input")] = None,
-    fix: Literal["adapt", "propagate"] | None = None,
-    format_: Annotated[Literal["text", "json"], Parameter(name="--format")] = "text",
+    data: str | None = None,
+    weights: str | None = None,
+    fix: str | None = None,
+    to: str | None = None,
+    prove: Annotated[bool, Parameter(negative="")] = False,
+    real: Annotated[bool, Parameter(negative="")] = False,
+    format_: Annotated[Literal["text", "json", "sarif", "github"], Parameter(name="--format")] = "text",
     trust: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Judge a model on fake tensors and say what does not fit, where and why. Exit code 1 where errors remain.
@@ -33,54 +35,48 @@ def check(
     Parameters
     ----------
     model
-        A recipe.yaml, or a source such as resnet18@none or python:pkg.mod:factory.
+        A recipe.yaml, a source such as resnet18@none or python:pkg.mod:factory, or file.py:factory.
     input_
         The shape of one input without the batch, such as [3,224,224]; a source mostly knows its own.
+    data
+        Run a few real samples as well, forward and backward on a copy: a data source, such as folder:./images, or
+        plan for the data and the optimizer of the recipe's training plan.
+    weights
+        A file of weights that the model should hold: say what of it fits.
     fix
-        Mend the edits of a recipe that do not fit, and write the edits that this takes into it.
+        Mend what does not fit, and write the edits that this takes into the recipe: the best fix, or --fix=2 for
+        the second, or --fix=NAME.
+    to
+        Where to write the recipe of a model that was mended; recipe.yaml when left out.
+    prove
+        Run one real forward and backward pass as well.
+    real
+        Follow the pass with small real tensors, for a model whose flow depends on values.
     format_
-        text, or json: one finding a line.
+        text; json: one finding a line; sarif; or github: annotations of a workflow.
     trust
-        Allow code of your own to run.
+        Allow code of your own to run; naming file.py:factory does so for that file.
     """
+    from torchgraft.cli.formats import FORMATS
     from torchgraft.recipe import Recipe
+    from torchgraft.review import review
     from torchgraft.settings import check_settings
 
     shape = Recipe.value(input_) if input_ else None
     check_settings({"input": shape}, where="--input")
-    path = Path(model)
-    if path.suffix in (".yaml", ".yml"):
-        found = _check_recipe(path, Recipe.read(path), fix, trust=trust)
-    else:
-        from torchgraft.loading import load
-
-        found = load(model, input=shape, trust=trust).check()
-    _print(found, format_)
-    return int(any(finding.is_error for finding in found))
+    seen = review(model, input=shape, data=data, weights=weights, fix=fix, prove=prove, real=real, trust=trust)
+    if seen.added:
+        _write(seen, model, to)
+    console().print(FORMATS[format_](seen, model))
+    return int(any(finding.is_error for finding in seen.findings))
 
 
-def _check_recipe(
-    path: Path, recipe: Recipe, fix: Literal["adapt", "propagate"] | None, *, trust: bool
-) -> Sequence[Finding]:
-    """Replay a recipe; mend what does not fit where that is asked for."""
-    from torchgraft.loading import replay
-
-    try:
-        graft = replay(recipe, trust=trust, fix=fix)
-    except EditError as error:
-        if not error.findings:
-            raise
-        return error.findings
-    if fix is not None and len(graft.recipe.edits) > len(recipe.edits):
-        graft.recipe.write(path)
-        console(stderr=True).print(f"mended: {path} has {len(graft.recipe.edits) - len(recipe.edits)} new edits")
-    return graft.check()
-
-
-def _print(found: Sequence[Finding], form: str) -> None:
-    out = console()
-    for finding in found:
-        out.print(finding.to_json() if form == "json" else f"{finding}\n")
-    if form == "text":
-        errors = sum(finding.is_error for finding in found)
-        out.print(f"{errors} errors, {len(found) - errors} other findings" if found else "all fits")
+def _write(seen: Review, model: str, to: str | None) -> None:
+    """Write the mended recipe: over the one that was checked, or to a new file."""
+    is_recipe = Path(model).suffix in (".yaml", ".yml")
+    path = Path(to or (model if is_recipe else "recipe.yaml"))
+    if path.exists() and str(path) != model:
+        raise StoreError(f"there is a {path} already", where=str(path), hint="name another file: --to mended.yaml")
+    seen.recipe.write(path)
+    edits = "1 new edit" if seen.added == 1 else f"{seen.added} new edits"
+    console(stderr=True).print(f"mended: {path} has {edits}")

@@ -45,14 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     0: done. 1: errors were found in a model. 2: the user's mistake. 130: Ctrl-C.
     """
     try:
-        result = app(arguments, exit_on_error=False, print_error=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        result = app(_spelled(given), exit_on_error=False, print_error=False)
     except TorchgraftError as error:
         complain(error)
         sys.exit(2)
     except CycloptsError as error:
-        given = shlex.join(sys.argv[1:] if arguments is None else arguments)
         hint = "torchgraft --help, or torchgraft COMMAND --help"
-        complain(TorchgraftError(str(error), where=f"torchgraft {given}", hint=hint))
+        complain(TorchgraftError(str(error), where=f"torchgraft {shlex.join(given)}", hint=hint))
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
@@ -61,3 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _spelled(arguments: list[str]) -> list[str]:
+    """Read `--fix` without a value as `--fix=1`: the best."""
+    spelled: list[str] = []
+    for place, word in enumerate(arguments):
+        after = arguments[place + 1] if place + 1 < len(arguments) else "-"
+        alone = word == "--fix" and (after.startswith("-") or "." in after or ":" in after or "@" in after)
+        spelled.append("--fix=1" if alone else word)
+    return spelled

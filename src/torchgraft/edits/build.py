@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ def _built(spec: ModuleSpec, shape: _Shape, where: str) -> tuple[nn.Module, Modu
     try:
         module = cls(**(args if spec.foreign else as_arguments(args)))
     except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
-        raise EditError(f"{spec.of} can't be built: {error}", where=where, hint="correct its arguments") from error
+        raise EditError(f"{spec.of} can't be built: {error}", where=where, hint=_correction(spec, args)) from error
     if isinstance(module, LazyModuleMixin):
         raise EditError(
             f"{spec.of} finds its sizes when it is first run",
@@ -106,6 +107,14 @@ def _built(spec: ModuleSpec, shape: _Shape, where: str) -> tuple[nn.Module, Modu
             hint=f"take nn.{kind_without_lazy(spec.of)} and leave its sizes open: they are read off the place",
         )
     return _with_shape(module, spec.model_copy(update={"args": args}), shape)
+
+
+def _correction(spec: ModuleSpec, args: dict[str, Any]) -> str:
+    """Say which arguments would do, where that is known: groups that divide the channels."""
+    groups, channels = args.get("num_groups"), args.get("num_channels")
+    if spec.of == "nn.GroupNorm" and isinstance(groups, int) and isinstance(channels, int):
+        return f"num_groups={math.gcd(groups, channels)}, the largest divisor of {groups} that divides {channels} channels"
+    return "correct its arguments"
 
 
 def _sequence(spec: ModuleSpec, shape: _Shape, where: str) -> tuple[nn.Module, ModuleSpec, _Shape]:

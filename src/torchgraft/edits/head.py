@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["Head"]
 
 
+_COUNTS = ("num_classes", "n_classes", "nb_classes", "num_labels")
+"""Attributes by which models say how many classes they have."""
+
+
 class Head(Edit):
     """Replace the layers that make the output by new ones for `classes` classes.
 
@@ -72,8 +76,9 @@ def _give_way(surgery: Surgery, path: str, head: Head, *, plain: bool) -> None:
     weight = next(old.parameters())
     surgery.put(path, new.to(device=weight.device, dtype=weight.dtype))
     for module in surgery.model.modules():
-        if vars(module).get("num_classes") == before:
-            surgery.set(module, "num_classes", head.classes)
+        for name in _COUNTS:
+            if vars(module).get(name) == before:
+                surgery.set(module, name, head.classes)
 
 
 def _width_of(layer: nn.Module, path: str) -> int:

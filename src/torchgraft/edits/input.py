@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.surgery import twin
-from torchgraft.errors import EditError
+from torchgraft.edits.stem import fitted, fold, untransformed
+from torchgraft.edits.tables import resized
 from torchgraft.schema import Count
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from torchgraft.edits.surgery import Surgery
+    from torchgraft.trace import Trace
 
-__all__ = ["Input"]
+__all__ = ["Input", "fold"]
+
+_CHANNELS = ("in_chans", "in_channels", "input_channels", "num_channels")
+_CONFIGURATIONS = ("default_cfg", "pretrained_cfg")
 
 
 class Input(Edit):
     """Make the model take images of other channels or another size.
 
-    The weights of the first convolutions are folded or repeated so that an image whose channels are all the
-    same keeps its first activation: fewer channels get the sums of those they stand for, more channels share.
+    The weights of the first layers are folded or repeated so that an image whose channels are all the same keeps
+    its first activation: fewer channels get the sums of those they stand for, more channels share. Tables of
+    positions are interpolated for another size; a model that has none takes it as it is.
+
+    Attributes:
+        channels: how many channels the images have.
+        size: height and width.
+        extra: how channels beyond the old ones start: `shared` with those they repeat, or at `zero`, so that the
+            old channels count as before and the new ones are learnt.
     """
 
     channels: Count | None = None
     size: tuple[Count, Count] | None = None
+    extra: Literal["shared", "zero"] = "shared"
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -42,55 +55,83 @@ class Input(Edit):
         return (self.channels or shape[0], *(self.size or shape[1:]))
 
     def apply(self, surgery: Surgery) -> Input:
-        """Put new first convolutions in; the size needs no change of a convolutional model."""
-        from torchgraft.trace import input_layers
+        """Put new first layers in, and interpolate tables of positions.
 
-        if self.channels is None:
-            return self
+        Raises:
+            EditError: the input is read by what can't be changed, or the model can't take images of this size.
+        """
         traced = surgery.look(False)
-        for path in input_layers(traced):
-            layer = surgery.module(path)
-            if getattr(layer, "in_channels", None) != self.channels:
-                surgery.put(path, _with_channels(layer, self.channels, path))
-                surgery.added.pop()
+        if self.channels is not None:
+            self._fold(surgery, traced, self.channels)
+        if self.size is not None and traced.inputs:
+            shape = traced.values[traced.inputs[0]].shape
+            if len(shape) == 4:
+                resized(surgery, (shape[0], self.channels or shape[1], *self.size))
+                _configured(surgery, size=self.size)
         return self
+
+    def _fold(self, surgery: Surgery, traced: Trace, channels: int) -> None:
+        readers = _readers(surgery, traced)
+        untransformed(surgery, channels)
+        for path in readers:
+            layer = surgery.module(path) if path else surgery.model
+            made = fitted(layer, channels, path, zero=self.extra == "zero")
+            if made is not None:
+                surgery.put(path, made)
+                surgery.added.pop()
+                _declare(surgery, path, channels)
+        _configured(surgery, channels=channels)
 
     def sentence(self) -> str:
         """Say what the model takes now."""
-        parts = [f"{self.channels} channels" if self.channels else "", "×".join(map(str, self.size or ()))]
-        return f"the input is now {' of '.join(part for part in parts if part)}"
+        many = f"{self.channels} channel{'s' if self.channels != 1 else ''}" if self.channels else ""
+        parts = [many, "×".join(map(str, self.size or ()))]
+        zero = ", the new ones start at zero" if self.extra == "zero" else ""
+        return f"the input is now {' of '.join(part for part in parts if part)}{zero}"
 
 
-def _with_channels(layer: nn.Module, channels: int, path: str) -> nn.Module:
-    """Give a twin of a convolution that takes `channels` channels and shares all but the weight."""
-    from torch import nn
+def _readers(surgery: Surgery, traced: Trace) -> list[str]:
+    """Find the layers that read the input, on what they were made for where the pass breaks off early."""
+    from torchgraft.trace import input_layers, trace
 
-    if not isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) or layer.groups != 1:
-        raise EditError(
-            f"the input is read by {type(layer).__name__}, whose channels can't be changed",
-            where=path,
-            hint="replace it with a module of your own, or convert the images",
-        )
-    made = twin(layer, path)
-    weight: Any = layer.weight
-    made.weight = nn.Parameter(fold(weight.detach(), channels), requires_grad=weight.requires_grad)
-    vars(made)["in_channels"] = channels
-    return made
-
-
-def fold(weight: Tensor, channels: int) -> Tensor:
-    """Turn a convolution weight `[O, I, …]` into `[O, channels, …]`.
-
-    Input channel j of the new weight stands for the old channels that are j modulo `channels` (summed), or
-    shares old channel j modulo I with its copies (divided). The sum over input channels is kept, so an image
-    with equal channels gives the same activation, for every number of channels.
-    """
+    found = input_layers(traced)
+    if traced.mismatch is None or not traced.inputs:
+        return found
     import torch
 
-    old = weight.shape[1]
-    if channels <= old:
-        parts = [weight[:, start::channels].sum(1) for start in range(channels)]
-    else:
-        copies = [len(range(start, channels, old)) for start in range(old)]
-        parts = [weight[:, place % old] / copies[place % old] for place in range(channels)]
-    return torch.stack(parts, dim=1)
+    shape = traced.values[traced.inputs[0]].shape
+    olds = [_takes(surgery.module(path)) for path in found if path] or [3]
+    for old in olds:
+        if old and len(shape) > 2:
+            run = trace(surgery.model, torch.empty((shape[0], old, *shape[2:]), device="meta"))
+            found = list(dict.fromkeys([*found, *input_layers(run)]))
+    return found
+
+
+def _takes(layer: nn.Module) -> int:
+    held: dict[str, Any] = vars(layer)
+    return int(held.get("in_channels") or held.get("num_features") or 0)
+
+
+def _ancestors(surgery: Surgery, path: str) -> Iterator[nn.Module]:
+    yield surgery.model
+    parts = path.split(".")
+    for end in range(1, len(parts)):
+        yield surgery.module(".".join(parts[:end]))
+
+
+def _declare(surgery: Surgery, path: str, channels: int) -> None:
+    """Let attributes of the modules around the first layer follow."""
+    for module in _ancestors(surgery, path):
+        for name in _CHANNELS:
+            if isinstance(vars(module).get(name), int) and name in vars(module):
+                surgery.set(module, name, channels)
+
+
+def _configured(surgery: Surgery, *, channels: int | None = None, size: tuple[int, int] | None = None) -> None:
+    """Let timm's configuration, which transforms are made from, say the new input."""
+    for name in _CONFIGURATIONS:
+        held = vars(surgery.model).get(name)
+        if isinstance(held, dict) and len(held.get("input_size") or ()) == 3:
+            old = held["input_size"]
+            surgery.set(surgery.model, name, {**held, "input_size": (channels or old[0], *(size or old[1:]))})

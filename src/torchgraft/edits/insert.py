@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from torchgraft.edits.base import Edit
 from torchgraft.edits.build import build
+from torchgraft.edits.chain import chained, gated, takes_one
 from torchgraft.errors import EditError
 from torchgraft.family import kind_of
 from torchgraft.modulespec import ModuleSpec
@@ -26,14 +27,25 @@ __all__ = ["Insert", "is_sequence", "place_in"]
 class Insert(Edit):
     """Put a module before or after another, so that the tensor passes through both.
 
-    Into a Sequential it goes by order, no key is renumbered. Elsewhere the neighbour is wrapped in a Sequential,
-    which moves its keys by one name; `moved` says so, and loading the base's weights uses it.
+    Into a Sequential it goes by order, no key is renumbered. Elsewhere the neighbour is wrapped in a Sequential
+    (in a graph of torch.fx where it takes more than one argument), which moves its keys by one name; `moved` says
+    so, and loading the base's weights uses it.
+
+    Attributes:
+        module: what is put in.
+        after: the neighbour that it stands behind.
+        before: or the one that it stands in front of.
+        name: under which it is held.
+        start: with `identity`, what the module gives is added to what it takes through a gate that starts at zero,
+            so the model starts as it was; the module is then held as `block`.
+        moved: which keys a wrapper moved; written when the edit is applied.
     """
 
     module: ModuleSpec
     after: str | None = None
     before: str | None = None
     name: Name | None = None
+    start: Literal["identity"] | None = None
     moved: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -54,6 +66,8 @@ class Insert(Edit):
         arriving = traced.gave(self.at) if self.after else traced.given(self.at)
         module, spec = build(self.module, arriving, surgery, self.at)
         name = self.name or _free_name(spec, neighbour, surgery.parent(self.at)[0])
+        if self.start == "identity":
+            module = gated(module)
         moved = self._place(surgery, neighbour, name, module)
         return self.model_copy(update={"module": spec, "name": name, "moved": moved})
 
@@ -76,7 +90,8 @@ class Insert(Edit):
     def sentence(self) -> str:
         """Say what stands where."""
         side = "after" if self.after else "before"
-        return f"{self.module} is inserted {side} {self.at}" + (f" as {self.name}" if self.name else "")
+        told = f"{self.module} is inserted {side} {self.at}" + (f" as {self.name}" if self.name else "")
+        return f"{told}, and starts as the identity" if self.start else told
 
 
 def is_sequence(module: nn.Module) -> bool:
@@ -107,9 +122,20 @@ def _wrap(
     if name == "base":
         raise EditError("'base' names the wrapped module", where=path, hint="give the new module another name")
     every = [one for one, held in surgery.model.named_modules(remove_duplicate=False) if held is neighbour]
-    surgery.put(path, nn.Sequential(OrderedDict(pair if after else pair[::-1])))
+    plain = takes_one(neighbour)
+    made = nn.Sequential(OrderedDict(pair if after else pair[::-1])) if plain else chained(path, pair, after=after)
+    _look_like(made, neighbour)
+    surgery.put(path, made)
     surgery.added[-1] = f"{path}.{name}"
     return {f"{one}.base": one for one in every}
+
+
+def _look_like(wrapper: nn.Module, neighbour: nn.Module) -> None:
+    """Give a wrapper the plain attributes of what it wraps: the parent may read them off its child."""
+    for name, value in vars(neighbour).items():
+        plain = value is None or isinstance(value, (bool, int, float, str, tuple))
+        if plain and not name.startswith("_") and not hasattr(wrapper, name):
+            setattr(wrapper, name, value)
 
 
 def _free_name(spec: ModuleSpec, neighbour: nn.Module, parent: nn.Module) -> str:

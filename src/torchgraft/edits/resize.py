@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from torchgraft.edits.base import Edit
 from torchgraft.edits.surgery import twin
@@ -17,19 +17,39 @@ if TYPE_CHECKING:
 
     from torchgraft.edits.surgery import Surgery
 
-__all__ = ["Resize"]
+__all__ = ["SIZES", "Resize", "depthwise", "resized"]
 
 
 class Resize(Edit):
-    """Give a convolution, linear layer or norm other sizes.
+    """Give a convolution, linear layer, norm, embedding or attention of torch other sizes.
 
     What both sizes share keeps its weights. New input slices start at zero, so that what the layer computed
-    from the old inputs stays; new outputs are drawn as torch draws them. A norm has one size, its inputs.
+    from the old inputs stays; new outputs are drawn as torch draws them. A norm has one size, its inputs. Where
+    the groups of a convolution no longer fit, it gets fewer that compute the same from the old inputs.
+
+    Attributes:
+        at: the layer.
+        inputs: how many channels or features it takes.
+        outputs: how many it gives.
+        drops: how many of its old weights have no place any more; written when the edit is applied.
     """
 
     at: str
     inputs: Count | None = None
     outputs: Count | None = None
+    drops: Annotated[int, Field(ge=0)] = 0
+    _trained: bool = PrivateAttr(default=True)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the layer is one of the base's, whose weights are worth something."""
+        return self._trained
+
+    def untrained(self) -> Self:
+        """Say that the layer is new, so that nothing is lost with its weights."""
+        made = self.model_copy()
+        made._trained = False
+        return made
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -44,14 +64,15 @@ class Resize(Edit):
         old = surgery.module(self.at)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(surgery.seed)
-            plain = _plain(old, self.inputs, self.outputs, self.at)
+            plain = resized(old, self.inputs, self.outputs, self.at)
         first = next((tensor for tensor in old.parameters()), None)
         if first is not None:
             plain = plain.to(device=first.device, dtype=first.dtype).requires_grad_(first.requires_grad)
-        _copy_overlap(old, plain)
+        kept = _copy_overlap(old, plain)
         surgery.put(self.at, _dressed(old, plain, self.at))
         surgery.added.pop()
-        return self
+        held = sum(parameter.numel() for parameter in old.parameters())
+        return self.model_copy(update={"drops": max(held - kept, 0) if self.trained else 0})
 
     def sentence(self) -> str:
         """Say what the sizes are now."""
@@ -59,25 +80,32 @@ class Resize(Edit):
         return f"{self.at} is resized to {' and '.join(part for part in parts if part)}"
 
 
-_SIZES = frozenset(
-    {"in_features", "out_features", "in_channels", "out_channels", "groups"}
+SIZES = frozenset(
+    {"in_features", "out_features", "in_channels", "out_channels", "groups", "embedding_dim"}
     | {"num_features", "num_channels", "num_groups", "normalized_shape"}
+    | {"embed_dim", "kdim", "vdim", "num_heads", "head_dim"}
 )
+"""Attributes that say how large a layer is."""
 
 
 def _dressed(old: nn.Module, plain: nn.Module, path: str) -> nn.Module:
     """Give a twin of the old layer, whatever its class, with the sizes and tensors of the plain one."""
     made = twin(old, path)
-    for name in _SIZES:
+    for name in SIZES:
         if name in vars(plain):
             vars(made)[name] = vars(plain)[name]
     made._parameters.update(plain._parameters)
     made._buffers.update(plain._buffers)
+    made._modules.update({name: part for name, part in plain._modules.items() if name in made._modules})
     return made
 
 
-def _plain(old: nn.Module, inputs: int | None, outputs: int | None, path: str) -> nn.Module:
-    """Build a plain layer of torch with the new sizes."""
+def resized(old: nn.Module, inputs: int | None, outputs: int | None, path: str) -> nn.Module:
+    """Build a plain layer of torch with the new sizes, newly drawn.
+
+    Raises:
+        EditError: the layer is of no kind that has sizes.
+    """
     from torch import nn
 
     for cls in type(old).__mro__:
@@ -103,7 +131,13 @@ def _batch_norm(old: Any, inputs: int | None, outputs: int | None) -> dict[str, 
 
 def _layer_norm(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
     affine, bias = old.elementwise_affine, getattr(old, "bias", None) is not None
-    return {"normalized_shape": inputs or outputs, "eps": old.eps, "elementwise_affine": affine, "bias": bias}
+    shape = (*old.normalized_shape[:-1], inputs or outputs)
+    return {"normalized_shape": shape, "eps": old.eps, "elementwise_affine": affine, "bias": bias}
+
+
+def _rms_norm(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
+    shape = (*old.normalized_shape[:-1], inputs or outputs)
+    return {"normalized_shape": shape, "eps": old.eps, "elementwise_affine": old.elementwise_affine}
 
 
 def _group_norm(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
@@ -112,16 +146,58 @@ def _group_norm(old: Any, inputs: int | None, outputs: int | None) -> dict[str, 
     return {"num_groups": groups, "num_channels": size, "eps": old.eps, "affine": old.affine}
 
 
+def _embedding(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
+    sizes = {"num_embeddings": inputs or old.num_embeddings, "embedding_dim": outputs or old.embedding_dim}
+    return {**sizes, "padding_idx": old.padding_idx}
+
+
+def _attention(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
+    """Keep the width of a head where the new size allows it, so that the old heads stay; else their number."""
+    size = inputs or outputs or old.embed_dim
+    if size % old.head_dim and size % old.num_heads:
+        raise EditError(
+            f"{size} features can be parted neither into heads of {old.head_dim} nor into {old.num_heads} heads",
+            where="attention",
+            hint="project them to what the attention takes",
+        )
+    heads = size // old.head_dim if size % old.head_dim == 0 else old.num_heads
+    bias = old.in_proj_bias is not None
+    return {
+        "embed_dim": size,
+        "num_heads": heads,
+        "bias": bias,
+        "dropout": old.dropout,
+        "batch_first": old.batch_first,
+    }
+
+
 def _convolution(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
-    """Keep the geometry; a depthwise convolution stays depthwise, groups that do not divide become one."""
+    """Keep the geometry; a depthwise convolution stays depthwise, so its outputs follow its inputs."""
     inputs, outputs, groups = inputs or old.in_channels, outputs or old.out_channels, old.groups
-    if groups == old.in_channels == old.out_channels:
-        groups = inputs = outputs = inputs if inputs != old.in_channels else outputs
-    elif inputs % groups or outputs % groups:
-        groups = 1
+    if depthwise(old):
+        times = old.out_channels // old.in_channels
+        groups = inputs = inputs if inputs != old.in_channels else max(outputs // times, 1)
+        outputs = inputs * times
+    elif groups > 1:
+        groups = _groups(old, inputs, outputs)
     kept = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
     sizes = {"in_channels": inputs, "out_channels": outputs, "groups": groups, "bias": old.bias is not None}
     return {**sizes, **{name: getattr(old, name) for name in kept}}
+
+
+def depthwise(old: Any) -> bool:
+    """Tell whether every input channel of a convolution has outputs of its own."""
+    return bool(old.groups > 1 and old.groups == old.in_channels and old.out_channels % old.in_channels == 0)
+
+
+def _groups(old: Any, inputs: int, outputs: int) -> int:
+    """Choose groups that hold every old one whole: as wide as before, or so many times wider."""
+    wide = old.in_channels // old.groups, old.out_channels // old.groups
+    for times in range(1, old.groups):
+        side = wide[0] * times, wide[1] * times
+        if not inputs % side[0] and not outputs % side[1] and inputs // side[0] == outputs // side[1]:
+            return int(inputs // side[0])
+    return 1
 
 
 _KINDS: dict[str, Callable[[Any, int | None, int | None], dict[str, Any]]] = {
@@ -132,23 +208,62 @@ _KINDS: dict[str, Callable[[Any, int | None, int | None], dict[str, Any]]] = {
     "BatchNorm1d": _batch_norm,
     "BatchNorm2d": _batch_norm,
     "BatchNorm3d": _batch_norm,
+    "SyncBatchNorm": _batch_norm,
     "LayerNorm": _layer_norm,
+    "RMSNorm": _rms_norm,
     "GroupNorm": _group_norm,
+    "Embedding": _embedding,
+    "MultiheadAttention": _attention,
 }
 
 
-def _copy_overlap(old: nn.Module, new: nn.Module) -> None:
+def _copy_overlap(old: nn.Module, new: nn.Module) -> int:
+    """Copy what both layers hold, and count the old parameters that found a place."""
     import torch
 
-    theirs = old.state_dict()
+    theirs, trained = old.state_dict(), dict(old.named_parameters())
+    kept = 0
     with torch.no_grad():
         for name, tensor in new.state_dict().items():
-            if name in theirs and tensor.dim() == theirs[name].dim() and tensor.device.type != "meta":
-                _copy(theirs[name], tensor)
+            if name not in theirs or tensor.dim() != theirs[name].dim():
+                continue
+            count = _copied(old, new, name, theirs[name], tensor)
+            kept += count if name in trained else 0
+    return kept
 
 
-def _copy(old: Tensor, new: Tensor) -> None:
-    if new.dim() > 1 and new.shape[1] > old.shape[1]:
-        new[: old.shape[0], old.shape[1] :].zero_()
+def _copied(old: Any, new: Any, name: str, source: Tensor, target: Tensor) -> int:
+    if name.startswith("in_proj"):  # query, key and value lie below one another
+        pairs = zip(source.chunk(3), target.chunk(3), strict=True)
+        return sum(_copy(one, other) for one, other in pairs)
+    if name == "weight" and getattr(old, "groups", 1) > 1 and getattr(new, "groups", 1) != old.groups:
+        return _copy_groups(source, target, old.groups, new.groups)
+    return _copy(source, target)
+
+
+def _copy(old: Tensor, new: Tensor) -> int:
     shared = tuple(slice(min(ours, theirs)) for ours, theirs in zip(new.shape, old.shape, strict=True))
-    new[shared].copy_(old[shared])
+    if new.device.type != "meta":
+        if new.dim() > 1 and new.shape[1] > old.shape[1]:
+            new[: old.shape[0], old.shape[1] :].zero_()
+        new[shared].copy_(old[shared])
+    return old[shared].numel()
+
+
+def _copy_groups(old: Tensor, new: Tensor, groups: int, now: int) -> int:
+    """Place each old group on the diagonal of the weight that has `now` groups; `[out, in/groups, …]`."""
+    rows, columns = old.shape[0] // groups, old.shape[1]
+    high, wide = new.shape[0] // now, new.shape[1]
+    kept = 0
+    if new.device.type != "meta":
+        new[: old.shape[0]].zero_()
+    for number in range(groups):
+        top = number * rows
+        left = number * columns - (top // high) * wide if high else 0
+        part = new[top : top + rows, max(left, 0) : max(left, 0) + columns]
+        source = old[top : top + part.shape[0], :, ...][:, : part.shape[1]]
+        if left >= 0 and part.shape == source.shape:
+            kept += source.numel()
+            if new.device.type != "meta":
+                part.copy_(source)
+    return kept

@@ -139,6 +139,11 @@ class Surgery:
 
         self._do(Change(lambda: held.__setitem__(attribute, value), undo))
 
+    def recast(self, module: nn.Module, cls: type[nn.Module]) -> None:
+        """Give a module another class, such as one with a rewritten forward."""
+        before = type(module)
+        self._do(Change(lambda: setattr(module, "__class__", cls), lambda: setattr(module, "__class__", before)))
+
     def set_grad(self, parameter: nn.Parameter, wanted: bool) -> None:
         """Freeze or unfreeze one parameter."""
         before = parameter.requires_grad

@@ -1,22 +1,265 @@
-"""Sets: parameters, the optimizer's groups and the freeze flags, compared by identity and by name."""
+"""Sets: parameters, the optimizer's groups, freeze flags and modes, compared by identity and by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import difflib
+import dis
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torchgraft.probes.hidden import Hidden, hidden
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
-__all__ = ["Sets", "sets"]
+__all__ = ["Group", "Held", "Norm", "Sets", "sets"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of an optimizer: its settings, and the model's names of its parameters."""
+
+    number: int
+    names: tuple[str, ...]
+    size: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def setting(self, name: str, default: float = 0.0) -> float:
+        """Give a setting as a number; one that is a tensor is read."""
+        value = self.settings.get(name, default)
+        value = value[0] if isinstance(value, tuple) else value
+        return float(value) if value is not None else default
+
+
+@dataclass(frozen=True)
+class Held:
+    """What optimizers hold, against the model.
+
+    Attributes:
+        kind: the optimizer's class.
+        groups: its groups.
+        absent: names of trainable parameters in no group.
+        stale: sizes of parameters in a group that the model does not have (any more).
+        twice: names of parameters that stand in the groups more than once.
+        frozen: names of frozen parameters in a group.
+        driven: of those, names that have a gradient still, so that every step moves them.
+        remembered: of those, names that the optimizer has a state for (momentum, averages).
+        misshapen: names whose state has another size than the parameter.
+    """
+
+    kind: str
+    groups: tuple[Group, ...]
+    absent: tuple[str, ...] = ()
+    stale: tuple[tuple[int, ...], ...] = ()
+    twice: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    driven: tuple[str, ...] = ()
+    remembered: tuple[str, ...] = ()
+    misshapen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm with running statistics: is it frozen (no trainable parameter), and which mode is it in."""
+
+    path: str
+    kind: str
+    frozen: bool
+    training: bool
 
 
 @dataclass(frozen=True)
 class Sets:
-    """What the model holds and what the optimizer holds."""
+    """What the model holds and what the optimizer holds.
+
+    Attributes:
+        trainable: names of trainable parameters.
+        frozen: names of frozen parameters.
+        norms: the norms with running statistics.
+        training: whether the model itself is in training mode.
+        modes: paths of the modules in training mode that training changes (norms with statistics, dropout).
+        still: paths of such modules in evaluation mode.
+        tied: names of parameters that have several.
+        plain: names of norms' parameters and of biases, which weight decay should spare.
+        hidden: modules and tensors in attributes that the model does not know.
+        repeated: path of a module and name of a function that is its hook more than once, and how often.
+        hooked: paths of modules with forward hooks.
+        ignored: path of a module or parameter, and the attribute on it that was meant to freeze it and does not.
+        replaced: paths of modules with a lambda for a hook whose value replaces what the module gives.
+        held: what the optimizer holds, if one was given.
+    """
+
+    trainable: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    norms: tuple[Norm, ...] = ()
+    training: bool = True
+    modes: tuple[str, ...] = ()
+    still: tuple[str, ...] = ()
+    tied: tuple[tuple[str, ...], ...] = ()
+    plain: tuple[str, ...] = ()
+    hidden: tuple[Hidden, ...] = ()
+    repeated: tuple[tuple[str, str, int], ...] = ()
+    hooked: tuple[str, ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
+    replaced: tuple[str, ...] = ()
+    held: Held | None = None
 
 
-def sets(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Sets:
-    """Compare a model's parameters with an optimizer's."""
-    return Sets()
+def sets(
+    model: nn.Module, optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None = None
+) -> Sets:
+    """Compare a model's parameters with an optimizer's, or with those of several; no value is read."""
+    names: dict[int, list[str]] = {}
+    parameters: dict[int, nn.Parameter] = {}
+    modules = list(model.named_modules(remove_duplicate=False))
+    for path, module in modules:
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                names.setdefault(id(parameter), []).append(f"{path}.{name}" if path else name)
+                parameters[id(parameter)] = parameter
+    modules = list({id(module): (path, module) for path, module in reversed(modules)}.values())[::-1]
+    moded = [(path, module) for path, module in modules if _has_modes(module)]
+    return Sets(
+        trainable=tuple(names[key][0] for key, one in parameters.items() if one.requires_grad),
+        frozen=tuple(names[key][0] for key, one in parameters.items() if not one.requires_grad),
+        norms=tuple(_norms(modules)),
+        training=model.training,
+        modes=tuple(path for path, module in moded if module.training),
+        still=tuple(path for path, module in moded if not module.training),
+        tied=tuple(tuple(several) for several in names.values() if len(several) > 1),
+        plain=tuple(_plain(modules)),
+        hidden=hidden(modules),
+        repeated=tuple(_repeated(modules)),
+        ignored=tuple(_ignored(modules)),
+        replaced=tuple(path for path, module in modules if module._forward_hooks and _replacing(module)),
+        hooked=tuple(path for path, module in modules if module._forward_hooks),
+        held=None if optimizer is None else _held(_several(optimizer), parameters, names),
+    )
+
+
+# modes
+
+
+def _tracks(module: nn.Module) -> bool:
+    from torch.nn.modules.batchnorm import _NormBase
+
+    return isinstance(module, _NormBase) and module.running_mean is not None
+
+
+def _has_modes(module: nn.Module) -> bool:
+    """Tell whether training mode changes what the module itself does."""
+    from torch.nn.modules.dropout import _DropoutNd
+
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    if type(module).__name__ in ("StochasticDepth", "DropPath"):
+        chance = getattr(module, "p", getattr(module, "drop_prob", 0))
+        return isinstance(chance, (int, float)) and chance > 0
+    return _tracks(module)
+
+
+def _norms(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[Norm]:
+    """Describe the norms; one without parameters goes with the layer before it."""
+    frozen = False
+    for path, module in modules:
+        own = [one for one in module._parameters.values() if one is not None]
+        frozen = not any(one.requires_grad for one in own) if own else frozen
+        if _tracks(module):
+            yield Norm(path, type(module).__name__, frozen, module.training)
+
+
+def _ignored(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, str]]:
+    """Find attributes that were meant to freeze: a flag on a module, or misspelt on a parameter."""
+    for path, module in modules:
+        if isinstance(vars(module).get("requires_grad"), bool):
+            yield path, "requires_grad"
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.__dict__:
+                near = difflib.get_close_matches("requires_grad", parameter.__dict__, n=1, cutoff=0.8)
+                yield from ((f"{path}.{name}" if path else name, one) for one in near)
+
+
+def _plain(modules: Sequence[tuple[str, nn.Module]]) -> Iterable[str]:
+    """Give the names of biases and of the vectors of norms."""
+    for path, module in modules:
+        for name, parameter in module._parameters.items():
+            if parameter is not None and (name == "bias" or "norm" in type(module).__name__.lower()):
+                yield f"{path}.{name}" if path else name
+
+
+# hooks
+
+
+def _repeated(modules: Sequence[tuple[str, nn.Module]]) -> Iterable[tuple[str, str, int]]:
+    """Find functions that stand among a module's hooks more than once: closures of one function count as it."""
+    for path, module in modules:
+        counts: dict[object, int] = {}
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            code = getattr(hook, "__code__", None)
+            if code is not None and not str(getattr(hook, "__module__", "")).startswith("torch."):
+                counts[code] = counts.get(code, 0) + 1
+        yield from ((path, code.co_name, count) for code, count in counts.items() if count > 1)  # type: ignore[attr-defined]
+
+
+_GIVES_NOTHING = frozenset({"update", "append", "add", "extend", "insert", "put", "write", "print", "setattr"})
+"""Calls that a lambda makes for their effect: it returns None then."""
+
+
+def _replacing(module: nn.Module) -> bool:
+    """Tell whether a lambda among the forward hooks returns something, which replaces the module's output."""
+    codes = (getattr(hook, "__code__", None) for hook in module._forward_hooks.values())
+    return any(
+        code is not None
+        and code.co_name == "<lambda>"
+        and not _GIVES_NOTHING.intersection(code.co_names)
+        and list(dis.get_instructions(code))[-2:][0].argval is not None
+        for code in codes
+    )
+
+
+# the optimizer
+
+
+def _several(given: Any) -> list[Any]:
+    return [given] if hasattr(given, "param_groups") else list(given)
+
+
+def _held(optimizers: list[Any], parameters: Mapping[int, nn.Parameter], names: Mapping[int, list[str]]) -> Held:
+    raw = [group for optimizer in optimizers for group in optimizer.param_groups]
+    listed = [parameter for group in raw for parameter in group["params"]]
+    counts: dict[int, int] = {}
+    for parameter in listed:
+        counts[id(parameter)] = counts.get(id(parameter), 0) + 1
+    inside = [key for key in counts if key in parameters]
+    frozen = [key for key in inside if not parameters[key].requires_grad]
+    states = {id(one): state for optimizer in optimizers for one, state in optimizer.state.items() if state}
+    return Held(
+        kind=" and ".join(dict.fromkeys(type(optimizer).__name__ for optimizer in optimizers)),
+        groups=tuple(_group(number, group, names) for number, group in enumerate(raw)),
+        absent=tuple(names[k][0] for k, one in parameters.items() if one.requires_grad and k not in counts),
+        stale=tuple(tuple(one.shape) for one in {id(p): p for p in listed}.values() if id(one) not in parameters),
+        twice=tuple(names[key][0] for key in inside if counts[key] > 1),
+        frozen=tuple(names[key][0] for key in frozen),
+        driven=tuple(names[key][0] for key in frozen if parameters[key].grad is not None),
+        remembered=tuple(names[key][0] for key in frozen if key in states),
+        misshapen=tuple(
+            names[key][0] for key in inside if key in states and _misshapen(parameters[key], states[key])
+        ),
+    )
+
+
+def _group(number: int, group: Mapping[str, Any], names: Mapping[int, list[str]]) -> Group:
+    inside = tuple(names[id(one)][0] for one in group["params"] if id(one) in names)
+    settings = {key: value for key, value in group.items() if key not in ("params", "names", "param_names")}
+    return Group(number, inside, len(group["params"]), settings)
+
+
+_LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "sum")
+"""Entries of torch's optimizers' states that have the size of their parameter."""
+
+
+def _misshapen(parameter: Tensor, state: Mapping[str, Any]) -> bool:
+    kept = [state[name] for name in _LIKE_PARAMETERS if hasattr(state.get(name), "shape")]
+    return any(one.shape != parameter.shape for one in kept)

@@ -43,8 +43,16 @@ class LabelRange(Rule):
     case = "labels that run from 1 to 10"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
-        """Compare the labels with the number of classes."""
+        """Compare the labels with the number of classes, and those of a batch with the outputs."""
         data = evidence.data
+        for one in evidence.step.criteria if evidence.step is not None else ():
+            if one.out_of_range:
+                yield self.found(
+                    evidence.name,
+                    f"labels run from {one.labels.low:g} to {one.labels.high:g}, "
+                    f"but the {one.classes} outputs are numbered 0 to {one.classes - 1}",
+                    hint=_mend(one.labels.low, one.labels.high, one.classes),
+                )
         if data is None or (data.labels[0] >= 0 and data.labels[1] < data.classes):
             return
         low, high = data.labels
@@ -53,6 +61,16 @@ class LabelRange(Rule):
             f"labels run from {low} to {high}, but {data.classes} classes are numbered 0 to {data.classes - 1}",
             hint="subtract 1 from every label" if low == 1 and high == data.classes else "correct the labels",
         )
+
+
+def _mend(low: float, high: float, classes: int) -> str:
+    if low == 1 and high == classes:
+        return "subtract 1 from every label"
+    if low < 0 <= high < classes:
+        return f"labels that do not count: give the loss ignore_index={low:g}"
+    if high == 255:
+        return "255 often marks what does not count: give the loss ignore_index=255"
+    return f"head({high + 1:g}), or correct the labels"
 
 
 class OneClass(Rule):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from torchgraft.probes.arrival import Arrival
     from torchgraft.probes.independence import Independence
+    from torchgraft.probes.roundtrip import RoundTrip
     from torchgraft.probes.sets import Sets
     from torchgraft.probes.state import State
     from torchgraft.probes.step import Step
@@ -52,6 +53,7 @@ class Evidence:
         data: what is known of the data, if data were given.
         sets: parameters and the optimizer's groups.
         match: how given weights fit, if weights were given.
+        trip: what a file of the model would hold.
         step: what a real step showed, if data were given.
         arrival: what the data look like, and what of them reaches the first BatchNorm.
         state: what a real pass in evaluation mode left changed.
@@ -67,6 +69,7 @@ class Evidence:
     data: DataFacts | None = None
     sets: Sets | None = None
     match: Match | None = None
+    trip: RoundTrip | None = None
     step: Step | None = None
     arrival: Arrival | None = None
     state: State | None = None

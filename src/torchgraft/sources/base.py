@@ -21,12 +21,21 @@ __all__ = ["Base", "Source", "online", "parse_source", "seeded"]
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base model: a plain module, the shape of one input, and how its images were prepared."""
+    """A loaded base model.
+
+    Attributes:
+        module: the plain module.
+        text: the source that it came from.
+        input: the shape of one input, without the batch.
+        preprocess: how its images were prepared.
+        example: an example with its batch, for a model that takes something else than one tensor.
+    """
 
     module: nn.Module
     text: str
     input: tuple[int, ...] | None = None
     preprocess: Preprocess | None = None
+    example: Any = None
 
 
 class Source(Schema, ABC):
@@ -75,6 +84,8 @@ def parse_source(text: str) -> Source:
         SourceError: the scheme is not known.
     """
     gather("torchgraft.sources")
+    if text.partition(":")[0].endswith(".py"):
+        text = f"python:{text}"
     scheme, colon, rest = text.partition(":")
     if not colon:
         scheme, rest = "torchvision", text

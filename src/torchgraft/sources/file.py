@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import TYPE_CHECKING
 
-from torchgraft.errors import SourceError, nearest
+from torchgraft.errors import SourceError, TorchgraftWarning
 from torchgraft.sources.base import Base, Source, parse_source
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor, nn
+from torchgraft.weights.fit import Fit, fit
+from torchgraft.weights.reading import check_there, note
 
 __all__ = ["File"]
 
 
 class File(Source):
-    """Weights from a safetensors file, or an older `.pt` file of tensors alone; `@` names the architecture."""
+    """Weights from a safetensors file, or an older `.pt` file of tensors alone; `@` names the architecture.
+
+    A training checkpoint is unwrapped, and prefixes such as `module.` are taken off; a warning says so.
+    """
 
     def check(self, *, trust: bool = False) -> None:
         """See that the file is there, and that the architecture is known."""
-        path = Path(self.name).expanduser()
-        if not path.is_file():
-            near = nearest(path.name, [one.name for one in path.parent.glob("*")]) if path.parent.is_dir() else ""
-            raise SourceError(f"there is no file {path}", where=str(self), hint=near or "check the path")
+        check_there(Path(self.name).expanduser())
         if self.tag:
             parse_source(_without_weights(self.tag)).check(trust=trust)
 
@@ -33,8 +29,7 @@ class File(Source):
         """Build the architecture with random weights, then load the file's in their place, all of them."""
         self.check(trust=trust)
         path = Path(self.name).expanduser()
-        state, noted = _read(path)
-        architecture = self.tag or noted
+        architecture = self.tag or note(path, "base")
         if not architecture:
             raise SourceError(
                 "the file does not say which model its weights are for",
@@ -42,7 +37,11 @@ class File(Source):
                 hint=f"name it: file:{self.name}@torchvision:resnet18",
             )
         base = parse_source(_without_weights(architecture)).load(seed=seed, trust=trust)
-        _fill(base.module, state, str(path))
+        found = fit(base.module, path)
+        _say(found)
+        _refuse_unfit(found)
+        state = {own: found.found.state[given] for own, given in found.plan.taken.items()}
+        base.module.load_state_dict(state, strict=False)
         return Base(base.module, str(self), base.input, base.preprocess)
 
 
@@ -50,55 +49,20 @@ def _without_weights(text: str) -> str:
     return text if text.startswith("python:") else f"{text.partition('@')[0]}@none"
 
 
-def _read(path: Path) -> tuple[Mapping[str, Tensor], str]:
-    try:
-        return _safetensors(path) if path.suffix == ".safetensors" else (_pickled(path), "")
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+def _say(found: Fit) -> None:
+    said = found.changes()
+    if found.misnamed:
+        promised, real = found.misnamed
+        said.append(f"its name promises the sha256 {promised}…, it is {real}…: a damaged or another file")
+    if said:
+        warnings.warn(f"{found.origin}: {'; '.join(said)}", TorchgraftWarning, stacklevel=3)
+
+
+def _refuse_unfit(found: Fit) -> None:
+    if not found.plan.complete:
         raise SourceError(
-            f"the weights can't be read: {reason}",
-            where=str(path),
-            hint="give a safetensors file, or a .pt file of tensors alone: torch.save(model.state_dict(), …)",
-        ) from error
-
-
-def _safetensors(path: Path) -> tuple[Mapping[str, Tensor], str]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as opened:
-        metadata = opened.metadata() or {}
-        return {name: opened.get_tensor(name) for name in opened.keys()}, metadata.get("base", "")  # noqa: SIM118
-
-
-def _pickled(path: Path) -> Mapping[str, Tensor]:
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:  # torch's own words advise to run the code in the file
-        raise ValueError("it holds more than tensors, and code from files is never run") from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(one, torch.Tensor) for one in state.values()):
-        raise ValueError("it holds something else than a state dict")
-    return state
-
-
-def _fill(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    own = module.state_dict()
-    missing = [name for name in own if name not in state]
-    surplus = [name for name in state if name not in own]
-    other = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if missing or surplus or other:
-        parts = [
-            f"{len(names)} {what} (such as {names[0]})"
-            for what, names in (("missing", missing), ("unexpected", surplus), ("of another shape", other))
-            if names
-        ]
-        raise SourceError(
-            f"the weights are not for this model: {', '.join(parts)}",
-            where=path,
-            hint="name the architecture that they were saved from after the @",
+            f"the weights are not for this model: {', '.join(found.plan.sentences())}",
+            where=found.origin,
+            hint="name the architecture that they were saved from after the @, or load them into your model with "
+            "g.load_weights(path, resize=True), which fits other sizes and says what it left out",
         )
-    module.load_state_dict(dict(state))

@@ -1,10 +1,12 @@
-"""`python:package.module:factory`: a model that the user's own code builds."""
+"""`python:package.module:factory`, or `file.py:factory`: a model that the user's own code builds."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import SourceError, nearest
@@ -17,7 +19,10 @@ __all__ = ["Python"]
 
 
 class Python(Source):
-    """A function or class without required arguments that gives a module; runs only where it is trusted."""
+    """A function or class without required arguments that gives a module; runs only where it is trusted.
+
+    It may give the module and an example with its batch as well: `return model, (tokens, mask)`.
+    """
 
     def check(self, *, trust: bool = False) -> None:
         """Refuse code that is not trusted; whether it is there, importing it tells."""
@@ -51,7 +56,7 @@ class Python(Source):
         if here not in sys.path:
             sys.path.insert(0, here)
         try:
-            module = importlib.import_module(home)
+            module = _of_file(home) if home.endswith(".py") else importlib.import_module(home)
         except (Exception, SystemExit) as error:  # the file is the user's: it may raise anything
             raise SourceError(
                 f"'{home}' can't be imported: {_reason(error)}",
@@ -64,6 +69,18 @@ class Python(Source):
         return getattr(module, name)
 
 
+def _of_file(path: str) -> Any:
+    """Import a file by its path, under the name of the file."""
+    name = f"_file_{Path(path).stem}"  # not the plain name: a model.py or torch.py must not hide another module
+    spec = importlib.util.spec_from_file_location(name, Path(path).expanduser())
+    if spec is None or spec.loader is None or not Path(path).expanduser().is_file():
+        raise ImportError("there is no such file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # classes are looked up by the name of their module
+    spec.loader.exec_module(module)
+    return module
+
+
 def _reason(error: BaseException) -> str:
     """Say why an import failed; what is not about the import itself is named by its kind."""
     return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
@@ -72,6 +89,9 @@ def _reason(error: BaseException) -> str:
 def _checked(module: Any, source: Source) -> Base:
     from torch import nn
 
+    example = None
+    if isinstance(module, tuple) and len(module) == 2 and isinstance(module[0], nn.Module):
+        module, example = module
     if not isinstance(module, nn.Module):
         raise SourceError(
             f"the factory gave a {type(module).__name__}, not a torch.nn.Module",
@@ -79,4 +99,4 @@ def _checked(module: Any, source: Source) -> Base:
             hint="return the model itself",
         )
     made: nn.Module = module
-    return Base(made, str(source), getattr(module, "input_shape", None))
+    return Base(made, str(source), getattr(module, "input_shape", None), example=example)

@@ -33,6 +33,7 @@ _SKIPPED = frozenset(
 )
 """What a forward pass does not depend on, or what a signature holds in another way."""
 
+_DROPS = frozenset({"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth", "DropPath"})
 _LENGTHS = (dict, list, set, deque)
 _LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
 _ATOMS = (torch.dtype, torch.device, torch.Size, torch.memory_format, torch.layout)
@@ -46,6 +47,7 @@ class Part:
     Attributes:
         sign: a number that stands for the structure of the subtree.
         free: nothing in the subtree refers to a module outside of it, so a call depends on its inputs alone.
+        odd: paths in the subtree whose training flag is not that of the pass.
         dirty: the ghost has to be filled anew before the next trace.
     """
 
@@ -69,6 +71,7 @@ class Part:
     reach: frozenset[int] = frozenset()
     below: tuple[tuple[str, nn.Module], ...] = ()
     trains: Callable[[bool], Any] | None = None
+    odd: tuple[str, ...] = ()
     stamp: int = -1
     state: tuple[Any, ...] = field(default=(), repr=False)
 
@@ -217,19 +220,16 @@ class Body:
 
     # signatures
 
-    def _sign(self, part: Part, under: Hashable = None) -> int:
+    def _sign(self, part: Part) -> int:
         if part.stamp == self._stamp:
             return part.sign
         part.stamp = self._stamp
-        if part.trains is not None:
-            under = (under, part.path, part.own)  # flags of what lies below depend on it
         signs, reach = [], part.hidden
         for name, child in part.below:
             one = self.parts[id(child)]
-            signs.append((name, self._sign(one, under)))
+            signs.append((name, self._sign(one)))
             reach = reach | one.reach if one.reach else reach
-        at = (under, part.path) if under is not None else None
-        whole = (part.own, part.specs, part.ties, tuple(signs), at)
+        whole = (part.own, part.specs, part.ties, tuple(signs))
         part.sign = self._interned.setdefault(whole, len(self._interned))
         part.reach = reach - self._ids(part) if reach else reach
         part.free = not part.reach
@@ -242,14 +242,30 @@ class Body:
 
     def train(self, train: bool) -> None:
         """Set the training flags of all ghosts, as `model.train(train)` would."""
-        done: str | None = None
+        own = [part for part in self.parts.values() if part.trains is not None]
         for part in self.parts.values():
             if part.trains is None:
                 part.ghost.__dict__["training"] = train
-        for part in self.parts.values():
+            part.odd = ()
+        done: str | None = None
+        for part in own:
             if part.trains is not None and not (done is not None and _under(part.path, done)):
                 part.trains(train)
                 done = part.path
+        if own:
+            self._mark_odd(train)
+
+    def _mark_odd(self, train: bool) -> None:
+        """Note in every part which modules of it have the other flag, such as norms that stay still."""
+        by_path = {part.path: part for part in self.parts.values()}
+        for part in self.parts.values():
+            if part.ghost.training is train or isinstance(part.module, torch.jit.ScriptModule):
+                continue
+            steps = part.path.split(".") if part.path else []
+            for count in range(len(steps) + 1):
+                home = by_path.get(".".join(steps[:count]))
+                if home is not None:
+                    home.odd = (*home.odd, ".".join(steps[count:]))
 
     def disturbed(self, ran: set[int]) -> bool:
         """Mark ghosts that the pass wrote to, and tell whether one wrote to another."""
@@ -391,6 +407,11 @@ def _signature(module: nn.Module) -> Hashable:
         for name, value in held.items()
         if name not in _SKIPPED and not (name.endswith("hooks") and not value)
     ]
+    if type(module).__name__ in _DROPS:  # how much is dropped changes no shape; whether at all may
+        settings = [
+            (name, (held[name] == 0, held[name] == 1) if name in ("p", "drop_prob") else one)
+            for name, one in settings
+        ]
     tensors = (*module._parameters, *module._buffers)
     empty = tuple(
         name for box in (module._parameters, module._buffers) for name, one in box.items() if one is None

@@ -112,7 +112,7 @@ class Tape(TorchFunctionMode):
             if self._memory is not None and part.free:
                 key = asked(self, args, kwargs)
                 if key is not None:
-                    key = (part.sign, self.train, key)
+                    key = (part.sign, self.train, part.odd, key)
                     entry = self._memory.get(key)
                     if entry is not None:
                         return replayed(self, entry, part.path, parent, given, (args, kwargs))

@@ -1,0 +1,93 @@
+"""Eval mode: norms and dropout of a part that stay as in evaluation, whatever `model.train()` says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torchgraft.edits.base import Edit
+from torchgraft.errors import EditError
+from torchgraft.schema import Names
+from torchgraft.select import modules
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from torchgraft.edits.surgery import Surgery
+
+__all__ = ["EvalMode"]
+
+
+class EvalMode(Edit):
+    """Make the norms in `at` use their running statistics for good, and switch dropout in `at` off for good.
+
+    `module.eval()` is undone by the next `model.train()`; this is not, in any training loop. BatchNorm becomes
+    torchvision's FrozenBatchNorm2d (timm's, where it holds an activation): its statistics, scale and shift do not
+    move any more, its keys stay, and no hook is left behind. Dropout becomes Identity.
+    """
+
+    at: Names
+
+    def apply(self, surgery: Surgery) -> EvalMode:
+        """Put frozen norms and identities where norms and dropout are; they share the old tensors."""
+        homes = modules(surgery.model, self.at, roles=surgery.roles)
+        inside = [
+            (path, module)
+            for path, module in surgery.model.named_modules()
+            if any(path == home or path.startswith(f"{home}.") for home in homes)
+        ]
+        still = [(path, made) for path, module in inside if (made := _still(module, path)) is not None]
+        if not still:
+            raise EditError(
+                f"nothing in {', '.join(self.at)} differs between training and evaluation",
+                where=", ".join(self.at),
+                hint="select modules that hold BatchNorm or Dropout; freeze(…) stops parameters",
+            )
+        for path, made in still:
+            surgery.put(path, made)
+            surgery.added.pop()
+        return self
+
+    def sentence(self) -> str:
+        """Say what stays in evaluation mode."""
+        more = f" and {len(self.at) - 3} more" if self.at[3:] else ""
+        return f"evaluation mode for good: {', '.join(self.at[:3])}{more}"
+
+
+def _still(module: nn.Module, path: str) -> nn.Module | None:
+    """Give what stands still in the place of a module; None where training changes nothing in it."""
+    from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+    from torch.nn.modules.dropout import _DropoutNd
+
+    if isinstance(module, _DropoutNd) or type(module).__name__ in ("StochasticDepth", "DropPath"):
+        return nn.Identity()
+    if not isinstance(module, _NormBase) or module.running_mean is None:
+        return None
+    if not isinstance(module, _BatchNorm) or isinstance(module, (nn.BatchNorm1d, nn.BatchNorm3d)):
+        raise EditError(
+            f"there is no frozen form of {type(module).__name__} in plain PyTorch",
+            where=path,
+            hint="freeze(…) keeps it still in torchgraft's own training; in a loop of yours call "
+            f"model.{path}.eval() after every model.train()",
+        )
+    return _frozen(module)
+
+
+def _frozen(norm: Any) -> nn.Module:
+    """Give the frozen twin of a BatchNorm over `[N, C, H, W]`, which holds the same tensors as buffers."""
+    import torch
+    from torchvision.ops import FrozenBatchNorm2d
+
+    if hasattr(norm, "act") and hasattr(norm, "drop"):  # timm's BatchNormAct2d, a norm and an activation in one
+        from timm.layers import FrozenBatchNormAct2d
+
+        made = FrozenBatchNormAct2d(norm.num_features, norm.eps)
+        made.drop, made.act = norm.drop, norm.act
+    else:
+        made = FrozenBatchNorm2d(norm.num_features, norm.eps)
+    ones = torch.ones_like(norm.running_mean)
+    made.weight = ones if norm.weight is None else norm.weight.detach()
+    made.bias = torch.zeros_like(ones) if norm.bias is None else norm.bias.detach()
+    made.running_mean, made.running_var = norm.running_mean, norm.running_var
+    whole: nn.Module = made
+    return whole

@@ -1,0 +1,147 @@
+"""Read what `data=` of a check names: a few samples as a batch, what is known of all, and the plan's optimizer.
+
+A batch, a Dataset or a loader is read as it is. A data source, such as `folder:./images`, goes through the
+preprocessing of the recipe or else of the base. The word `plan` stands for the data of the recipe's training plan.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from torchgraft.data import DataSet, parse_data
+from torchgraft.errors import DataError, RecipeError, TorchgraftError
+from torchgraft.preprocess import Preprocess
+from torchgraft.probes.batch import READ, TARGETS, Batch, first_batch
+from torchgraft.rules.rule import DataFacts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from torchgraft.graft import Graft
+
+__all__ = ["PLAN", "Read", "read", "traced_with"]
+
+PLAN = "plan"
+"""What stands for the recipe's own data."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the data gave: one batch, and what is known without running the model."""
+
+    batch: Batch | None = None
+    facts: DataFacts | None = None
+    optimizer: torch.optim.Optimizer | None = None
+
+
+def read(graft: Graft, data: Any) -> Read:
+    """Read a batch out of what was given.
+
+    Raises:
+        DataError: nothing can be read.
+        RecipeError: the plan's data are asked for, and there is no plan.
+    """
+    if data is None:
+        return Read()
+    if isinstance(data, Batch):
+        return Read(data)
+    optimizer = None
+    if isinstance(data, str) and data == PLAN:
+        optimizer, data = _planned(graft)
+    if isinstance(data, str):
+        data = parse_data(data).open(seed=graft.recipe.seed)
+    if isinstance(data, DataSet):
+        preprocess = _preparation(graft)
+        return Read(_samples(data, preprocess), _facts(graft, data, preprocess), optimizer)
+    try:
+        return Read(first_batch(data, graft.module))
+    except TorchgraftError:
+        raise
+    except Exception as error:  # what a data set or a collate function of the user's raises
+        raise DataError(
+            f"no batch can be read: {type(error).__name__}: {str(error).strip()}",
+            where="data",
+            hint="read one yourself, next(iter(loader)), and mend what it says",
+        ) from error
+
+
+def traced_with(batch: Batch, model: nn.Module) -> Any:
+    """Give the inputs of a batch as an example to trace with; pictures of another dtype in that of the weights."""
+    import torch
+
+    weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+    def fitting(one: Any) -> Any:
+        if not isinstance(one, torch.Tensor) or not one.dim():
+            return one
+        picture = one.dim() > 2 or one.is_floating_point()
+        return one.detach()[:2].to(weights) if picture else one.detach()[:2]
+
+    return tuple(fitting(one) for one in _in_order(batch, model))
+
+
+def _in_order(batch: Batch, model: nn.Module) -> tuple[Any, ...]:
+    """Give the arguments by position; the targets that a model may take are left out."""
+    named = {name: one for name, one in batch.kwargs.items() if name not in TARGETS}
+    if not named:
+        return batch.args
+    bound = inspect.signature(model.forward).bind_partial(*batch.args, **named)
+    bound.apply_defaults()
+    last = max(place for place, name in enumerate(bound.arguments) if name in named)
+    return tuple(bound.arguments.values())[: last + 1]
+
+
+def _planned(graft: Graft) -> tuple[torch.optim.Optimizer, str]:
+    """Give the optimizer and the data of the recipe's training plan."""
+    from torchgraft.train.optimise import optimizer_of
+
+    plan = graft.recipe.train
+    if plan is None:
+        raise RecipeError("the recipe does not say how to train", where="train", hint="train: {data: folder:…}")
+    settings = {name: group.settings() for group in plan.groups for name in group.at}
+    return optimizer_of(plan, graft.groups(settings)), plan.data
+
+
+def _preparation(graft: Graft) -> Preprocess:
+    """Take the recipe's preparation of images, or the base's fitted to the input."""
+    if graft.recipe.preprocess is not None:
+        return graft.recipe.preprocess
+    shape = graft.input_shape
+    if shape is None or len(shape) != 3 or shape[0] not in (1, 3):
+        raise DataError(
+            f"{graft.name} does not take images: its input is {list(shape or ())}",
+            where="data",
+            hint="give a batch (inputs, targets) instead of a data source",
+        )
+    channels: Literal[1, 3] = 1 if shape[0] == 1 else 3
+    known = graft.preprocess or Preprocess(size=(shape[1], shape[2]))
+    return known.with_size((shape[1], shape[2])).with_channels(channels)
+
+
+def _samples(data: DataSet, preprocess: Preprocess) -> Batch:
+    """Read training samples from all over the set: most are sorted by class."""
+    import torch
+
+    count, transform = len(data.train), preprocess.transform()
+    places = sorted({round(place * (count - 1) / (READ - 1)) for place in range(READ)})
+    images, labels = zip(*[data.train[place] for place in places], strict=True)
+    return Batch((torch.stack([transform(image) for image in images]),), targets=torch.tensor(labels))
+
+
+def _facts(graft: Graft, data: DataSet, preprocess: Preprocess) -> DataFacts:
+    labels = [*data.train.labels, *data.val.labels]
+    counts = [0] * len(data.classes)
+    for label in data.train.labels:
+        if 0 <= label < len(counts):
+            counts[label] += 1
+    known = graft.preprocess.with_channels(preprocess.channels) if graft.preprocess else None
+    return DataFacts(
+        classes=len(data.classes),
+        labels=(min(labels), max(labels)),
+        counts=tuple(counts),
+        normalisation=(preprocess.mean, preprocess.std),
+        trained_with=(known.mean, known.std) if known else None,
+    )

@@ -1,0 +1,163 @@
+"""Family P, further: frozen should mean unmoved, and training should mean training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from torchgraft.edits.eval_mode import EvalMode
+from torchgraft.rules.finding import Finding, Fix, Severity
+from torchgraft.rules.rule import Evidence, Rule
+from torchgraft.rules.weights import by_module
+
+if TYPE_CHECKING:
+    from torchgraft.probes.sets import Norm
+    from torchgraft.trace import Op, Trace
+
+__all__: list[str] = []
+
+
+def _with_fix(found: Finding, norms: list[Norm]) -> Finding:
+    """Offer to make norms still for good, where plain PyTorch has a frozen form of them."""
+    if any("1d" in norm.kind or "3d" in norm.kind or "Instance" in norm.kind for norm in norms):
+        return found
+    paths = tuple(norm.path for norm in norms)
+    whole = f"{len(paths)} norms keep their statistics for good, in any training loop"
+    return replace(found, fixes=(*found.fixes, Fix("eval_mode", whole, (EvalMode(at=paths),))))
+
+
+class DriftingNorm(Rule):
+    """The parameters of a BatchNorm are frozen, but its running statistics move in training mode.
+
+    `requires_grad = False` stops the optimizer, not the statistics, so a "frozen" backbone drifts towards the new
+    data. torchgraft's own training keeps frozen parts still; a loop of your own does not.
+    """
+
+    code = "P018"
+    severity: ClassVar[Severity] = "note"
+    title = "frozen norms whose statistics still move"
+    case = "requires_grad = False on everything, then model.train(): running_mean moves with every batch"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look for frozen norms in training mode; it is a warning where an optimizer is ready to train."""
+        sets = evidence.sets
+        norms = [one for one in sets.norms if one.frozen and one.training] if sets else []
+        if sets is None or not norms:
+            return
+        found = self.found(
+            evidence.name,
+            f"{len(norms)} {norms[0].kind}: {by_module([norm.path for norm in norms])}",
+            "in training mode they normalise by the batch and update their running mean and variance",
+            hint="g.train(…) keeps them still; in a loop of your own: eval_mode, or .eval() on them after every "
+            "model.train()",
+        )
+        yield _with_fix(replace(found, severity="warning") if sets.held else found, norms)
+
+
+class UndoneByTrain(Rule):
+    """Norms are in evaluation mode inside a model in training mode: the next `model.train()` puts them back."""
+
+    code = "P019"
+    severity: ClassVar[Severity] = "note"
+    title = "norms whose evaluation mode the next train() undoes"
+    case = "bn.eval() once before the loop, model.train() at the start of every epoch"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look for norms that are still while the model trains."""
+        sets = evidence.sets
+        norms = [one for one in sets.norms if not one.training] if sets and sets.training else []
+        if norms:
+            found = self.found(
+                evidence.name,
+                f"{len(norms)} {norms[0].kind}: {by_module([norm.path for norm in norms])}",
+                hint="call .eval() on them after every model.train(), or make it last: "
+                "g.eval_mode(at='**:BatchNorm2d')",
+            )
+            yield _with_fix(found, norms)
+
+
+class FrozenDropout(Rule):
+    """Dropout is active in a frozen part: its features are random, although nothing in it is trained.
+
+    Right before the trainable head it may be meant, as regularisation; between frozen layers it only adds noise,
+    and features that are computed once and kept are those of one throw.
+    """
+
+    code = "P020"
+    severity: ClassVar[Severity] = "note"
+    title = "dropout on the features of a frozen part"
+    case = "mobilenet: features.eval(), classifier frozen but for its last layer, classifier.2 still drops"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look for dropout on what only frozen parameters made."""
+        sets = evidence.sets
+        if sets is None or not sets.trainable or not sets.frozen:
+            return
+        active = frozenset(sets.modes)
+        for run in evidence.runs:
+            for path, inside in _drops(run, frozenset(sets.trainable)).items():
+                if path in active:
+                    found = self.found(
+                        evidence.place(path),
+                        f"{path} drops features that only frozen parameters made",
+                        "a frozen layer takes them" if inside else "a trainable layer takes them",
+                        hint=f"eval_mode(at='{path}') switches it off for good",
+                    )
+                    found = replace(found, severity="warning") if inside and sets.held else found
+                    fix = Fix("eval_mode", f"{path} becomes Identity", (EvalMode(at=(path,)),))
+                    yield replace(found, fixes=(fix,))
+
+
+def _drops(run: Trace, trainable: frozenset[str]) -> dict[str, bool]:
+    """Find dropout on values that frozen parameters alone made, and whether a frozen layer takes what it gives."""
+    made: set[int] = set()
+    moving: set[int] = set()
+    dropped: dict[int, str] = {}
+    found: dict[str, bool] = {}
+    for op in run.ops:
+        learns = bool(trainable.intersection(op.params)) or bool(moving.intersection(op.inputs))
+        (moving if learns else made).update(
+            op.outputs if learns or op.params or made.intersection(op.inputs) else ()
+        )
+        if _is_dropout(op, run) and not learns and made.intersection(op.inputs):
+            found.setdefault(op.path, False)
+            dropped.update(dict.fromkeys(op.outputs, op.path))
+            continue
+        for number in op.inputs:
+            if number in dropped and op.params and not trainable.intersection(op.params):
+                found[dropped[number]] = True
+            elif number in dropped and not op.params:
+                dropped.update(dict.fromkeys(op.outputs, dropped[number]))
+    return found
+
+
+def _is_dropout(op: Op, run: Trace) -> bool:
+    return "dropout" in op.name or run.kinds.get(op.path, "") in ("StochasticDepth", "DropPath")
+
+
+class LeftInEval(Rule):
+    """An optimizer is ready, but the whole model is in evaluation mode: dropout is off and statistics stand.
+
+    Mostly `model.eval()` for validation was never followed by `model.train()`.
+    """
+
+    code = "P021"
+    severity: ClassVar[Severity] = "warning"
+    title = "the model is in evaluation mode"
+    case = "model.eval() after the first epoch's validation; every further epoch trains without dropout"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look at the modes of what training changes; frozen norms are expected to be still."""
+        sets = evidence.sets
+        if sets is None or sets.held is None or sets.training or sets.modes:
+            return
+        frozen = {norm.path for norm in sets.norms if norm.frozen}
+        meant = frozen | (set(sets.still) - {norm.path for norm in sets.norms} if sets.frozen else set())
+        still = [path for path in sets.still if path not in meant]  # a frozen body without dropout is meant
+        if still:
+            yield self.found(
+                evidence.name,
+                f"{len(still)} norms and dropouts are switched off: {by_module(still)}",
+                hint="model.train() at the start of every epoch",
+            )
