@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
+from torchgraft.drift import between, looked
 from torchgraft.edits.base import Edit, kinds
 from torchgraft.edits.input import Input
 from torchgraft.edits.surgery import Surgery
@@ -26,6 +27,8 @@ from torchgraft.trace import Trace, Tracer, doubled, output_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor
 
     from torchgraft.store.manifest import Manifest
 
@@ -261,18 +264,20 @@ class Graft:
         """Try every way to mend an edit, and describe those that work."""
         if not edit.structural:
             return ()
-        found = (self._offer(edit, way) for way in WAYS)
+        before = looked(self)
+        found = (self._offer(edit, way, before) for way in WAYS)
         return tuple(fix for fix in found if fix is not None)
 
-    def _offer(self, edit: Edit, way: Way) -> Fix | None:
+    def _offer(self, edit: Edit, way: Way, before: list[Tensor] | None) -> Fix | None:
         mark, count = self._mark(), len(self.recipe.edits)
         try:
             if self._errors(edit, way):
                 return None
             steps = self.recipe.edits[count + 1 :]
             with_them = size_of(self.module)
+            drift = between(before, looked(self) if before else None)
             self._back_to((self._history[: count + 1], *self._mark()[1:]))
-            return described(way, steps, with_them - size_of(self.module))
+            return described(way, steps, with_them - size_of(self.module), drift)
         except TorchgraftError:
             return None
         finally:
@@ -372,7 +377,9 @@ class Graft:
 
 _VERBS = {
     "check": "torchgraft.checking:judged",
+    "drift": "torchgraft.drift:drift",
     "fix": "torchgraft.fixing:mend",
+    "load_weights": "torchgraft.filling:load_into",
     "train": "torchgraft.adapt:train",
     "save": "torchgraft.keep:save",
 }

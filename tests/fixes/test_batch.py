@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from tests.fixes.mending import Net, kept, mended
@@ -17,6 +18,8 @@ import torchgraft as tg
         (lambda: resnet18(weights=None), (2, 64, 64, 3), "x.permute(0, 3, 1, 2)"),
         (lambda: resnet18(weights=None), (64, 64, 3), "x.permute(2, 0, 1).unsqueeze(0)"),
         (lambda: vgg11(weights=None), (3, 64, 64), "x.unsqueeze(0)"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", depth=1), (3, 224, 224), "x.unsqueeze(0)"),
+        (lambda: nn.Sequential(nn.Conv1d(4, 2, 3), nn.AdaptiveAvgPool1d(1)), (2, 9, 4), "x.permute(0, 2, 1)"),
     ],
 )
 def test_a_wrong_call_is_put_right_and_the_model_left_alone(build, shape, told, snapshot):

@@ -94,3 +94,27 @@ def test_a_flatten_before_a_convolution_is_taken_out():
     g, output = mended(model, torch.randn(2, 3, 9, 9))
     assert output.shape == (2, 6, 1, 1)
     assert g.recipe.edits[0].brief() == {"at": "1"}
+
+
+def test_channels_that_come_last_are_projected_there():
+    class Stage(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.norm, self.fc = nn.LayerNorm(width), nn.Linear(width, width)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.fc(self.norm(x))
+
+    model = nn.Sequential(nn.Linear(3, 8), Stage(8), Stage(16), nn.Linear(16, 2))
+    example = torch.randn(2, 4, 4, 3)
+    assert set(offered(model, example)) >= {"project", "resize-maker"}
+    _, output = mended(model, example, "project")
+    assert output.shape == (2, 4, 4, 2)
+
+
+def test_a_head_of_another_width_behind_global_pooling_loses_nothing():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    trained = model[3].weight.detach().clone()
+    g, output = mended(model, torch.randn(2, 3, 9, 9))
+    assert output.shape == (2, 4)
+    assert torch.equal(g.module[3].weight[:, :6], trained)

@@ -88,9 +88,18 @@ def proved(g: tg.Graft, x: Tensor = X) -> None:
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in g.module.parameters())
 
 
-def test_a_layer_that_is_given_a_list_gets_its_tensors_joined():
+@pytest.mark.parametrize("way", ["adapt", "propagate"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_layer_that_is_given_a_list_gets_its_tensors_joined(way, nested):
+    new = nn.Conv2d(7, 9, 3, padding=1)
+    g = tg.load(Listed(), input=(3, 16, 16))
+    g.replace("joined", nn.Sequential(new, nn.MaxPool2d(2)) if nested else new, fix=way)
+    assert any(isinstance(part, nn.Conv2d) and part.in_channels == 12 for part in g.module.joined.modules())
+    proved(g)
+
+
+def test_what_a_layer_of_a_list_gives_is_what_it_gave():
     g = tg.load(Listed(), input=(3, 16, 16)).replace("joined", nn.Conv2d(7, 9, 3, padding=1), fix="adapt")
-    assert g.module.joined.base[0].in_channels == 12
     assert g.trace().gave("joined")[0].shape == (2, 4, 16, 16)
     proved(g)
 

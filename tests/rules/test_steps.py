@@ -159,6 +159,23 @@ def test_a_hidden_state_with_its_graph_is_told():
     assert found(Remembers(used=True))["T009"].is_error
 
 
+def test_a_loss_that_keeps_its_graph_is_told_and_left_as_it_was():
+    losses = []
+
+    def summed(out, y):
+        losses.append(F.cross_entropy(out, y))
+        return sum(losses)
+
+    told = found(small(), loss=summed)
+    assert told["T009"].is_error
+    assert "T001" not in told
+    assert losses == []
+
+
+def test_a_scripted_model_runs_too():
+    assert "T001" not in found(torch.jit.script(small()))
+
+
 def test_losses_that_are_collected_with_their_graph_are_told():
     class Collects(nn.Module):
         def __init__(self):

@@ -173,10 +173,11 @@ def _attention(old: Any, inputs: int | None, outputs: int | None) -> dict[str, A
 
 def _convolution(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
     """Keep the geometry; a depthwise convolution stays depthwise, so its outputs follow its inputs."""
+    times = old.out_channels // old.in_channels
+    follows = depthwise(old) and (times == 1 or outputs is None)
     inputs, outputs, groups = inputs or old.in_channels, outputs or old.out_channels, old.groups
-    if depthwise(old):
-        times = old.out_channels // old.in_channels
-        groups = inputs = inputs if inputs != old.in_channels else max(outputs // times, 1)
+    if follows:
+        groups = inputs = inputs if inputs != old.in_channels or times > 1 else outputs
         outputs = inputs * times
     elif groups > 1:
         groups = _groups(old, inputs, outputs)

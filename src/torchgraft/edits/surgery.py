@@ -139,6 +139,19 @@ class Surgery:
 
         self._do(Change(lambda: held.__setitem__(attribute, value), undo))
 
+    def register(self, parent: nn.Module, name: str, module: nn.Module) -> None:
+        """Hold a module as a child under the name of a plain attribute, which gives way."""
+        held = vars(parent)
+        before = list(held.items())
+
+        def undo() -> None:
+            held.clear()
+            held.update(before)
+
+        self._become_like(module, parent)
+        self._do(Change(lambda: held.pop(name, None) and None, undo))
+        self._children(parent, {**parent._modules, name: module})
+
     def recast(self, module: nn.Module, cls: type[nn.Module]) -> None:
         """Give a module another class, such as one with a rewritten forward."""
         before = type(module)

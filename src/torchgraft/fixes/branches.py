@@ -35,7 +35,7 @@ class Branches(Cause):
         shapes = [fault.shape(number) for number in at.inputs]
         if len({len(shape) for shape in shapes}) > 1:
             yield from _ranks(fault, at, shapes)
-        elif len(shapes[0]) > 2 and any(fault.channels_last(number) for number in at.inputs):
+        elif _are_tokens(fault, at, shapes):
             yield from _tokens(fault, at, shapes)
         elif len(shapes[0]) > 2:
             yield from _maps(fault, at, shapes)
@@ -62,10 +62,14 @@ def _ranks(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> Iterato
                 yield Proposal("unflatten", before_break(fault, number, spec))
 
 
+def _are_tokens(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> bool:
+    """Tell whether two tensors that are to be added differ in their last dimension alone, and hold channels there."""
+    alike = len(shapes) == 2 and len(shapes[0]) > 2 and shapes[0][:-1] == shapes[1][:-1]
+    return alike and plain(at.op) in _SUMS and any(fault.channels_last(number) for number in at.inputs)
+
+
 def _tokens(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> Iterator[Proposal]:
-    """Channels come last: only they can be brought to agree."""
-    if plain(at.op) in _JOINS or shapes[0][:-1] != shapes[1][:-1]:
-        return
+    """Bring the channels, which come last, to agree."""
     for number in (1, 0):
         maker = maker_layer(fault, at.inputs[number])
         if maker is not None:

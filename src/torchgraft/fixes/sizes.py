@@ -15,7 +15,7 @@ from torchgraft.fixes.shape import grow, times
 __all__ = ["Sizes"]
 
 _NATURAL = (28, 32, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
-"""Sides that image models are built for: multiples of the usual total stride 32, MNIST's 28 and Inception's 299."""
+"""Sides that image models are built for: multiples of the usual stride 32, MNIST's 28, Inception's 299."""
 
 
 class Sizes(Cause):

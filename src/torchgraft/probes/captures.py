@@ -1,4 +1,4 @@
-"""What hooks of the user's keep of a pass: put back after a real one, so that no tensor of a probe stays there."""
+"""What hooks and losses of the user's keep of a pass: put back, so that no tensor of a probe stays there."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ _BOXES = (dict, list, set, deque)
 
 
 @contextmanager
-def captures_kept(model: nn.Module) -> Iterator[None]:
+def captures_kept(model: nn.Module, *functions: Any) -> Iterator[None]:
     """Put the containers, variables and attributes that forward hooks write to back as they were.
 
     Seen are what a function closes over or names in its module, and the attributes of a method's object.
+
+    Args:
+        model: whose hooks run.
+        functions: others that run, such as a loss.
     """
     hooks = [
         hook
@@ -30,7 +34,7 @@ def captures_kept(model: nn.Module) -> Iterator[None]:
         for kind in (module._forward_hooks, module._forward_pre_hooks)
         for hook in kind.values()
     ]
-    puts = [put for hook in hooks for put in _puts(hook)]
+    puts = [put for hook in (*hooks, *functions) for put in _puts(hook)]
     try:
         yield
     finally:
@@ -48,7 +52,7 @@ def _puts(hook: Any) -> Iterator[Callable[[], None]]:
         hook = hook.__func__
     if isinstance(hook, types.FunctionType) and not str(hook.__module__).startswith("torch."):
         yield from _variables(hook)
-    elif hasattr(hook, "__dict__"):
+    elif hook is not None and hasattr(hook, "__dict__"):
         yield from _attributes(hook)
 
 

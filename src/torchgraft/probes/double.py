@@ -132,6 +132,8 @@ def rng_kept() -> Iterator[None]:
     ]
     if cuda:
         kept.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    if torch.backends.mps.is_available():
+        kept.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
     try:
         yield
     finally:

@@ -63,7 +63,7 @@ def real(model: nn.Module, batch: Batch, *, loss: Any = None, optimizer: Any = N
         return Real(Step(broke=Broke("copy", "", "", "", absent)))
     stale = tuple(name for name, one in model.named_parameters() if one.grad is not None)
     judge = loss if isinstance(loss, torch.nn.Module) else None
-    with rng_kept(), _gradients_apart(model, judge), captures_kept(model), _quiet():
+    with rng_kept(), _gradients_apart(model, judge), captures_kept(model, loss), _quiet():
         double = _double(model)
         if isinstance(double, Broke):
             return Real(Step(broke=double))

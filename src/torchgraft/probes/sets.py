@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import dis
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -87,7 +86,6 @@ class Sets:
         repeated: path of a module and name of a function that is its hook more than once, and how often.
         hooked: paths of modules with forward hooks.
         ignored: path of a module or parameter, and the attribute on it that was meant to freeze it and does not.
-        replaced: paths of modules with a lambda for a hook whose value replaces what the module gives.
         held: what the optimizer holds, if one was given.
     """
 
@@ -103,7 +101,6 @@ class Sets:
     repeated: tuple[tuple[str, str, int], ...] = ()
     hooked: tuple[str, ...] = ()
     ignored: tuple[tuple[str, str], ...] = ()
-    replaced: tuple[str, ...] = ()
     held: Held | None = None
 
 
@@ -133,7 +130,6 @@ def sets(
         hidden=hidden(modules),
         repeated=tuple(_repeated(modules)),
         ignored=tuple(_ignored(modules)),
-        replaced=tuple(path for path, module in modules if module._forward_hooks and _replacing(module)),
         hooked=tuple(path for path, module in modules if module._forward_hooks),
         held=None if optimizer is None else _held(_several(optimizer), parameters, names),
     )
@@ -201,22 +197,6 @@ def _repeated(modules: Sequence[tuple[str, nn.Module]]) -> Iterable[tuple[str, s
             if code is not None and not str(getattr(hook, "__module__", "")).startswith("torch."):
                 counts[code] = counts.get(code, 0) + 1
         yield from ((path, code.co_name, count) for code, count in counts.items() if count > 1)  # type: ignore[attr-defined]
-
-
-_GIVES_NOTHING = frozenset({"update", "append", "add", "extend", "insert", "put", "write", "print", "setattr"})
-"""Calls that a lambda makes for their effect: it returns None then."""
-
-
-def _replacing(module: nn.Module) -> bool:
-    """Tell whether a lambda among the forward hooks returns something, which replaces the module's output."""
-    codes = (getattr(hook, "__code__", None) for hook in module._forward_hooks.values())
-    return any(
-        code is not None
-        and code.co_name == "<lambda>"
-        and not _GIVES_NOTHING.intersection(code.co_names)
-        and list(dis.get_instructions(code))[-2:][0].argval is not None
-        for code in codes
-    )
 
 
 # the optimizer

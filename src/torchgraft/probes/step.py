@@ -206,7 +206,7 @@ def _norms(module: nn.Module) -> dict[str, float | None]:
 
 
 def _gradient(module: nn.Module, name: str, norm: float | None, later: float | None) -> Gradient:
-    return Gradient(name, norm, later, module.get_parameter(name).dim() > 1)
+    return Gradient(name, norm, later, dict(module.named_parameters())[name].dim() > 1)
 
 
 NUDGE = 1e-3

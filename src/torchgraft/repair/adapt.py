@@ -57,19 +57,18 @@ def _route(bench: Bench, place: str, before: Trace) -> str:
     """Where the place is given more than one tensor, or gives a pair, let the module stand there all the same."""
     pair = before.kinds.get(place) == "MultiheadAttention"
     run = bench.trace()
-    broke = run.mismatch is not None and run.mismatch.path == place and run.mismatch.op == "forward"
-    odd = run.mismatch is not None and run.mismatch.path == place and not run.given(place)
-    given = asked(bench.module, place, run) if broke or odd or pair or _listed(run, place) else None
-    if given is None:
+    given = asked(bench.module, place, run) if pair or _not_taken(run, place) else None
+    if given is None or (len(given.names) == 1 and given.feed == 0 and not pair):
         return place
-    step = Route(at=place, takes=given.names, feed=given.feed, dim=given.dim, pair=pair)
-    return bench.do(step)[0]
+    return bench.do(Route(at=place, takes=given.names, feed=given.feed, dim=given.dim, pair=pair))[0]
 
 
-def _listed(run: Trace, place: str) -> bool:
-    """Tell whether the pass broke off in the place because what it is given is no tensor."""
+def _not_taken(run: Trace, place: str) -> bool:
+    """Tell whether the pass broke off because a module does not take what it is given, whatever the sizes."""
     at = run.mismatch
-    return at is not None and at.path == place and at.error in ("TypeError", "AttributeError")
+    if at is None or not within(at.path, place):
+        return False
+    return at.op == "forward" or at.error in ("TypeError", "AttributeError")
 
 
 def restore(bench: Bench, place: str, wanted: Value, before: Trace) -> None:

@@ -119,7 +119,7 @@ class Elastic(TorchFunctionMode):
 
     # passes
 
-    def settle(self, *, train: bool, rounds: int = 40) -> bool:
+    def settle(self, *, train: bool, rounds: int = 24) -> bool:
         """Run passes until one changes nothing more; tell whether it then runs to the end."""
         self.mould.twin.train(train)
         for _ in range(rounds):

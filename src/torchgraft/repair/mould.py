@@ -73,6 +73,8 @@ class Mould:
                 plain = resized(layer, inputs, outputs, path)
         except EditError:
             return False
+        if outputs is not None and gives_size(plain) not in (None, outputs):
+            return False
         self._dress(layer, plain, path)
         self.sizes[path] = (inputs or had[0], outputs or had[1])
         return True

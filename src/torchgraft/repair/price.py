@@ -16,11 +16,19 @@ from torchgraft.rules.finding import Fix
 __all__ = ["described", "lost", "size_of"]
 
 
-def described(way: str, steps: Sequence[Edit], parameters: int) -> Fix:
-    """Describe a way that works: the edits it takes after the one that does not fit, and their price."""
+def described(way: str, steps: Sequence[Edit], parameters: int, drift: float | None = None) -> Fix:
+    """Describe a way that works: the edits it takes after the one that does not fit, and their price.
+
+    Args:
+        way: its name.
+        steps: the edits.
+        parameters: how many they add.
+        drift: how far they and the edit move the outputs of what was there, if that was looked at.
+    """
     told = "; ".join(step.sentence() for step in steps[:3])
     more = f"; and {len(steps) - 3} more" if len(steps) > 3 else ""
-    price = ", ".join([f"{parameters:+,} parameters", _kept(steps), *_start(steps)])
+    moved = [] if drift is None else [f"drift {drift:.2g} at step 0"]
+    price = ", ".join([f"{parameters:+,} parameters", _kept(steps), *_start(steps), *moved])
     return Fix(way, f"{told}{more}   {price}", tuple(steps))
 
 

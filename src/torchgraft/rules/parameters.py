@@ -94,7 +94,17 @@ class Unregistered(Rule):
                 "attribute of an nn.Module; a teacher that is hidden on purpose: requires_grad_(False)",
             )
             nothing = sets is not None and not sets.trainable
+            found = replace(found, fixes=_registered(home, evidence))
             yield replace(found, severity="error") if nothing else found
+
+
+def _registered(home: str, evidence: Evidence) -> tuple[Fix, ...]:
+    """Offer to register the layers, where a plain list, tuple or dict holds them and nothing else."""
+    from torchgraft.edits.register import Register, registrable
+
+    names = registrable(evidence.modules[home]) if home in evidence.modules else ()
+    edit = Register(at=home, names=names) if names else None
+    return (Fix("register", f"{edit.sentence()}   keeps every weight", (edit,)),) if edit else ()
 
 
 class PlainTensor(Rule):
@@ -269,24 +279,3 @@ class HookOverwritten(Rule):
                             f"{op.path or 'the forward'} ({op.name}) writes into what {path} gave",
                             hint="keep output.detach().clone() in the hook",
                         )
-
-
-class HookReplaces(Rule):
-    """A lambda that is a forward hook returns a value: torch puts it in the place of what the module gave.
-
-    `f.setdefault("h", output)` returns what was kept first, so the first feature map is replayed for ever.
-    """
-
-    code = "P023"
-    severity: ClassVar[Severity] = "note"
-    title = "a hook that replaces what its module gives"
-    case = "register_forward_hook(lambda m, i, o: f.setdefault('h', o)): same output for different inputs"
-
-    def findings(self, evidence: Evidence) -> Iterator[Finding]:
-        """Name the modules."""
-        for path in evidence.sets.replaced if evidence.sets else ():
-            yield self.found(
-                evidence.place(path),
-                f"a lambda on {path or 'the model'} returns a value, which becomes its output",
-                hint="write a function that returns nothing: def keep(module, given, gave): f['h'] = gave.detach()",
-            )

@@ -14,6 +14,7 @@ from torchgraft.rules.wording import at, homes
 
 if TYPE_CHECKING:
     from torchgraft.probes.records import Broke
+    from torchgraft.probes.step import Step
 
 __all__: list[str] = []
 
@@ -67,6 +68,7 @@ def _known(evidence: Evidence, broke: Broke) -> bool:
         any(one.name in _DISTANCES and not one.labels.is_float for one in step.criteria),
         step.overwritten is not None,
         bool(step.held) and broke.stage.startswith("second"),
+        _elsewhere(step),
         _sets_flag(broke),
         arrival is not None and arrival.samples == 1 and broke.op == "batch_norm",
     )
@@ -161,6 +163,11 @@ class Unattached(Rule):
         )
 
 
+def _elsewhere(step: Step | None) -> bool:
+    """Tell whether a graph is kept outside of the model: the first backward pass goes through, the second not."""
+    return step is not None and not step.held and step.broke is not None and step.broke.stage == "second backward"
+
+
 class GraphKept(Rule):
     """An attribute keeps a tensor of the step with its graph: memory grows, and the next backward pass fails.
 
@@ -175,9 +182,16 @@ class GraphKept(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Look at attributes after a step, and whether the second one went through."""
         step = evidence.step
+        fails = step is not None and step.broke is not None and step.broke.stage.startswith("second")
         if step is None or not step.held:
+            if _elsewhere(step):
+                yield self.found(
+                    evidence.name,
+                    "the second backward pass goes through the graph of the first, which is gone",
+                    "nothing in the model keeps it: the loss does, or a list or variable outside",
+                    hint="keep numbers, loss.item(), or tensors without their graph, x.detach()",
+                )
             return
-        fails = step.broke is not None and step.broke.stage.startswith("second")
         found = self.found(
             evidence.place(step.held[0].rpartition(".")[0]),
             f"kept after the step, with all that it was made of: {', '.join(step.held[:4])}",

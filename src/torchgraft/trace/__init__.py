@@ -2,7 +2,7 @@
 
 from torchgraft.trace.layers import input_layers, output_layers
 from torchgraft.trace.record import Call, Mismatch, Op, Trace, Value
-from torchgraft.trace.run import Tracer, doubled, trace
+from torchgraft.trace.run import Tracer, doubled, outputs, trace
 
 __all__ = [
     "Call",
@@ -14,5 +14,6 @@ __all__ = [
     "doubled",
     "input_layers",
     "output_layers",
+    "outputs",
     "trace",
 ]

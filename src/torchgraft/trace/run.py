@@ -22,7 +22,7 @@ from torchgraft.trace.strict import range_of
 from torchgraft.trace.tape import Tape
 from torchgraft.trace.tree import mapped, tensors
 
-__all__ = ["Tracer", "doubled", "trace"]
+__all__ = ["Tracer", "doubled", "outputs", "trace"]
 
 # Failing operations under FakeTensorMode log tracebacks; the mismatch says it better.
 logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
@@ -74,6 +74,7 @@ class Tracer:
         self._body = Body(model, self._stand_in, self._wrapped, self._hooked)
         self._memory: Memory | None = None if values else {}
         self._tape: Tape | None = None
+        self.given_back: list[Tensor] = []
 
     def sweep(self) -> bool:
         """Look at every module, and tell whether anything changed since the last trace.
@@ -141,6 +142,8 @@ class Tracer:
             result = self._body.ghost(*arguments, **named)
         except Exception as error:
             return (), tape.broke(error, inputs)
+        if self._values:
+            self.given_back = tensors(result)
         return tape.see(result), None
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
@@ -152,7 +155,7 @@ class Tracer:
         if tensor.device.type != "meta":
             return tensor.detach().clone()
         drawn = torch.empty_like(tensor, device="cpu")
-        return drawn.uniform_() if tensor.is_floating_point() else drawn.zero_()
+        return drawn.normal_() if tensor.is_floating_point() else drawn.zero_()
 
     def _wrapped(self, part: Part, forward: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -165,6 +168,21 @@ class Tracer:
     def _hooked(self, part: Part) -> None:
         if self._tape is not None:
             self._tape.replaced.setdefault(part.path)
+
+
+def outputs(model: nn.Module, example: Any, *, seed: int = 0) -> list[Tensor]:
+    """Run the model's copy for real in evaluation mode, and give its outputs; parameters are shared, not copied.
+
+    Args:
+        model: any module; it is neither changed nor called itself.
+        example: a tensor or a tuple of arguments; floating ones without data, on meta, are drawn from `seed`.
+        seed: what is drawn from.
+    """
+    tracer = Tracer(model, values=True)
+    with _rng_kept(), torch.no_grad():
+        torch.manual_seed(seed)
+        tracer.trace(example)
+        return [tensor for tensor in tracer.given_back if tensor.is_floating_point()]
 
 
 def doubled(example: Any) -> Any:
