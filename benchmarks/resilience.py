@@ -191,14 +191,29 @@ def _real(model: nn.Module, image: torch.Tensor) -> str:
 def built(source: str, name: str) -> tuple[tg.Graft, torch.Tensor | None]:
     """Build a model with random weights, and an image of the smallest size from 128 on that it takes."""
     torch.manual_seed(0)
-    model = (_random(name) if source == "torchvision" else timm.create_model(name)).eval()
+    model, huge = _model(source, name)
     shape = getattr(model, "pretrained_cfg", {}).get("input_size") or (3, 224, 224)
     for size in (128, shape[-1], 299):
         image = torch.randn(2, shape[0], size, size)
         if not any(trace(model, image, train=train).mismatch for train in (False, True)):
             break
-    real = PROVE and sum(p.numel() for p in model.parameters()) <= HUGE
-    return tg.load(model, input=tuple(image.shape[1:])), image if real else None
+    return tg.load(model, input=tuple(image.shape[1:])), image if PROVE and not huge else None
+
+
+def _model(source: str, name: str) -> tuple[nn.Module, bool]:
+    """Build a model, a huge one without memory for its weights; say whether it is huge."""
+
+    def build() -> nn.Module:
+        made: nn.Module = _random(name) if source == "torchvision" else timm.create_model(name)
+        return made.eval()
+
+    try:
+        with torch.device("meta"):
+            bare = build()
+    except (RuntimeError, NotImplementedError):  # some read values while they are built
+        bare = build()
+    huge = sum(p.numel() for p in bare.parameters()) > HUGE
+    return bare if huge else build(), huge
 
 
 PROJECTED = ", projected"

@@ -151,7 +151,7 @@ def _tried(graft: Graft, finding: Finding, *, quick: bool = False) -> list[_Trie
         evidence = graft.evidence()
     except TorchgraftError:
         return []
-    bench = _Bench(graft, finding, evidence)
+    bench = _Bench(graft, finding, evidence, quick=quick)
     found: list[_Tried] = []
     for order, proposal in enumerate(_proposals(bench.fault)):
         tried = bench.tries(proposal, order)
@@ -182,8 +182,9 @@ def _named(found: list[_Tried]) -> list[_Tried]:
 class _Bench:
     """A graft on which proposals for one finding are tried."""
 
-    def __init__(self, graft: Graft, finding: Finding, evidence: Evidence) -> None:
+    def __init__(self, graft: Graft, finding: Finding, evidence: Evidence, *, quick: bool) -> None:
         self._graft = graft
+        self._quick = quick
         self._finding = finding
         self._before = {(one.code, one.where) for one in judge(evidence)}
         self._tensors = dict(graft.module.named_parameters())
@@ -216,6 +217,8 @@ class _Bench:
         self._left = _TRIALS
         broke = self._stuck()
         self._apply(way, proposal)
+        if self._quick and self._kept and self._rank(proposal, 0)[0]:
+            return False  # it can't be the best
         return self._ends(self._stuck(), (broke,) if broke is not None else ())
 
     def _apply(self, way: Sequence[Edit], proposal: Proposal) -> None:

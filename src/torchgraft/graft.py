@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,8 +16,10 @@ from torchgraft.edits.base import Edit, kinds
 from torchgraft.edits.input import Input
 from torchgraft.edits.surgery import Surgery
 from torchgraft.errors import EditError, RecipeError, SourceError, TorchgraftError, nearest
+from torchgraft.methods import LazyRoles, method_of
 from torchgraft.params.groups import parameter_groups
 from torchgraft.preprocess import Preprocess
+from torchgraft.probes.sets import sets
 from torchgraft.recipe import Recipe
 from torchgraft.repair import WAYS, Way, described, size_of
 from torchgraft.rules import Evidence, Finding, Fix, judge
@@ -161,13 +162,20 @@ class Graft:
         """Give what fake tensors show of the model as it stands: traces in evaluation and training mode.
 
         Args:
-            quick: leave the pass with twice as many samples out.
+            quick: leave out the pass with twice as many samples, and the sets of parameters.
         """
         self._sweep()
         runs = (self._look("eval"), self._look("train"))
         rows = [runs[0].values[number].shape[:1] for number in runs[0].inputs]
         whole = not quick and runs[0].mismatch is None and not self._real and (runs[0].batch,) in rows
-        return Evidence(self.module, runs, self.added, self.name, wide=self._look("wide") if whole else None)
+        return Evidence(
+            self.module,
+            runs,
+            self.added,
+            self.name,
+            wide=self._look("wide") if whole else None,
+            sets=None if quick else sets(self.module),
+        )
 
     def __str__(self) -> str:
         edits = "\n".join(f"  {n}. {edit.sentence()}" for n, edit in enumerate(self.recipe.edits, 1))
@@ -288,7 +296,7 @@ class Graft:
         surgery = Surgery(
             self.module,
             look=lambda train: self._look("train" if train else "eval"),
-            roles=_Roles(self),
+            roles=LazyRoles(lambda: self.roles),
             seed=self.recipe.seed * 1_000_003 + len(self.recipe.edits),
             trust=self.trust,
         )
@@ -412,45 +420,5 @@ class _Bench:
         return self._graft._do(edit)
 
 
-class _Roles(Mapping[str, "Sequence[str]"]):
-    """The roles of a graft, looked up only when a selector asks for one."""
-
-    def __init__(self, graft: Graft) -> None:
-        self._graft = graft
-
-    def __getitem__(self, name: str) -> Sequence[str]:
-        if name != "head":
-            raise KeyError(name)
-        return self._graft.roles[name]
-
-    def __iter__(self) -> Any:
-        return iter(("head",))
-
-    def __len__(self) -> int:
-        return 1
-
-
-def _method(kind: str, cls: type[Edit]) -> Callable[..., Graft]:
-    def method(self: Graft, *args: Any, fix: Way | None = None, **kwargs: Any) -> Graft:
-        return self.apply(cls.of(*args, **kwargs), fix=fix)
-
-    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    for name, field in cls.model_fields.items():
-        shown = field.alias or name
-        shown = shown if shown.isidentifier() and shown != "with" else "module"
-        default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-        late = field.is_required() and any(one.default is not inspect.Parameter.empty for one in parameters)
-        form = inspect.Parameter.KEYWORD_ONLY if late else inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters.append(inspect.Parameter(shown, form, default=default, annotation=field.annotation))
-    parameters.append(
-        inspect.Parameter("fix", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Way | None)
-    )
-    parameters.sort(key=lambda one: one.kind)
-    method.__name__ = method.__qualname__ = kind
-    method.__doc__ = cls.__doc__
-    method.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return method
-
-
 for _kind, _cls in kinds().items():
-    setattr(Graft, _kind, _method(_kind, _cls))
+    setattr(Graft, _kind, method_of(_kind, _cls))

@@ -114,3 +114,20 @@ def test_a_shared_layer_is_never_wrapped_for_one_of_its_calls():
     g, output = mended(model, torch.randn(2, 3, 8, 8))
     assert isinstance(g.module.act, nn.ReLU)
     assert output.shape[:2] == (2, 3)
+
+
+def test_a_branch_that_came_up_too_large_is_cut_to_the_map_it_returns_to():
+    def forward(net, x):
+        a = net.first(x)
+        return net.last(torch.cat([net.up(net.down(a)), a], 1))
+
+    model = Net(
+        forward,
+        first=nn.Conv3d(1, 4, 3, padding=1),
+        down=nn.Conv3d(4, 4, 3, 2, 1),
+        up=nn.ConvTranspose3d(4, 4, 2, 2),
+        last=nn.Conv3d(8, 2, 1),
+    )
+    assert offered(model, torch.randn(2, 1, 9, 9, 9))[0] == "crop"
+    _, output = mended(model, torch.randn(2, 1, 9, 9, 9))
+    assert output.shape == (2, 2, 9, 9, 9)

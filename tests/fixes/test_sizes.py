@@ -86,3 +86,10 @@ def test_windows_follow_another_size():
     model = timm.create_model("swin_tiny_patch4_window7_224")
     _, output = mended(model, torch.randn(2, 3, 256, 256))
     assert output.shape == (2, 1000)
+
+
+def test_channels_and_size_follow_together():
+    model = timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=10)
+    g, output = mended(model, torch.randn(2, 1, 96, 96))
+    assert output.shape == (2, 10)
+    assert g.recipe.edits[0].brief() == {"channels": 1, "size": [96, 96]}

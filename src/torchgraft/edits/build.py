@@ -113,7 +113,7 @@ def _correction(spec: ModuleSpec, args: dict[str, Any]) -> str:
     """Say which arguments would do, where that is known: groups that divide the channels."""
     groups, channels = args.get("num_groups"), args.get("num_channels")
     if spec.of == "nn.GroupNorm" and isinstance(groups, int) and isinstance(channels, int):
-        return f"num_groups={math.gcd(groups, channels)}, the largest divisor of {groups} that divides {channels} channels"
+        return f"num_groups={math.gcd(groups, channels)} divides {channels} channels and {groups} groups"
     return "correct its arguments"
 
 

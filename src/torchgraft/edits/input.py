@@ -61,17 +61,17 @@ class Input(Edit):
             EditError: the input is read by what can't be changed, or the model can't take images of this size.
         """
         traced = surgery.look(False)
+        shape = traced.values[traced.inputs[0]].shape if traced.inputs else ()
+        if self.size is not None and len(shape) == 4:
+            old = shape[1] if self.channels is None else _old_channels(surgery)
+            resized(surgery, (shape[0], old, *self.size))
+            _configured(surgery, size=self.size)
         if self.channels is not None:
             self._fold(surgery, traced, self.channels)
-        if self.size is not None and traced.inputs:
-            shape = traced.values[traced.inputs[0]].shape
-            if len(shape) == 4:
-                resized(surgery, (shape[0], self.channels or shape[1], *self.size))
-                _configured(surgery, size=self.size)
         return self
 
     def _fold(self, surgery: Surgery, traced: Trace, channels: int) -> None:
-        readers = _readers(surgery, traced)
+        readers = _readers(surgery, traced, self.size)
         untransformed(surgery, channels)
         for path in readers:
             layer = surgery.module(path) if path else surgery.model
@@ -90,7 +90,13 @@ class Input(Edit):
         return f"the input is now {' of '.join(part for part in parts if part)}{zero}"
 
 
-def _readers(surgery: Surgery, traced: Trace) -> list[str]:
+def _old_channels(surgery: Surgery) -> int:
+    """Give the channels that the first convolution takes."""
+    kernels = (module for module in surgery.model.modules() if "kernel_size" in vars(module))
+    return next((size for size in map(_takes, kernels) if size), 3)
+
+
+def _readers(surgery: Surgery, traced: Trace, size: tuple[int, int] | None) -> list[str]:
     """Find the layers that read the input, on what they were made for where the pass breaks off early."""
     from torchgraft.trace import input_layers, trace
 
@@ -100,10 +106,10 @@ def _readers(surgery: Surgery, traced: Trace) -> list[str]:
     import torch
 
     shape = traced.values[traced.inputs[0]].shape
-    olds = [_takes(surgery.module(path)) for path in found if path] or [3]
+    olds = [_takes(surgery.module(path)) for path in found if path] or [_old_channels(surgery)]
     for old in olds:
         if old and len(shape) > 2:
-            run = trace(surgery.model, torch.empty((shape[0], old, *shape[2:]), device="meta"))
+            run = trace(surgery.model, torch.empty((shape[0], old, *(size or shape[2:])), device="meta"))
             found = list(dict.fromkeys([*found, *input_layers(run)]))
     return found
 

@@ -11,7 +11,7 @@ from torchgraft.edits.resize import Resize
 from torchgraft.fixes.cause import Cause, Fault, Proposal
 from torchgraft.fixes.channels import maker_layer
 from torchgraft.fixes.places import before_break
-from torchgraft.fixes.shape import flat, grow, pool, pool_flat, replicate, times
+from torchgraft.fixes.shape import crop, flat, grow, pool, pool_flat, replicate, times
 
 if TYPE_CHECKING:
     from torchgraft.trace import Mismatch
@@ -63,7 +63,7 @@ def _ranks(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> Iterato
 
 
 def _are_tokens(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> bool:
-    """Tell whether two tensors that are to be added differ in their last dimension alone, and hold channels there."""
+    """Tell whether two tensors in a sum differ in their last dimension alone, and it holds channels."""
     alike = len(shapes) == 2 and len(shapes[0]) > 2 and shapes[0][:-1] == shapes[1][:-1]
     return alike and plain(at.op) in _SUMS and any(fault.channels_last(number) for number in at.inputs)
 
@@ -90,7 +90,19 @@ def _maps(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> Iterator
             return
         if shortcut is not None and _stride(shapes[shortcut], shapes[1 - shortcut]):
             yield from _strided(fault, shortcut, shapes[shortcut], shapes[1 - shortcut], True)
+    yield from _cropped(fault, at, shapes)
     yield from _sized(fault, shapes)
+
+
+def _cropped(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> Iterator[Proposal]:
+    """Cut what overhangs: a branch that was brought up again ends a little larger than the map it returns to."""
+    depths = [sum(1 for _ in fault.run.upstream(number)) for number in at.inputs]
+    first = shapes[depths.index(min(depths))][2:]
+    for number, shape in enumerate(shapes):
+        over = [a - b for a, b in zip(shape[2:], first, strict=True)]
+        if depths[number] > min(depths) and any(over) and min(over) >= 0 and max(over) <= _FEW:
+            says = f"cuts the border of the {times(shape[2:])} map down to {times(first)}"
+            yield Proposal("crop", before_break(fault, number, crop(over)), says, harm=1)
 
 
 def _resized(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> Iterator[Proposal]:

@@ -29,6 +29,8 @@ def proven(model: nn.Module, example: Any, wanted: list[tuple[int, ...]], name: 
     """
     with rng_kept(), torch.enable_grad():
         try:
+            if any(one.is_meta for one in model.parameters()):
+                raise ValueError("the weights are on the meta device: they have no values")
             double = copy.deepcopy(model).train()
             double.zero_grad(set_to_none=True)
             device = next((one.device for one in double.parameters()), torch.device("cpu"))

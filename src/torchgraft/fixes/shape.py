@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["flat", "grid", "grow", "pool", "pool_flat", "replicate", "times"]
+__all__ = ["crop", "flat", "grid", "grow", "pool", "pool_flat", "replicate", "times"]
 
 
 def times(sizes: Sequence[int]) -> str:
@@ -32,6 +32,12 @@ def grow(size: Sequence[int]) -> dict[str, Any]:
     """Describe an interpolation to a map of this size: adaptive pooling would only repeat cells."""
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
     return {"nn.Upsample": {"size": list(size), "mode": mode, "align_corners": False}}
+
+
+def crop(over: Sequence[int]) -> dict[str, Any]:
+    """Describe what cuts rows off at the end of each dimension: a padding below zero."""
+    pads = [pad for gap in reversed(over) for pad in (0, -gap)]
+    return {f"nn.ConstantPad{len(over)}d": {"padding": pads, "value": 0.0}}
 
 
 def replicate(missing: Sequence[int]) -> dict[str, Any]:

@@ -28,7 +28,11 @@ class Sizes(Cause):
         given = fault.example[0]
         cut = _cut(fault, given)
         says = f"cuts {cut} of the border" if cut else "its tables of positions are interpolated"
-        yield Proposal("size", ((Input(size=given[2:]),),), says, harm=2 if cut else 0)
+        ways: tuple[Edits, ...] = (
+            (Input(size=given[2:]),),
+            (Input(channels=given[1], size=given[2:]),),
+        )
+        yield Proposal("size", ways, says, harm=2 if cut else 0)
         size = _runs_at(fault, given) if _depends(fault) else None
         if size is not None:
             says = f"stretches {times(given[2:])} images to {times(size)}"

@@ -94,17 +94,7 @@ class Unregistered(Rule):
                 "attribute of an nn.Module; a teacher that is hidden on purpose: requires_grad_(False)",
             )
             nothing = sets is not None and not sets.trainable
-            found = replace(found, fixes=_registered(home, evidence))
             yield replace(found, severity="error") if nothing else found
-
-
-def _registered(home: str, evidence: Evidence) -> tuple[Fix, ...]:
-    """Offer to register the layers, where a plain list, tuple or dict holds them and nothing else."""
-    from torchgraft.edits.register import Register, registrable
-
-    names = registrable(evidence.modules[home]) if home in evidence.modules else ()
-    edit = Register(at=home, names=names) if names else None
-    return (Fix("register", f"{edit.sentence()}   keeps every weight", (edit,)),) if edit else ()
 
 
 class PlainTensor(Rule):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from torchgraft.rules.breaks import breaks
 from torchgraft.rules.finding import Finding, Severity
 from torchgraft.rules.rule import Evidence, Rule
-from torchgraft.rules.shapes import breaks
 
 __all__: list[str] = []
 

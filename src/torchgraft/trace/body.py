@@ -22,21 +22,12 @@ from torch import Tensor, nn
 
 from torchgraft.errors import SourceError
 from torchgraft.trace.ghost import HOOKS, Turn, fill, shell
-from torchgraft.trace.tree import PLAIN
+from torchgraft.trace.signature import LAZY, SKIPPED, signature
+from torchgraft.trace.signature import spec as spec_of
 
 __all__ = ["Body", "Part"]
 
-_SKIPPED = frozenset(
-    {"training", "_modules", "_parameters", "_buffers", "_compiled_call_impl", "_non_persistent_buffers_set"}
-    | {"_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook", "_state_dict_hooks"}
-    | {"_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"}
-)
-"""What a forward pass does not depend on, or what a signature holds in another way."""
-
-_DROPS = frozenset({"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth", "DropPath"})
 _LENGTHS = (dict, list, set, deque)
-_LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
-_ATOMS = (torch.dtype, torch.device, torch.Size, torch.memory_format, torch.layout)
 _PLAIN_TRAIN = nn.Module.train
 
 
@@ -179,11 +170,11 @@ class Body:
         held = _tensors_of(part.module)
         part.titles, part.held = tuple([name for name, _ in held]), tuple([one for _, one in held])
         part.sizes = [one.shape for one in part.held]
-        part.specs = tuple(map(_spec, part.held))
+        part.specs = tuple(map(spec_of, part.held))
         turn = Turn(ghosts, self._stand_in)
         fill(part.module, part.ghost, turn, functools.partial(self._note, part))
         part.hidden = frozenset(turn.hidden)
-        part.own = _signature(part.module)
+        part.own = signature(part.module)
         part.dirty = any(_own_hooks(part.module))  # what they keep is copied for each trace
         forward = part.ghost.forward
         part.ghost.__dict__["forward"] = self._wrap(part, forward)
@@ -192,7 +183,7 @@ class Body:
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
         known = self._twins.get(id(tensor))
-        spec = _spec(tensor)
+        spec = spec_of(tensor)
         if known is None or known[0]() is not tensor or known[1] != spec:
             known = self._twins[id(tensor)] = (weakref.ref(tensor), spec, self._tensor(tensor))
         return known[2]
@@ -331,7 +322,7 @@ def _values_of(module: nn.Module) -> tuple[Any, ...]:
 def _boxes_of(module: nn.Module) -> tuple[Any, ...]:
     """List the containers whose length may change without another container in its place."""
     held = module.__dict__
-    return tuple([one for name, one in held.items() if name not in _SKIPPED and isinstance(one, _LENGTHS)])
+    return tuple([one for name, one in held.items() if name not in SKIPPED and isinstance(one, _LENGTHS)])
 
 
 def _same(part: Part) -> bool:
@@ -361,13 +352,6 @@ def _switched(part: Part, now: tuple[Any, ...]) -> bool:
     return _same(part)
 
 
-def _spec(tensor: Tensor) -> Hashable:
-    if isinstance(tensor, _LAZY):
-        return None
-    return (type(tensor), tensor.shape, tensor.stride() if tensor.layout == torch.strided else None, tensor.dtype,
-            tensor.device)  # fmt: skip
-
-
 def _own_hooks(module: nn.Module) -> list[Any]:
     hooks = [hook for name in HOOKS for hook in module.__dict__.get(name, {}).values()]
     return [hook for hook in hooks if isinstance(hook, types.FunctionType) and not _of_torch(hook)]
@@ -391,51 +375,9 @@ def _ties(part: Part, first: dict[int, str]) -> tuple[str, ...]:
 
 def _refuse_lazy(part: Part) -> None:
     tensors = (*part.module._parameters.values(), *part.module._buffers.values())
-    if any(isinstance(one, _LAZY) for one in tensors):
+    if any(isinstance(one, LAZY) for one in tensors):
         raise SourceError(
             f"the sizes of {part.path or 'the model'} ({part.kind}) are not known yet",
             where=part.path,
             hint="run one batch through the model first, or write the sizes out",
         )
-
-
-def _signature(module: nn.Module) -> Hashable:
-    """Write a module's own settings as a value: equal ones behave alike."""
-    held = module.__dict__
-    settings = [
-        (name, _frozen(value, module))
-        for name, value in held.items()
-        if name not in _SKIPPED and not (name.endswith("hooks") and not value)
-    ]
-    if type(module).__name__ in _DROPS:  # how much is dropped changes no shape; whether at all may
-        settings = [
-            (name, (held[name] == 0, held[name] == 1) if name in ("p", "drop_prob") else one)
-            for name, one in settings
-        ]
-    tensors = (*module._parameters, *module._buffers)
-    empty = tuple(
-        name for box in (module._parameters, module._buffers) for name, one in box.items() if one is None
-    )
-    return (type(module), tuple(settings), tensors, empty)
-
-
-def _frozen(value: Any, owner: nn.Module, depth: int = 0) -> Hashable:
-    kind = type(value)
-    if kind in PLAIN or isinstance(value, _ATOMS):
-        return (kind, value)
-    if isinstance(value, Tensor):
-        return ("tensor", _spec(value))
-    if depth < 3 and isinstance(value, (list, tuple, deque)):
-        return (kind, *[_frozen(one, owner, depth + 1) for one in value])
-    if depth < 3 and isinstance(value, dict):
-        return (kind, *[(_key(key), _frozen(one, owner, depth + 1)) for key, one in value.items()])
-    if isinstance(value, types.MethodType):
-        return ("method", value.__func__, "own" if value.__self__ is owner else id(value.__self__))
-    if isinstance(value, functools.partial) and depth < 3:
-        parts = (value.func, value.args, value.keywords)
-        return ("partial", *[_frozen(one, owner, depth + 1) for one in parts])
-    return ("object", id(value))
-
-
-def _key(key: Any) -> Hashable:
-    return (type(key), key if type(key) in PLAIN else id(key))

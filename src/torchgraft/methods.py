@@ -1,0 +1,58 @@
+"""What makes a graft handy: one method for each edit, and roles that wait until they are asked for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torchgraft.edits.base import Edit
+from torchgraft.repair import Way
+from torchgraft.select import Roles
+
+if TYPE_CHECKING:
+    from torchgraft.graft import Graft
+
+__all__ = ["LazyRoles", "method_of"]
+
+
+class LazyRoles(Mapping[str, Sequence[str]]):
+    """The roles of a graft: finding them takes a trace, so it waits until a selector asks for one."""
+
+    def __init__(self, roles: Callable[[], Roles]) -> None:
+        self._roles = roles
+
+    def __getitem__(self, name: str) -> Sequence[str]:
+        if name != "head":
+            raise KeyError(name)
+        return self._roles()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("head",))
+
+    def __len__(self) -> int:
+        return 1
+
+
+def method_of(kind: str, cls: type[Edit]) -> Callable[..., Graft]:
+    """Make the method of a graft that applies an edit: its arguments are the fields of the edit, in order."""
+
+    def method(self: Graft, *args: Any, fix: Way | None = None, **kwargs: Any) -> Graft:
+        return self.apply(cls.of(*args, **kwargs), fix=fix)
+
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    for name, field in cls.model_fields.items():
+        shown = field.alias or name
+        shown = shown if shown.isidentifier() and shown != "with" else "module"
+        default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+        late = field.is_required() and any(one.default is not inspect.Parameter.empty for one in parameters)
+        form = inspect.Parameter.KEYWORD_ONLY if late else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters.append(inspect.Parameter(shown, form, default=default, annotation=field.annotation))
+    parameters.append(
+        inspect.Parameter("fix", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Way | None)
+    )
+    parameters.sort(key=lambda one: one.kind)
+    method.__name__ = method.__qualname__ = kind
+    method.__doc__ = cls.__doc__
+    method.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return method
