@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-NAMES = ("startup", "trace", "heads", "inputs", "resilience", "transfer")
+NAMES = (
+    "startup", "trace", "verdict", "decoder", "alarms", "heads", "inputs", "resilience", "transfer",
+)  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = """# Results
 

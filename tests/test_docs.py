@@ -47,3 +47,10 @@ def test_the_page_of_rules_is_what_the_rules_say():
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert (ROOT / "docs" / "rules.md").read_text() == script.text(), "run scripts/document_rules.py"
+
+
+def test_every_rule_that_the_page_of_faults_names_is_there():
+    from torchgraft.rules import rules
+
+    named = set(re.findall(r"\b[SWPHDT]\d{3}\b", (ROOT / "docs" / "faults.md").read_text()))
+    assert named <= set(rules())
