@@ -42,10 +42,11 @@ def test_a_refusal_offers_both_ways_with_their_price(resnet18, custom_block):
         resnet18.append("layer2", custom_block(128), name="attention")
     adapt, propagate = refused.value.findings[0].fixes
     assert adapt.name == "adapt"
-    assert adapt.sentence.endswith(
-        "+32,896 parameters, keeps every trained weight, starts as the identity on 128 channels"
+    assert (
+        "   +32,896 parameters, keeps every trained weight, starts as the identity on 128 channels"
+        in adapt.sentence
     )
-    assert propagate.sentence == (
+    assert propagate.sentence.startswith(
         "layer3.0.conv1 is resized to 256 inputs; layer3.0.downsample.0 is resized to 256 inputs   "
         "+327,680 parameters, keeps every trained weight, new input slices start at zero"
     )

@@ -387,3 +387,18 @@ def test_dropout_is_switched_off_for_good():
 def test_what_can_not_stand_still_is_refused(model, at, match):
     with pytest.raises(EditError, match=match):
         tg.load(model, input=(4,)).eval_mode(at=at)
+
+
+def test_hooks_that_differ_by_the_name_they_were_made_with_are_not_one_hook_twice():
+    seen = {}
+
+    def look(name):
+        def hook(_module, _given, gave):
+            seen[name] = gave.shape
+
+        return hook
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model[0].register_forward_hook(look("a"))
+    model[0].register_forward_hook(look("b"))
+    assert "P007" not in told(model, example=(4,))

@@ -191,12 +191,26 @@ def _plain(modules: Sequence[tuple[str, nn.Module]]) -> Iterable[str]:
 def _repeated(modules: Sequence[tuple[str, nn.Module]]) -> Iterable[tuple[str, str, int]]:
     """Find functions that stand among a module's hooks more than once: closures of one function count as it."""
     for path, module in modules:
-        counts: dict[object, int] = {}
+        counts: dict[tuple[Any, tuple[Any, ...]], int] = {}
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
             code = getattr(hook, "__code__", None)
             if code is not None and not str(getattr(hook, "__module__", "")).startswith("torch."):
-                counts[code] = counts.get(code, 0) + 1
-        yield from ((path, code.co_name, count) for code, count in counts.items() if count > 1)  # type: ignore[attr-defined]
+                key = (code, _plain_values(hook))
+                counts[key] = counts.get(key, 0) + 1
+        yield from ((path, code.co_name, count) for (code, _), count in counts.items() if count > 1)
+
+
+def _plain_values(hook: Any) -> tuple[Any, ...]:
+    """Give the names and numbers that a hook was made with: two that differ in them are two hooks."""
+    cells = (cell.cell_contents for cell in hook.__closure__ or () if _full(cell))
+    return tuple(value for value in (*cells, *(hook.__defaults__ or ())) if isinstance(value, (str, int, float)))
+
+
+def _full(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
 
 
 # the optimizer
