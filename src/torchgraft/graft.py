@@ -120,7 +120,7 @@ class Graft:
 
     def _inputs(self) -> Any:
         if self._example is not None:
-            return self._example
+            return self._shaped(self._example)
         if self.input_shape is None:
             raise SourceError(
                 f"the input of {self.name} is not known",
@@ -129,6 +129,18 @@ class Graft:
             )
         first = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
         return torch.empty(2, *self.input_shape, device="meta", dtype=first)
+
+    def _shaped(self, example: Any) -> Any:
+        """Give the example the shape that input edits ask for, where it is one tensor of images."""
+        if not isinstance(example, torch.Tensor) or example.dim() != 4:
+            return example
+        shape: tuple[int, ...] | None = tuple(example.shape[1:])
+        for edit in self.recipe.edits:
+            if isinstance(edit, Input):
+                shape = edit.given(shape)
+        if shape is None or shape == example.shape[1:]:
+            return example
+        return example.new_empty((example.shape[0], *shape), device="meta")
 
     @property
     def roles(self) -> Roles:
@@ -274,7 +286,11 @@ class Graft:
             return ()
         before = looked(self)
         found = (self._offer(edit, way, before) for way in WAYS)
-        return tuple(fix for fix in found if fix is not None)
+        kept: list[Fix] = []
+        for fix in found:
+            if fix is not None and fix.edits not in [one.edits for one in kept]:
+                kept.append(fix)
+        return tuple(kept)
 
     def _offer(self, edit: Edit, way: Way, before: list[Tensor] | None) -> Fix | None:
         mark, count = self._mark(), len(self.recipe.edits)

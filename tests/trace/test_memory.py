@@ -136,6 +136,24 @@ def test_a_module_that_writes_to_itself_really_runs_every_time():
     assert model[0].times == 0
 
 
+def test_a_module_that_puts_another_buffer_in_place_is_not_remembered():
+    class Lazy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.zeros(1, 1))
+
+        def forward(self, x):
+            if self.table.shape[1] != x.shape[1]:
+                self.table = torch.arange(x.shape[1], dtype=x.dtype)[None]
+            return x + self.table
+
+    model = nn.Sequential(Lazy(), Lazy())
+    tracer = Tracer(model)
+    whole = trace(model, torch.empty(2, 4), cached=False)
+    for cached in (True, True, False):
+        assert tracer.trace(torch.empty(2, 4), cached=cached) == whole
+
+
 def test_a_module_that_writes_to_another_is_not_remembered():
     class Meddler(nn.Module):
         def __init__(self):

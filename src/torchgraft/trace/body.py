@@ -278,14 +278,20 @@ def state_of(ghost: nn.Module) -> tuple[Any, ...]:
     """Take down what a ghost holds, to see later whether a pass wrote to it; the training flag left out."""
     held = ghost.__dict__
     boxes = tuple(value for value in held.values() if isinstance(value, _LENGTHS))
-    return tuple(held.items()), boxes, tuple(map(len, boxes))
+    return tuple(held.items()), boxes, tuple(map(len, boxes)), _contents(held)
+
+
+def _contents(held: dict[str, Any]) -> tuple[Any, ...]:
+    return (*held["_parameters"].values(), *held["_buffers"].values(), *held["_modules"].values())
 
 
 def changed_state(part: Part) -> bool:
     """Tell whether a ghost holds something else than when it was filled."""
-    items, boxes, lengths = part.state
+    items, boxes, lengths, contents = part.state
     held = part.ghost.__dict__
     if len(items) != len(held) or tuple(map(len, boxes)) != lengths:
+        return True
+    if not all(map(is_, _contents(held), contents)):
         return True
     return any(held.get(name, _GONE) is not value for name, value in items if name != "training")
 
