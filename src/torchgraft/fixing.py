@@ -365,4 +365,4 @@ def _call_with(graft: Graft, call: Callable[[Any], Any]) -> None:
     if made.shape[0] == 1 and graft.trace(train=True).mismatch is not None:
         made = made.expand(2, *made.shape[1:])  # BatchNorm can't be judged on one sample in training mode
     graft._example = made
-    graft._traces = {}
+    graft._looks.forget()

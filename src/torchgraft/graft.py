@@ -14,9 +14,10 @@ from torch import nn
 from torchgraft.drift import between, looked
 from torchgraft.edits.base import Edit, kinds
 from torchgraft.edits.input import Input
-from torchgraft.edits.surgery import Surgery
+from torchgraft.edits.surgery import Surgery, held
 from torchgraft.errors import EditError, RecipeError, SourceError, TorchgraftError, nearest
-from torchgraft.methods import LazyRoles, method_of
+from torchgraft.looks import Looks, Mode
+from torchgraft.methods import LazyRoles, Workbench, method_of
 from torchgraft.params.groups import parameter_groups
 from torchgraft.preprocess import Preprocess
 from torchgraft.probes.sets import sets
@@ -24,7 +25,7 @@ from torchgraft.recipe import Recipe
 from torchgraft.repair import WAYS, Way, described, size_of
 from torchgraft.rules import Evidence, Finding, Fix, judge
 from torchgraft.select import Roles
-from torchgraft.trace import Trace, Tracer, doubled, output_layers
+from torchgraft.trace import Trace, output_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,10 +65,7 @@ class Graft:
         self._example = example
         self._history: list[tuple[Edit, Surgery]] = []
         self._undone: list[tuple[Edit, Surgery]] = []
-        self._traces: dict[str, Trace] = {}
-        self._tracer = Tracer(module, values=real)
-        self._real = real
-        self._stale = True  # the tracer has not seen the model as it is now
+        self._looks = Looks(module, self._inputs, real=real)
 
     # looking
 
@@ -96,27 +94,11 @@ class Graft:
         Raises:
             SourceError: the shape of the input is not known.
         """
+        mode: Mode = "train" if train else "eval"
         if not cached:
-            return Tracer(self.module, values=self._real).trace(self._inputs(), train=train, cached=False)
-        self._sweep()
-        return self._look("train" if train else "eval")
-
-    def _sweep(self) -> None:
-        """Forget the traces where the model changed since they were taken, by whatever hand."""
-        self._stale = False
-        if self._tracer.sweep():
-            self._traces = {}
-
-    def _look(self, mode: str) -> Trace:
-        """Give the latest trace; `wide` is the evaluation pass of twice as many samples."""
-        if mode not in self._traces:
-            if self._stale:
-                self._sweep()
-            given = self._inputs()
-            self._traces[mode] = self._tracer.trace(
-                doubled(given) if mode == "wide" else given, train=mode == "train", swept=True
-            )
-        return self._traces[mode]
+            return self._looks.whole(mode)
+        self._looks.sweep()
+        return self._looks.of(mode)
 
     def _inputs(self) -> Any:
         if self._example is not None:
@@ -146,9 +128,9 @@ class Graft:
     def roles(self) -> Roles:
         """Selector names that stand for paths: `head` is what makes the output."""
         made = [path for edit in self.recipe.edits for path in getattr(edit, "at", ()) if edit.kind() == "head"]
-        if not made and self._look("eval").mismatch is not None:
+        if not made and self._looks.of("eval").mismatch is not None:
             raise self._does_not_run("head")
-        return {"head": tuple(f"{path}.**" for path in made) or tuple(output_layers(self._look("eval")))}
+        return {"head": tuple(f"{path}.**" for path in made) or tuple(output_layers(self._looks.of("eval")))}
 
     @property
     def added(self) -> dict[str, int]:
@@ -157,7 +139,7 @@ class Graft:
             path: number
             for number, (_, surgery) in enumerate(self._history, 1)
             for path, module in surgery.placed.items()
-            if _held(self.module, path) is module
+            if held(self.module, path) is module
         }
 
     def new_parameters(self) -> dict[int, int]:
@@ -176,16 +158,16 @@ class Graft:
         Args:
             quick: leave out the pass with twice as many samples, and the sets of parameters.
         """
-        self._sweep()
-        runs = (self._look("eval"), self._look("train"))
+        self._looks.sweep()
+        runs = (self._looks.of("eval"), self._looks.of("train"))
         rows = [runs[0].values[number].shape[:1] for number in runs[0].inputs]
-        whole = not quick and runs[0].mismatch is None and not self._real and (runs[0].batch,) in rows
+        whole = not quick and runs[0].mismatch is None and not self._looks.real and (runs[0].batch,) in rows
         return Evidence(
             self.module,
             runs,
             self.added,
             self.name,
-            wide=self._look("wide") if whole else None,
+            wide=self._looks.of("wide") if whole else None,
             sets=None if quick else sets(self.module),
         )
 
@@ -258,12 +240,12 @@ class Graft:
         if not edit.structural:
             self._do(edit)
             return ()
-        before = self._look("eval")
+        before = self._looks.of("eval")
         if edit.needs_fit and before.mismatch is not None:
             raise self._does_not_run(edit.kind())
         added = self._do(edit)
         if fix is not None:
-            WAYS[fix](_Bench(self), self._history[-1][0], added, before)
+            WAYS[fix](Workbench(self), self._history[-1][0], added, before)
         if before.mismatch is not None:
             return ()
         return self._faults()
@@ -311,7 +293,7 @@ class Graft:
         """Apply an edit unjudged, and give the paths of the modules it put in."""
         surgery = Surgery(
             self.module,
-            look=lambda train: self._look("train" if train else "eval"),
+            look=lambda train: self._looks.of("train" if train else "eval"),
             roles=LazyRoles(lambda: self.roles),
             seed=self.recipe.seed * 1_000_003 + len(self.recipe.edits),
             trust=self.trust,
@@ -325,22 +307,19 @@ class Graft:
         self._history.append((done, surgery))
         self.recipe = self.recipe.model_copy(update={"edits": (*self.recipe.edits, done)})
         if edit.structural:
-            self._forget()
+            self._looks.forget()
         return surgery.added
 
     def _mark(self) -> _Mark:
-        return list(self._history), self.recipe, dict(self._traces)
+        return list(self._history), self.recipe, self._looks.mark()
 
     def _back_to(self, mark: _Mark) -> None:
         """Take back all that was done since a mark."""
         history, recipe, traces = mark
         for _, surgery in reversed(self._history[len(history) :]):
             surgery.undo()
-        self._history, self.recipe, self._traces = list(history), recipe, dict(traces)
-        self._stale = True
-
-    def _forget(self) -> None:
-        self._traces, self._stale = {}, True
+        self._history, self.recipe = list(history), recipe
+        self._looks.back_to(traces)
 
     def undo(self) -> Self:
         """Take the last edit back, exactly.
@@ -354,7 +333,7 @@ class Graft:
         surgery.undo()
         self._undone.append((edit, surgery))
         self.recipe = self.recipe.model_copy(update={"edits": self.recipe.edits[:-1]})
-        self._forget()
+        self._looks.forget()
         return self
 
     def redo(self) -> Self:
@@ -369,7 +348,7 @@ class Graft:
         surgery.redo()
         self._history.append((edit, surgery))
         self.recipe = self.recipe.model_copy(update={"edits": (*self.recipe.edits, edit)})
-        self._forget()
+        self._looks.forget()
         return self
 
     # parameters
@@ -409,31 +388,7 @@ _VERBS = {
 }
 
 
-def _held(model: nn.Module, path: str) -> nn.Module | None:
-    """Give the module at a path, or None."""
-    found: nn.Module | None = model
-    for name in path.split("."):
-        found = None if found is None else found._modules.get(name)
-    return found
-
-
-_Mark = tuple[list[tuple[Edit, Surgery]], Recipe, dict[str, Trace]]
-
-
-class _Bench:
-    """A graft as a repair sees it."""
-
-    def __init__(self, graft: Graft) -> None:
-        self._graft = graft
-        self.module = graft.module
-
-    def trace(self, *, train: bool = False) -> Trace:
-        """Trace the model as it stands."""
-        return self._graft._look("train" if train else "eval")
-
-    def do(self, edit: Edit) -> list[str]:
-        """Apply an edit unjudged."""
-        return self._graft._do(edit)
+_Mark = tuple[list[tuple[Edit, Surgery]], Recipe, dict[Mode, Trace]]
 
 
 for _kind, _cls in kinds().items():

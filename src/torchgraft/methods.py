@@ -12,8 +12,9 @@ from torchgraft.select import Roles
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
+    from torchgraft.trace import Trace
 
-__all__ = ["LazyRoles", "method_of"]
+__all__ = ["LazyRoles", "Workbench", "method_of"]
 
 
 class LazyRoles(Mapping[str, Sequence[str]]):
@@ -32,6 +33,22 @@ class LazyRoles(Mapping[str, Sequence[str]]):
 
     def __len__(self) -> int:
         return 1
+
+
+class Workbench:
+    """A graft as a repair sees it."""
+
+    def __init__(self, graft: Graft) -> None:
+        self._graft = graft
+        self.module = graft.module
+
+    def trace(self, *, train: bool = False) -> Trace:
+        """Trace the model as it stands."""
+        return self._graft._looks.of("train" if train else "eval")
+
+    def do(self, edit: Edit) -> list[str]:
+        """Apply an edit unjudged."""
+        return self._graft._do(edit)
 
 
 def method_of(kind: str, cls: type[Edit]) -> Callable[..., Graft]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torchgraft.trace import Trace
 
-__all__ = ["Change", "Surgery", "twin"]
+__all__ = ["Change", "Surgery", "held", "twin"]
 
 
 @dataclass(frozen=True)
@@ -235,3 +235,11 @@ def _hold(parent: nn.Module, children: Mapping[str, nn.Module | None]) -> None:
 
 def _flag(parameter: nn.Parameter, wanted: bool) -> None:
     parameter.requires_grad = wanted
+
+
+def held(model: nn.Module, path: str) -> nn.Module | None:
+    """Give the module at a path, or None."""
+    found: nn.Module | None = model
+    for name in path.split("."):
+        found = None if found is None else found._modules.get(name)
+    return found

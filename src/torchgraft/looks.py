@@ -1,0 +1,64 @@
+"""The traces of a model under change: taken when they are asked for, forgotten when it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import nn
+
+from torchgraft.trace import Trace, Tracer, doubled
+
+__all__ = ["Looks", "Mode"]
+
+Mode = Literal["eval", "train", "wide"]
+"""Evaluation, training, or evaluation with twice as many samples."""
+
+
+class Looks:
+    """The latest trace of each mode.
+
+    Attributes:
+        real: taken with small real tensors.
+    """
+
+    def __init__(self, module: nn.Module, inputs: Callable[[], Any], *, real: bool = False) -> None:
+        self.real = real
+        self._module = module
+        self._inputs = inputs
+        self._tracer = Tracer(module, values=real)
+        self._taken: dict[Mode, Trace] = {}
+        self._stale = True  # the tracer has not seen the model as it is now
+
+    def sweep(self) -> None:
+        """Forget the traces where the model changed since they were taken, by whatever hand."""
+        self._stale = False
+        if self._tracer.sweep():
+            self._taken = {}
+
+    def of(self, mode: Mode) -> Trace:
+        """Give the latest trace of a mode."""
+        if mode not in self._taken:
+            if self._stale:
+                self.sweep()
+            given = self._inputs()
+            given = doubled(given) if mode == "wide" else given
+            self._taken[mode] = self._tracer.trace(given, train=mode == "train", swept=True)
+        return self._taken[mode]
+
+    def whole(self, mode: Mode) -> Trace:
+        """Take a trace of which nothing is answered from memory."""
+        tracer = Tracer(self._module, values=self.real)
+        return tracer.trace(self._inputs(), train=mode == "train", cached=False)
+
+    def forget(self) -> None:
+        """Take every trace anew: the model or its input has changed."""
+        self._taken, self._stale = {}, True
+
+    def mark(self) -> dict[Mode, Trace]:
+        """Give the traces that there are, to come back to."""
+        return dict(self._taken)
+
+    def back_to(self, taken: dict[Mode, Trace]) -> None:
+        """Take traces as the latest again: the model is as it was when they were taken."""
+        self._taken, self._stale = dict(taken), True
