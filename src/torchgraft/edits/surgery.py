@@ -167,6 +167,11 @@ class Surgery:
         """Remember which module each added path holds, once the edit is done."""
         self.placed = {path: self.module(path) for path in self.added}
 
+    @property
+    def count(self) -> int:
+        """The number of changes so far."""
+        return len(self._changes)
+
     # both ways
 
     def undo(self) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchgraft.edits.surgery import Surgery
-    from torchgraft.trace import Trace
+    from torchgraft.trace import Trace, Tracer
 
 __all__ = ["resized"]
 
@@ -32,13 +32,15 @@ def resized(surgery: Surgery, shape: tuple[int, ...]) -> None:
     Raises:
         EditError: what ties the model to its size is not understood, or does not go with this one.
     """
-    run = _run(surgery, shape)
+    look = _Look(surgery, shape)
+    run = look.first()
     if run.mismatch is None:
         return
     ways = [_vision_transformers, _by_themselves, _declared, _added]
     for way in ways:
-        way(surgery, shape)
-        run = _run(surgery, shape)
+        before = surgery.count
+        way(surgery, look)
+        run = look() if surgery.count > before else run
         if run.mismatch is None:
             return
     assert run.mismatch is not None
@@ -49,22 +51,47 @@ def resized(surgery: Surgery, shape: tuple[int, ...]) -> None:
     )
 
 
-def _run(surgery: Surgery, shape: tuple[int, ...]) -> Trace:
-    import torch
+class _Look:
+    """Traces the model as it stands under the surgeon's hand, on images of a shape."""
 
-    from torchgraft.trace import trace
+    def __init__(self, surgery: Surgery, shape: tuple[int, ...]) -> None:
+        self._surgery = surgery
+        self.shape = shape
+        self._tracer: Tracer | None = None
+        self._last: tuple[int, Trace] | None = None
 
-    first = next((one.dtype for one in surgery.model.parameters() if one.is_floating_point()), torch.float32)
-    return trace(surgery.model, torch.empty(shape, device="meta", dtype=first))
+    def first(self) -> Trace:
+        """Give the trace from before the edit, where it was taken on images of this shape."""
+        known = self._surgery.look(False)
+        same = len(known.inputs) == 1 and known.values[known.inputs[0]].shape == self.shape
+        if same and not self._surgery.count:
+            self._last = (0, known)
+        return self()
+
+    def __call__(self) -> Trace:
+        """Trace the model, where it changed since the last time."""
+        import torch
+
+        from torchgraft.trace import Tracer
+
+        if self._last is not None and self._last[0] == self._surgery.count:
+            return self._last[1]
+        model = self._surgery.model
+        first = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
+        self._tracer = self._tracer or Tracer(model)
+        run = self._tracer.trace(torch.empty(self.shape, device="meta", dtype=first))
+        self._last = (self._surgery.count, run)
+        return run
 
 
 # torchvision
 
 
-def _vision_transformers(surgery: Surgery, shape: tuple[int, ...]) -> None:
+def _vision_transformers(surgery: Surgery, look: _Look) -> None:
     """Interpolate as torchvision's `interpolate_embeddings` does; it takes square images only."""
     from torchvision.models import VisionTransformer
 
+    shape = look.shape
     for module in list(surgery.model.modules()):
         if isinstance(module, VisionTransformer) and shape[2] == shape[3] and shape[2] % module.patch_size == 0:
             side, encoder = shape[2] // module.patch_size, module.encoder
@@ -79,8 +106,9 @@ def _vision_transformers(surgery: Surgery, shape: tuple[int, ...]) -> None:
 # timm
 
 
-def _by_themselves(surgery: Surgery, shape: tuple[int, ...]) -> None:
+def _by_themselves(surgery: Surgery, look: _Look) -> None:
     """Call a model's own `set_input_size` on a copy, and carry over what it changed."""
+    shape = look.shape
     model: Any = surgery.model
     if not callable(getattr(model, "set_input_size", None)):
         return
@@ -136,8 +164,9 @@ def _plain(value: Any) -> bool:
 # any model
 
 
-def _declared(surgery: Surgery, shape: tuple[int, ...]) -> None:
+def _declared(surgery: Surgery, look: _Look) -> None:
     """Let attributes that name the image size say the new one: some models only compare with it."""
+    shape = look.shape
     for module in surgery.model.modules():
         for name in _SIZES:
             value = vars(module).get(name)
@@ -154,13 +183,14 @@ def _same_form(value: Any, size: tuple[int, ...]) -> Any:
     return None
 
 
-def _added(surgery: Surgery, shape: tuple[int, ...]) -> None:
+def _added(surgery: Surgery, look: _Look) -> None:
     """Interpolate each parameter that is added to tokens or to a map of another size."""
     from torchgraft.edits.forward import plain
 
+    shape = look.shape
     met: set[str] = set()
     for _ in range(_ROUNDS):
-        run = _run(surgery, shape)
+        run = look()
         at = run.mismatch
         if at is None or plain(at.op) not in ("add", "mul") or len(at.params) != 1 or len(at.inputs) != 1:
             return
