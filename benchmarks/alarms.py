@@ -1,20 +1,22 @@
-"""False alarms: what a check finds in models that nobody edited; and whether memory and a full pass agree on them."""
+"""False alarms: what a check finds in models that nobody edited; and whether memory and a full pass agree."""
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections import Counter
+from collections.abc import Iterator
 
 import torchgraft as tg
 from benchmarks.measure import table
-from benchmarks.zoo import Classifier, timm_models, torchvision
+from benchmarks.resilience import TIMM
+from benchmarks.zoo import Classifier, named, torchvision
 from torchgraft.rules import judge
 
 TITLE = "Findings in unedited models, and passes that agree with one that is not answered from memory"
 
-COUNT = int(os.environ.get("MODELS", "120"))
-"""So many models of timm, one of each family first."""
+
+def _of_timm() -> Iterator[Classifier]:
+    """Give the models of timm that the table of resilience has, each at its own size."""
+    yield from map(named, TIMM)
 
 
 def _looked(one: Classifier) -> tuple[list[str], bool]:
@@ -31,7 +33,7 @@ def _looked(one: Classifier) -> tuple[list[str], bool]:
 def run() -> str:
     """Check every model as it is."""
     rows = []
-    for title, zoo in (("torchvision", torchvision()), ("timm", itertools.islice(timm_models(), COUNT))):
+    for title, zoo in (("torchvision", torchvision()), ("timm", _of_timm())):
         counts: Counter[str] = Counter()
         total = agreed = 0
         for one in zoo:

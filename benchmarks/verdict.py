@@ -1,4 +1,4 @@
-"""The verdict after one edit, from memory and from scratch, and what a check holds in memory beside the weights."""
+"""The verdict after one edit, from memory and from scratch, and what a check holds beside the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from benchmarks.measure import table
 from torchgraft.rules import judge
 from torchgraft.sources.torchvision import _random
 
-TITLE = "Verdict after one edit (both modes, all rules for errors): medians over 30 places, CPU / wall milliseconds"
+TITLE = (
+    "Verdict after one edit (both modes, all rules for errors): medians over 30 places, CPU / wall milliseconds"
+)
 
 MODELS = ("resnet152", "vit_l_16", "swin_b")
 PLACES = 30

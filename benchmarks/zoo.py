@@ -52,6 +52,13 @@ def timm_models() -> Iterator[Classifier]:
         yield Classifier(name, lambda name=name: _on_meta(lambda: _timm(name)), tuple(settings.input_size))
 
 
+def named(name: str) -> Classifier:
+    """Give a model of timm by name."""
+    settings = timm.get_pretrained_cfg(name)
+    shape = tuple(settings.input_size) if settings is not None else (3, 224, 224)
+    return Classifier(name, lambda: _on_meta(lambda: _timm(name)), shape)
+
+
 def _timm(name: str) -> nn.Module:
     made: nn.Module = timm.create_model(name, pretrained=False)
     return made
