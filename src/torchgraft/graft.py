@@ -169,6 +169,7 @@ class Graft:
             self.name,
             wide=self._looks.of("wide") if whole else None,
             sets=None if quick else sets(self.module),
+            table=self._looks.modules,
         )
 
     def __str__(self) -> str:

@@ -46,6 +46,11 @@ class Looks:
             self._taken[mode] = self._tracer.trace(given, train=mode == "train", swept=True)
         return self._taken[mode]
 
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Every module of the model as it was at the last sweep, by its first path."""
+        return self._tracer.modules
+
     def whole(self, mode: Mode) -> Trace:
         """Take a trace of which nothing is answered from memory."""
         tracer = Tracer(self._module, values=self.real)

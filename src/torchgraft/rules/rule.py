@@ -55,6 +55,7 @@ class Evidence:
         match: how given weights fit, if weights were given.
         trip: what a file of the model would hold.
         step: what a real step showed, if data were given.
+        table: every module by path, where that is known already.
         arrival: what the data look like, and what of them reaches the first BatchNorm.
         state: what a real pass in evaluation mode left changed.
         independence: whether the samples of a batch see each other.
@@ -75,11 +76,12 @@ class Evidence:
     state: State | None = None
     independence: Independence | None = None
     loss: str = ""
+    table: Mapping[str, nn.Module] | None = None
 
     @cached_property
     def modules(self) -> dict[str, nn.Module]:
         """Every module, by path; one that is held twice has its first path."""
-        return dict(self.model.named_modules())
+        return dict(self.table if self.table is not None else self.model.named_modules())
 
     def place(self, path: str) -> str:
         """Write a place with the model's name."""

@@ -9,6 +9,7 @@ of one signature do the same to the same input, so one trace serves both.
 from __future__ import annotations
 
 import functools
+import itertools
 import types
 import weakref
 from collections import deque
@@ -55,9 +56,9 @@ class Part:
     held: tuple[Tensor, ...] = ()
     titles: tuple[str, ...] = ()
     sizes: list[torch.Size] = field(default_factory=list)
-    specs: tuple[Hashable, ...] = ()
+    named: tuple[tuple[int, str], ...] = ()
     ties: tuple[str, ...] = ()
-    own: Hashable = ()
+    own: int = -1
     hidden: frozenset[int] = frozenset()
     reach: frozenset[int] = frozenset()
     below: tuple[tuple[str, nn.Module], ...] = ()
@@ -150,7 +151,9 @@ class Body:
                 changed.add(key)
             if key in changed:
                 part.below = tuple(_children(module).items())
-            part.path = path
+            if part.path != path:
+                part.path = path
+                self._entitle(part)
             order[key] = part
             if part.below:
                 home = f"{path}." if path else ""
@@ -159,7 +162,7 @@ class Body:
 
     def _fill(self, part: Part, ghosts: dict[int, nn.Module]) -> None:
         if isinstance(part.module, torch.jit.ScriptModule):
-            part.values, part.own, part.dirty = (part.module,), ("script", id(part.module)), False
+            part.values, part.own, part.dirty = (part.module,), self._intern(("script", id(part.module))), False
             part.trains = part.ghost.train
             return
         _refuse_lazy(part)
@@ -170,16 +173,21 @@ class Body:
         held = _tensors_of(part.module)
         part.titles, part.held = tuple([name for name, _ in held]), tuple([one for _, one in held])
         part.sizes = [one.shape for one in part.held]
-        part.specs = tuple(map(spec_of, part.held))
         turn = Turn(ghosts, self._stand_in)
         fill(part.module, part.ghost, turn, functools.partial(self._note, part))
         part.hidden = frozenset(turn.hidden)
-        part.own = signature(part.module)
+        part.own = self._intern((signature(part.module), tuple(map(spec_of, part.held))))
+        self._entitle(part)
         part.dirty = any(_own_hooks(part.module))  # what they keep is copied for each trace
         forward = part.ghost.forward
         part.ghost.__dict__["forward"] = self._wrap(part, forward)
         part.trains = part.ghost.train if _trains_by_itself(part.module) else None
         part.state = state_of(part.ghost)
+
+    def _entitle(self, part: Part) -> None:
+        home = f"{part.path}." if part.path else ""
+        pairs = zip(part.titles, part.held, strict=True)
+        part.named = tuple([(id(self._stand_in(one)), home + title) for title, one in pairs])
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
         known = self._twins.get(id(tensor))
@@ -190,24 +198,17 @@ class Body:
 
     def _name(self) -> None:
         """Name the stand-ins; a tensor that several modules hold keeps its first name."""
-        first: dict[int, str] = {}
-        count = 0
-        kinds: dict[str, str] = {}
+        self.kinds = {part.path: part.kind for part in self.parts.values()}
+        every = [part.named for part in self.parts.values() if part.named]
+        self.names = dict(itertools.chain.from_iterable(every))
+        tied = len(self.names) != sum(map(len, every))
+        if tied:
+            self.names = dict(itertools.chain.from_iterable(reversed([part[::-1] for part in every])))
         for part in self.parts.values():
-            path = part.path
-            kinds[path] = part.kind
-            if part.held:
-                home = f"{path}." if path else ""
-                count += len(part.held)
-                for name, tensor in zip(part.titles, part.held, strict=True):
-                    first.setdefault(id(tensor), home + name)
-        for part in self.parts.values():
-            part.ties = () if count == len(first) else _ties(part, first)
-        self.kinds = kinds
-        if len(self._twins) > 2 * len(first) + 64:
+            names = tuple([self.names[key] for key, _ in part.named]) if tied else ()
+            part.ties = names if names != tuple([name for _, name in part.named]) else ()
+        if len(self._twins) > 2 * len(self.names) + 64:
             self._twins = {key: twin for key, twin in self._twins.items() if twin[0]() is not None}
-        twins = self._twins
-        self.names = {id(twins[key][2]): name for key, name in first.items() if key in twins}
 
     # signatures
 
@@ -220,11 +221,13 @@ class Body:
             one = self.parts[id(child)]
             signs.append((name, self._sign(one)))
             reach = reach | one.reach if one.reach else reach
-        whole = (part.own, part.specs, part.ties, tuple(signs))
-        part.sign = self._interned.setdefault(whole, len(self._interned))
+        part.sign = self._intern((part.own, part.ties, tuple(signs)))
         part.reach = reach - self._ids(part) if reach else reach
         part.free = not part.reach
         return part.sign
+
+    def _intern(self, value: Hashable) -> int:
+        return self._interned.setdefault(value, len(self._interned))
 
     def _ids(self, part: Part) -> set[int]:
         return {id(module) for module in part.module.modules()}
@@ -369,14 +372,6 @@ def _of_torch(hook: Any) -> bool:
 
 def _trains_by_itself(module: nn.Module) -> bool:
     return type(module).train is not _PLAIN_TRAIN or "train" in module.__dict__
-
-
-def _ties(part: Part, first: dict[int, str]) -> tuple[str, ...]:
-    """Name the tensors of a module that another holds as well, or that it has under another name."""
-    home = f"{part.path}." if part.path else ""
-    names = [first[id(one)] for one in part.held]
-    own = [home + title for title in part.titles]
-    return () if names == own else tuple(names)
 
 
 def _refuse_lazy(part: Part) -> None:

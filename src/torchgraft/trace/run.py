@@ -84,6 +84,11 @@ class Tracer:
         """
         return self._body.sweep()
 
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Every module of the model as it was at the last sweep, by its first path."""
+        return {part.path: part.module for part in self._body.parts.values()}
+
     def trace(
         self,
         example: Any,
