@@ -53,3 +53,12 @@ def test_a_text_longer_than_the_table_of_positions_is_told():
     found = tg.check(model, torch.zeros(2, 17, dtype=torch.long))
     assert [finding.code for finding in found if finding.is_error] == ["S013"]
     assert "wpe" in found[0].where
+
+
+def test_a_new_head_is_told_to_the_configuration_and_taken_back():
+    model = AutoModelForSequenceClassification.from_config(BERT)
+    g = tg.load(model, input=WORDS).head(7)
+    assert (model.config.num_labels, model.num_labels, len(model.config.label2id)) == (7, 7, 7)
+    assert model(WORDS, labels=torch.tensor([5, 6])).loss.isfinite()
+    g.undo()
+    assert (model.config.num_labels, model.num_labels) == (2, 2)

@@ -79,6 +79,22 @@ def _give_way(surgery: Surgery, path: str, head: Head, *, plain: bool) -> None:
         for name in _COUNTS:
             if vars(module).get(name) == before:
                 surgery.set(module, name, head.classes)
+    _follow(surgery, before, head.classes)
+
+
+def _follow(surgery: Surgery, before: int, classes: int) -> None:
+    """Let the configuration that transformers' models hold tell the new number of labels, or of words."""
+    held_ones = (vars(module).get("config") for module in surgery.model.modules())
+    configs = {id(one): one for one in held_ones if one is not None}
+    for config in configs.values():
+        held = getattr(config, "__dict__", {})
+        names = held.get("id2label")
+        if isinstance(names, dict) and len(names) == before:
+            words = [names.get(number, f"LABEL_{number}") for number in range(classes)]
+            surgery.set(config, "id2label", dict(enumerate(words)))
+            surgery.set(config, "label2id", {word: number for number, word in enumerate(words)})
+        if held.get("vocab_size") == before:
+            surgery.set(config, "vocab_size", classes)
 
 
 def _width_of(layer: nn.Module, path: str) -> int:
