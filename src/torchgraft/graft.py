@@ -17,7 +17,7 @@ from torchgraft.edits.input import Input
 from torchgraft.edits.surgery import Surgery, held
 from torchgraft.errors import EditError, RecipeError, SourceError, TorchgraftError, nearest
 from torchgraft.looks import Looks, Mode
-from torchgraft.methods import LazyRoles, Workbench, method_of
+from torchgraft.methods import LazyRoles, Workbench, edit_of, method_of
 from torchgraft.params.groups import parameter_groups
 from torchgraft.preprocess import Preprocess
 from torchgraft.probes.sets import sets
@@ -127,6 +127,7 @@ class Graft:
     @property
     def roles(self) -> Roles:
         """Selector names that stand for paths: `head` is what makes the output."""
+        self._looks.sweep()
         made = [path for edit in self.recipe.edits for path in getattr(edit, "at", ()) if edit.kind() == "head"]
         if not made and self._looks.of("eval").mismatch is not None:
             raise self._does_not_run("head")
@@ -190,6 +191,7 @@ class Graft:
             EditError: the edit does not fit; it carries the findings with the fixes that work, and the model is
                 as it was.
         """
+        edit = edit_of(edit)
         if fix is not None and fix not in WAYS:
             raise RecipeError(f"there is no fix '{fix}'", where=edit.kind(), hint=f"one of {', '.join(WAYS)}")
         errors = self._attempt(edit, fix)
@@ -211,10 +213,11 @@ class Graft:
         Raises:
             EditError: together they do not fit; the error is that of the first that does not fit by itself.
         """
+        self._looks.sweep()
         mark = self._mark()
         try:
             for edit in edits:
-                self._do(edit)
+                self._do(edit_of(edit))
             if any(edit.structural for edit in edits) and self._faults():
                 self._back_to(mark)
                 for edit in edits:
@@ -227,6 +230,7 @@ class Graft:
 
     def _attempt(self, edit: Edit, fix: Way | None) -> tuple[Finding, ...]:
         """Apply an edit and what mends it; where errors remain, take all back and give them."""
+        self._looks.sweep()
         mark = self._mark()
         try:
             errors = self._errors(edit, fix)
@@ -372,9 +376,8 @@ class Graft:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Give what one does with a graft: it lives in higher layers, imported when it is asked for."""
         if name not in _VERBS:
-            raise AttributeError(
-                f"a graft has no '{name}'; {nearest(name, [*_VERBS, *kinds(), *dir(type(self))])}"
-            )
+            known = [one for one in (*_VERBS, *kinds(), *dir(type(self))) if not one.startswith("_")]
+            raise AttributeError(f"a graft has no '{name}'; {nearest(name, known)}")
         home, _, verb = _VERBS[name].partition(":")
         return functools.partial(getattr(importlib.import_module(home), verb), self)
 

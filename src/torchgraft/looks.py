@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from torchgraft.probes.arguments import is_named
 from torchgraft.trace import Trace, Tracer, doubled
 
 __all__ = ["Looks", "Mode"]
@@ -33,7 +34,7 @@ class Looks:
     def sweep(self) -> None:
         """Forget the traces where the model changed since they were taken, by whatever hand."""
         self._stale = False
-        if self._tracer.sweep():
+        if self._tracer.sweep() or self.real:  # real values may have changed without a trace
             self._taken = {}
 
     def of(self, mode: Mode) -> Trace:
@@ -43,7 +44,7 @@ class Looks:
                 self.sweep()
             given = self._inputs()
             given = doubled(given) if mode == "wide" else given
-            self._taken[mode] = self._tracer.trace(given, train=mode == "train", swept=True)
+            self._taken[mode] = self._run(self._tracer, given, train=mode == "train", swept=True)
         return self._taken[mode]
 
     @property
@@ -54,7 +55,13 @@ class Looks:
     def whole(self, mode: Mode) -> Trace:
         """Take a trace of which nothing is answered from memory."""
         tracer = Tracer(self._module, values=self.real)
-        return tracer.trace(self._inputs(), train=mode == "train", cached=False)
+        return self._run(tracer, self._inputs(), train=mode == "train", cached=False)
+
+    def _run(self, tracer: Tracer, given: Any, **settings: bool) -> Trace:
+        """Trace with what is given: a dict by the names of the forward's parameters goes in as keywords."""
+        if is_named(given, self._module):
+            return tracer.trace((), kwargs=given, **settings)
+        return tracer.trace(given, **settings)
 
     def forget(self) -> None:
         """Take every trace anew: the model or its input has changed."""

@@ -31,7 +31,7 @@ class Double:
         self._kept: list[Tensor] = []  # an id must not be used again while the double lives
         originals = _all(model)
         modules = {id(module): shell(module) for module in originals}
-        turn = Turn(modules, self.twin)
+        turn = Turn.over(modules, self.twin, deep=False)
         for module in originals:
             if not isinstance(module, torch.jit.ScriptModule):
                 fill(module, modules[id(module)], turn, _ignore)

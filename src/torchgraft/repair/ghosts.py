@@ -28,7 +28,7 @@ def ghost(model: nn.Module, mode: FakeTensorMode) -> tuple[nn.Module, dict[int, 
         return twins[id(tensor)]
 
     ghosts = {id(module): shell(module) for module in model.modules()}
-    turn = Turn(ghosts, turned)
+    turn = Turn.over(ghosts, turned)
     for module in model.modules():
         if not isinstance(module, torch.jit.ScriptModule):
             fill(module, ghosts[id(module)], turn, lambda: None)

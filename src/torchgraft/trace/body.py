@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import types
 import weakref
-from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from operator import is_
@@ -22,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from torchgraft.errors import SourceError
-from torchgraft.trace.ghost import HOOKS, Turn, fill, shell
-from torchgraft.trace.signature import LAZY, SKIPPED, signature
+from torchgraft.trace.copies import Copied, Copies, Turn
+from torchgraft.trace.ghost import HOOKS, fill, shell
+from torchgraft.trace.signature import LAZY, signature, token
 from torchgraft.trace.signature import spec as spec_of
 
 __all__ = ["Body", "Part"]
 
-_LENGTHS = (dict, list, set, deque)
 _PLAIN_TRAIN = nn.Module.train
 
 
@@ -51,11 +49,11 @@ class Part:
     free: bool = True
     dirty: bool = True
     values: tuple[Any, ...] = ()
-    boxes: tuple[Any, ...] = ()
-    lengths: tuple[int, ...] = ()
+    copies: tuple[Copied, ...] = ()
+    loose: tuple[Tensor, ...] = ()
     held: tuple[Tensor, ...] = ()
     titles: tuple[str, ...] = ()
-    sizes: list[torch.Size] = field(default_factory=list)
+    sizes: list[Hashable] = field(default_factory=list)
     named: tuple[tuple[int, str], ...] = ()
     ties: tuple[str, ...] = ()
     own: int = -1
@@ -93,8 +91,10 @@ class Body:
         self._note = note
         self._twins: dict[int, tuple[weakref.ref[Tensor], Hashable, Tensor]] = {}
         self._interned: dict[Hashable, int] = {}
+        self._copies: Copies = {}
+        self._outside: dict[int, tuple[nn.Module, nn.Module]] = {}
         self._stamp = 0
-        self._kind: Hashable = None
+        self._place: Hashable = None
 
     @property
     def ghost(self) -> nn.Module:
@@ -109,30 +109,45 @@ class Body:
         Raises:
             SourceError: a layer's sizes are not known yet (`nn.LazyLinear` and the like).
         """
-        self._look_at_types()
-        changed = {key for key, part in self.parts.items() if part.dirty or not _same(part)}
+        self._look_at_place()
+        self._stamp += 1
+        self._outside = {}
+        changed = {key for key, part in self.parts.items() if part.dirty or not _same(part, self._stamp)}
         if self.parts and not changed:
             return False
+        self._spread(changed)
         before = self.parts
         self.parts = self._walked(changed)
         new = self.parts.keys() - before.keys()
         gone = before.keys() - self.parts.keys()
         moved = new | gone
-        ghosts = {key: part.ghost for key, part in self.parts.items()}
+        self._copies = {key: one for key, one in self._copies.items() if not one.stale}
         for key, part in self.parts.items():
             if key in changed or key in new or not (part.hidden.isdisjoint(moved) if part.hidden else True):
-                self._fill(part, ghosts)
+                self._fill(part)
         self._name()
-        self._stamp += 1
         self._sign(self.parts[id(self.model)])
         return True
 
-    def _look_at_types(self) -> None:
-        """Make all anew where the model was moved or cast, which torch does behind every tensor at once."""
+    def _spread(self, changed: set[int]) -> None:
+        """Make copies anew with all that they hang together with, and every part that holds one of them."""
+        found = True
+        while found:
+            found = False
+            for key, part in self.parts.items():
+                if part.copies and any(one.changed(self._stamp) for one in part.copies):
+                    fresh = [one for one in part.copies if not one.stale]
+                    found = found or bool(fresh) or key not in changed
+                    changed.add(key)
+                    for one in fresh:
+                        one.stale = True
+
+    def _look_at_place(self) -> None:
+        """Make all anew where the model was moved, which torch does behind every tensor at once."""
         first = next(self.model.parameters(), None)
-        kind = None if first is None else (first.dtype, first.device)
-        if kind != self._kind:
-            self._kind = kind
+        place = None if first is None else first.device
+        if place != self._place:
+            self._place = place
             for part in self.parts.values():
                 part.dirty = True
 
@@ -160,25 +175,37 @@ class Body:
                 stack.extend([(home + name, child) for name, child in reversed(part.below)])
         return order
 
-    def _fill(self, part: Part, ghosts: dict[int, nn.Module]) -> None:
+    def _ghost_of(self, module: nn.Module) -> tuple[nn.Module, bool]:
+        """Give the ghost of a module, and whether it is one of the tree's; another's is made where it is met."""
+        part = self.parts.get(id(module))
+        if part is not None and part.module is module:
+            return part.ghost, True
+        if id(module) not in self._outside:
+            self._outside[id(module)] = (module, shell(module))
+            if not isinstance(module, torch.jit.ScriptModule):
+                turn = Turn(self._ghost_of, self.stand_in, self._copies)
+                fill(module, self._outside[id(module)][1], turn, lambda: None)
+        return self._outside[id(module)][1], False
+
+    def _fill(self, part: Part) -> None:
         if isinstance(part.module, torch.jit.ScriptModule):
-            part.values, part.own, part.dirty = (part.module,), self._intern(("script", id(part.module))), False
+            part.values, part.own, part.dirty = (part.module,), self._intern(("script", token(part.module))), False
             part.trains = part.ghost.train
             return
         _refuse_lazy(part)
         if type(part.ghost) is not type(part.module):
             part.ghost.__class__, part.kind = type(part.module), type(part.module).__name__
-        part.values, part.boxes = _values_of(part.module), _boxes_of(part.module)
-        part.lengths = tuple(map(len, part.boxes))
+        part.values = _values_of(part.module)
         held = _tensors_of(part.module)
         part.titles, part.held = tuple([name for name, _ in held]), tuple([one for _, one in held])
-        part.sizes = [one.shape for one in part.held]
-        turn = Turn(ghosts, self._stand_in)
+        part.loose = tuple([one for one in part.module.__dict__.values() if isinstance(one, Tensor)])
+        part.sizes = _sizes((*part.held, *part.loose))
+        turn = Turn(self._ghost_of, self.stand_in, self._copies)
         fill(part.module, part.ghost, turn, functools.partial(self._note, part))
-        part.hidden = frozenset(turn.hidden)
+        part.hidden, part.copies = frozenset(turn.hidden), tuple(turn.used.values())
         part.own = self._intern((signature(part.module), tuple(map(spec_of, part.held))))
         self._entitle(part)
-        part.dirty = any(_own_hooks(part.module))  # what they keep is copied for each trace
+        part.dirty = turn.outside or _has_hooks(part.module)  # what they keep is copied for each trace
         forward = part.ghost.forward
         part.ghost.__dict__["forward"] = self._wrap(part, forward)
         part.trains = part.ghost.train if _trains_by_itself(part.module) else None
@@ -187,9 +214,10 @@ class Body:
     def _entitle(self, part: Part) -> None:
         home = f"{part.path}." if part.path else ""
         pairs = zip(part.titles, part.held, strict=True)
-        part.named = tuple([(id(self._stand_in(one)), home + title) for title, one in pairs])
+        part.named = tuple([(id(self.stand_in(one)), home + title) for title, one in pairs])
 
-    def _stand_in(self, tensor: Tensor) -> Tensor:
+    def stand_in(self, tensor: Tensor) -> Tensor:
+        """Give the stand-in of a tensor, made when it is first asked for."""
         known = self._twins.get(id(tensor))
         spec = spec_of(tensor)
         if known is None or known[0]() is not tensor or known[1] != spec:
@@ -219,7 +247,8 @@ class Body:
         signs, reach = [], part.hidden
         for name, child in part.below:
             one = self.parts[id(child)]
-            signs.append((name, self._sign(one)))
+            shared = one.path if one.path != (f"{part.path}.{name}" if part.path else name) else None
+            signs.append((name, self._sign(one), shared))
             reach = reach | one.reach if one.reach else reach
         part.sign = self._intern((part.own, part.ties, tuple(signs)))
         part.reach = reach - self._ids(part) if reach else reach
@@ -237,11 +266,16 @@ class Body:
     def train(self, train: bool) -> None:
         """Set the training flags of all ghosts, as `model.train(train)` would."""
         own = [part for part in self.parts.values() if part.trains is not None]
-        for part in self.parts.values():
-            if part.trains is None:
-                part.ghost.__dict__["training"] = train
-            part.odd = ()
         done: str | None = None
+        for part in self.parts.values():
+            below = done is not None and _under(part.path, done)
+            if part.trains is not None and not below:
+                done = part.path
+            if part.trains is None or not isinstance(part.module, torch.jit.ScriptModule):
+                # what an overriding train() does not reach keeps its own flag
+                part.ghost.__dict__["training"] = part.module.training if below else train
+            part.odd = ()
+        done = None
         for part in own:
             if part.trains is not None and not (done is not None and _under(part.path, done)):
                 part.trains(train)
@@ -280,21 +314,25 @@ def _under(path: str, home: str) -> bool:
 def state_of(ghost: nn.Module) -> tuple[Any, ...]:
     """Take down what a ghost holds, to see later whether a pass wrote to it; the training flag left out."""
     held = ghost.__dict__
-    boxes = tuple(value for value in held.values() if isinstance(value, _LENGTHS))
-    return tuple(held.items()), boxes, tuple(map(len, boxes)), _contents(held)
+    return tuple(held.items()), _contents(held), _shapes(held)
 
 
 def _contents(held: dict[str, Any]) -> tuple[Any, ...]:
     return (*held["_parameters"].values(), *held["_buffers"].values(), *held["_modules"].values())
 
 
+def _shapes(held: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple([None if one is None else one.shape for one in held["_buffers"].values()])
+
+
 def changed_state(part: Part) -> bool:
     """Tell whether a ghost holds something else than when it was filled."""
-    items, boxes, lengths, contents = part.state
+    items, contents, shapes = part.state
     held = part.ghost.__dict__
-    if len(items) != len(held) or tuple(map(len, boxes)) != lengths:
+    now = _contents(held)
+    if len(items) != len(held) or len(now) != len(contents) or not all(map(is_, now, contents)):
         return True
-    if not all(map(is_, _contents(held), contents)):
+    if _shapes(held) != shapes or any(one.disturbed() for one in part.copies):
         return True
     return any(held.get(name, _GONE) is not value for name, value in items if name != "training")
 
@@ -318,23 +356,19 @@ def _tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
 def _values_of(module: nn.Module) -> tuple[Any, ...]:
     """List what a module holds, for a comparison by identity."""
     held = module.__dict__
-    children = held["_modules"]
+    children, parameters, buffers = held["_modules"], held["_parameters"], held["_buffers"]
+    hooks = (*held["_forward_hooks"].values(), *held["_forward_pre_hooks"].values())
     return (
-        *held.values(),
-        *children,
-        *children.values(),
-        *held["_parameters"].values(),
-        *held["_buffers"].values(),
-    )
+        type(module).forward, *held, *held.values(), *children, *children.values(),
+        *parameters, *parameters.values(), *buffers, *buffers.values(), *hooks,
+    )  # fmt: skip
 
 
-def _boxes_of(module: nn.Module) -> tuple[Any, ...]:
-    """List the containers whose length may change without another container in its place."""
-    held = module.__dict__
-    return tuple([one for name, one in held.items() if name not in SKIPPED and isinstance(one, _LENGTHS)])
+def _sizes(tensors: tuple[Tensor, ...]) -> list[Hashable]:
+    return [(one.shape, one.dtype, one.layout is torch.strided and one.stride()) for one in tensors]
 
 
-def _same(part: Part) -> bool:
+def _same(part: Part, stamp: int) -> bool:
     """Tell whether a module holds what it held at the last sweep."""
     module = part.module
     if isinstance(module, torch.jit.ScriptModule):
@@ -343,31 +377,28 @@ def _same(part: Part) -> bool:
         return False
     now = _values_of(module)
     if len(now) != len(part.values) or not all(map(is_, now, part.values)):
-        return _switched(part, now)
-    return tuple(map(len, part.boxes)) == part.lengths and [one.shape for one in part.held] == part.sizes
-
-
-def _switched(part: Part, now: tuple[Any, ...]) -> bool:
-    """Tell whether `training` alone was switched, which says nothing about the structure."""
-    names = list(part.module.__dict__)
-    if len(now) != len(part.values) or "training" not in names:
+        return _switched(part, now, stamp)
+    if part.copies and any(one.changed(stamp) for one in part.copies):
         return False
-    flag = names.index("training")
-    if any(
-        one is not other for place, (one, other) in enumerate(zip(now, part.values, strict=True)) if place != flag
-    ):
+    return _sizes((*part.held, *part.loose)) == part.sizes
+
+
+def _switched(part: Part, now: tuple[Any, ...], stamp: int) -> bool:
+    """Tell whether `training` alone was switched, which says nothing about the structure."""
+    held = list(part.module.__dict__)
+    if len(now) != len(part.values) or "training" not in held:
+        return False
+    flag = 1 + len(held) + held.index("training")
+    pairs = enumerate(zip(now, part.values, strict=True))
+    if any(one is not other for place, (one, other) in pairs if place != flag):
         return False
     part.values = now
-    return _same(part)
+    return _same(part, stamp)
 
 
-def _own_hooks(module: nn.Module) -> list[Any]:
+def _has_hooks(module: nn.Module) -> bool:
     hooks = [hook for name in HOOKS for hook in module.__dict__.get(name, {}).values()]
-    return [hook for hook in hooks if isinstance(hook, types.FunctionType) and not _of_torch(hook)]
-
-
-def _of_torch(hook: Any) -> bool:
-    return str(getattr(hook, "__module__", "")).startswith("torch.")
+    return any(not str(getattr(hook, "__module__", "")).startswith("torch.") for hook in hooks)
 
 
 def _trains_by_itself(module: nn.Module) -> bool:

@@ -7,6 +7,7 @@ most are given again where they were taken.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ Memory = dict[Hashable, "Entry"]
 Lines = tuple[list[int], list[Op], list[Call]]
 """Makers, operations and calls."""
 
+Range = tuple[int, int, bool]
+"""The least and the greatest whole number in a value, and whether both are really there."""
+
 Spec = tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]
 
 
@@ -43,6 +47,8 @@ class Entry:
         out: the structure that was given back, its tensors numbered in order of appearance.
         sources: for each of these, the place of the argument that it is, or how to make it; and its value.
         rebound: arguments that were changed in place: their place, and the value that they then had.
+        ranges: the least and the greatest number in those of its values where that is known.
+        replaced: paths of modules in it whose hooks gave something back, from the module down.
         placed: by path, where the record was last put, and its lines as they stood there.
         relative: the lines written from the module down, once they are needed at another place.
     """
@@ -53,6 +59,8 @@ class Entry:
     out: Any
     sources: tuple[tuple[int | Spec, int], ...]
     rebound: tuple[tuple[int, int], ...]
+    ranges: tuple[tuple[int, Range], ...] = ()
+    replaced: tuple[str, ...] = ()
     placed: dict[str, tuple[Any, Lines]] = field(default_factory=dict)
     relative: Lines | None = None
 
@@ -66,9 +74,17 @@ class _Slot:
         self.number = number
 
 
+@functools.cache
+def _own() -> frozenset[str]:
+    """Name the attributes that every fake tensor has."""
+    sample = FakeTensor(FakeTensorMode(), torch.empty(0, device="meta"), torch.device("cpu"))
+    return frozenset({*sample.__dict__, "_is_param"})
+
+
 def asked(tape: Tape, args: Any, kwargs: Any) -> Hashable | None:
     """Write the arguments of a call as a value; None where one can't be told by its value."""
     order: dict[int, int] = {}
+    own = _own()
 
     def one(tensor: Tensor) -> Hashable:
         if id(tensor) in tape.names or type(tensor) is not FakeTensor:
@@ -76,7 +92,10 @@ def asked(tape: Tape, args: Any, kwargs: Any) -> Hashable | None:
         place = order.setdefault(id(tensor), len(order))
         number = tape.numbers.get(id(tensor))
         known = tape.ranges.get(number) if number is not None else None
-        return (place, tensor.shape, tensor.stride(), tensor.dtype, tensor.fake_device, known)
+        if len(tensor.__dict__) > len(own) or not own.issuperset(tensor.__dict__):
+            raise Open("a tensor that carries something else")
+        kind = (tensor.dtype, tensor.fake_device, tensor.requires_grad, tensor.is_conj())
+        return (place, tensor.shape, tensor.stride(), kind, known)
 
     try:
         key = (frozen(args, one), frozen(kwargs, one))
@@ -97,7 +116,8 @@ class Start:
     given: tuple[int, ...]
     path: str
     arguments: list[Tensor]
-    sizes: list[torch.Size]
+    sizes: list[tuple[Any, ...]]
+    replaced: int = 0
 
     def back(self, number: int) -> int:
         """Write a value relative to the call."""
@@ -106,16 +126,28 @@ class Start:
 
 def kept(tape: Tape, start: Start, result: Any) -> Entry | None:
     """Write down a call that has just ended; None where it can't be given again."""
-    if any(one.shape != size for one, size in zip(start.arguments, start.sizes, strict=True)):
+    if sizes_of(start.arguments) != start.sizes:
         return None
     lines: Any = (tape.makers[start.value :], tape.ops[start.op :], tape.calls[start.call :])
     try:
         entry = Entry(start, tape.values[start.value :], lines, *_output(tape, start, result))
-    except (Open, ValueError):
+    except Exception:  # whatever the user's own containers raise: then it is run again the next time
         return None
+    entry.ranges = tuple([(n - start.value, r) for n, r in tape.ranges.items() if n >= start.value])
+    cut = len(start.path) or -1
+    entry.replaced = tuple([_below(one, cut) for one in list(tape.replaced)[start.replaced :]])
     start.arguments.clear()
     entry.placed[start.path] = ((start.value, start.op, start.call, start.parent, start.given), lines)
     return entry
+
+
+def sizes_of(tensors: list[Tensor]) -> list[tuple[Any, ...]]:
+    """Take down the geometry of tensors, to see later whether it was changed in place."""
+    return [(one.shape, one.stride()) if one.layout == torch.strided else (one.shape,) for one in tensors]
+
+
+def _below(path: str, cut: int) -> str:
+    return path[cut:] if cut > 0 else f".{path}" if path else ""
 
 
 def _relative(entry: Entry) -> Lines:
@@ -124,7 +156,7 @@ def _relative(entry: Entry) -> Lines:
     cut = len(start.path) or -1  # paths below the root have no leading dot
 
     def below(path: str) -> str:
-        return path[cut:] if cut > 0 else f".{path}" if path else ""
+        return _below(path, cut)
 
     def back(numbers: tuple[int, ...]) -> tuple[int, ...]:
         return tuple([start.back(number) for number in numbers])
@@ -181,6 +213,10 @@ def replayed(tape: Tape, entry: Entry, path: str, parent: int | None, given: tup
     tape.makers.extend(makers)
     tape.ops.extend(ops)
     tape.calls.extend(calls)
+    for number, known_range in entry.ranges:
+        tape.ranges[number + start] = known_range
+    for one in entry.replaced:
+        tape.replaced.setdefault(_at(path, one))
     arguments = tensors(asked)
     made = [arguments[how] if isinstance(how, int) else _fresh(tape, how) for how, _ in entry.sources]
     for place, number in entry.rebound:
@@ -230,8 +266,8 @@ def _filled(out: Any, made: list[Tensor]) -> Any:
     if isinstance(out, tuple):
         items = [_filled(one, made) for one in out]
         return type(out)(*items) if hasattr(out, "_fields") else type(out)(items)
-    if isinstance(out, list):
-        return type(out)(_filled(one, made) for one in out)
+    if type(out) is list:
+        return [_filled(one, made) for one in out]
     return _refilled(out, lambda one: _filled(one, made))
 
 

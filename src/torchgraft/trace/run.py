@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from torchgraft.trace import strict
 from torchgraft.trace.body import Body, Part
+from torchgraft.trace.caches import Caches
 from torchgraft.trace.ghost import fake, real
 from torchgraft.trace.memory import Memory
 from torchgraft.trace.record import Mismatch, Trace
-from torchgraft.trace.strict import range_of
 from torchgraft.trace.tape import Tape
 from torchgraft.trace.tree import mapped, tensors
 
@@ -69,10 +70,13 @@ class Tracer:
     """
 
     def __init__(self, model: nn.Module, *, values: bool = False) -> None:
+        model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
         self._values = values
         self._mode = None if values else FakeTensorMode(allow_non_fake_inputs=True)
-        self._body = Body(model, self._stand_in, self._wrapped, self._hooked)
+        self._model = model
+        self._body = self._new_body()
         self._memory: Memory | None = None if values else {}
+        self._caches = Caches(model)
         self._tape: Tape | None = None
         self.given_back: list[Tensor] = []
 
@@ -107,22 +111,32 @@ class Tracer:
             cached: see `trace`.
             swept: the model has not changed since the last trace, so there is no need to look.
         """
+        if self._values:
+            self._body = self._new_body()  # real values may have changed, and its own buffers have
         if not swept or not self._body.parts:
             self._body.sweep()
         self._body.train(train)
         arguments = example if isinstance(example, tuple) else (example,)
         given = mapped(self._input, (arguments, dict(kwargs or {})))
-        tape = self._tape = Tape(self._mode, self._body.names, self._memory if cached else None, train=train)
+        memory = self._memory if cached else None
+        tape = self._tape = Tape(self._mode, self._body.names, memory, self._backstop(), train=train)
         inputs = tape.see(given)
         for number, tensor in zip(inputs, tensors((arguments, kwargs or {})), strict=False):
-            found = range_of(tensor)
+            found = strict.range_of(tensor)
             if found is not None:
                 tape.ranges[number] = found
-        with _rng_kept(), _eager(), torch.no_grad(), self._mode or nullcontext(), tape:
-            outputs, mismatch = self._forward(given, tape, inputs)
-        if self._body.disturbed(tape.ran) and self._memory is not None:
-            for key in tape.fresh:
-                self._memory.pop(key, None)
+        try:
+            with (
+                _rng_kept(),
+                self._caches,
+                _eager(),
+                torch.no_grad(),
+                self._mode or nullcontext(),
+                tape,
+            ):
+                outputs, mismatch = self._forward(given, tape, inputs)
+        finally:
+            self._settle(tape)
         while self._memory and len(self._memory) > _REMEMBERED:
             self._memory.pop(next(iter(self._memory)))
         self._tape = None
@@ -140,6 +154,20 @@ class Tracer:
             replaced=tuple(tape.replaced),
             real=self._values,
         )
+
+    def _new_body(self) -> Body:
+        return Body(self._model, self._stand_in, self._wrapped, self._hooked)
+
+    def _settle(self, tape: Tape) -> None:
+        """Forget what can't be relied on, after a pass that a Ctrl-C ended too."""
+        if self._body.disturbed(tape.ran) and self._memory is not None:
+            for key in tape.fresh:
+                self._memory.pop(key, None)
+
+    def _backstop(self) -> Callable[[Tensor], Tensor] | None:
+        """Give what puts stand-ins for real tensors that reach an operation; a scripted copy needs its own."""
+        scripted = any(isinstance(part.module, torch.jit.ScriptModule) for part in self._body.parts.values())
+        return None if self._values or scripted else self._body.stand_in
 
     def _forward(self, given: Any, tape: Tape, inputs: tuple[int, ...]) -> tuple[tuple[int, ...], Mismatch | None]:
         arguments, named = given
@@ -218,9 +246,12 @@ def _batch(given: Any) -> int:
 @contextmanager
 def _rng_kept() -> Iterator[None]:
     kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
         random.setstate(kept[0])
         np.random.set_state(kept[1])
         torch.set_rng_state(kept[2])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import types
+import weakref
 from collections import deque
 from collections.abc import Hashable
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from torchgraft.trace.tree import PLAIN
 
-__all__ = ["LAZY", "SKIPPED", "signature", "spec"]
+__all__ = ["LAZY", "SKIPPED", "signature", "spec", "token"]
 
 SKIPPED = frozenset(
     {"training", "_modules", "_parameters", "_buffers", "_compiled_call_impl", "_non_persistent_buffers_set"}
@@ -45,7 +47,7 @@ def signature(module: nn.Module) -> Hashable:
     ]
     if type(module).__name__ in _DROPS:  # how much is dropped changes no shape; whether at all may
         settings = [
-            (name, (held[name] == 0, held[name] == 1) if name in ("p", "drop_prob") else one)
+            (name, (held[name] is None, held[name] == 0, held[name] == 1) if name in ("p", "drop_prob") else one)
             for name, one in settings
         ]
     tensors = (*module._parameters, *module._buffers)
@@ -66,12 +68,44 @@ def _frozen(value: Any, owner: nn.Module, depth: int = 0) -> Hashable:
     if depth < 3 and isinstance(value, dict):
         return (kind, *[(_key(key), _frozen(one, owner, depth + 1)) for key, one in value.items()])
     if isinstance(value, types.MethodType):
-        return ("method", value.__func__, "own" if value.__self__ is owner else id(value.__self__))
+        return ("method", token(value.__func__), "own" if value.__self__ is owner else token(value.__self__))
     if isinstance(value, functools.partial) and depth < 3:
         parts = (value.func, value.args, value.keywords)
         return ("partial", *[_frozen(one, owner, depth + 1) for one in parts])
-    return ("object", id(value))
+    held = getattr(value, "__dict__", None)
+    if depth < 2 and isinstance(held, dict) and not isinstance(value, (nn.Module, type, types.FunctionType)):
+        plain = [(name, type(one), one) for name, one in held.items() if type(one) in PLAIN]
+        return ("object", token(value), tuple(plain))
+    return ("object", token(value))
 
 
 def _key(key: Any) -> Hashable:
-    return (type(key), key if type(key) in PLAIN else id(key))
+    return (type(key), key if type(key) in PLAIN else token(key))
+
+
+_tokens: dict[int, tuple[Any, int]] = {}
+_serial = itertools.count()
+
+
+def token(value: Any) -> int:
+    """Give a number that no other object has or will have; an id may be given again once its object is gone."""
+    known = _tokens.get(id(value))
+    if known is not None and known[0]() is value:
+        return known[1]
+    number = next(_serial)
+    try:
+        held: Any = weakref.ref(value)
+    except TypeError:  # some objects can't be watched: they are kept
+        held = functools.partial(_same, value)
+    if len(_tokens) > _MOST:
+        for key in [key for key, (ref, _) in _tokens.items() if ref() is None]:
+            del _tokens[key]
+    _tokens[id(value)] = (held, number)
+    return number
+
+
+_MOST = 10_000
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from torchgraft.trace import strict
 from torchgraft.trace.body import Part, changed_state
 from torchgraft.trace.macs import count
-from torchgraft.trace.memory import Memory, Start, asked, kept, replayed
+from torchgraft.trace.memory import Memory, Range, Start, asked, kept, replayed, sizes_of
 from torchgraft.trace.record import Call, Mismatch, Op, Value
-from torchgraft.trace.tree import PLAIN, tensors
+from torchgraft.trace.tree import PLAIN, mapped, tensors
 
 __all__ = ["Tape"]
 
@@ -74,24 +74,32 @@ class Tape(TorchFunctionMode):
 
     Attributes:
         numbers: the number of each tensor that was seen, by id.
-        ranges: the least and the greatest number in a value of whole numbers, where that is known.
+        ranges: the least and the greatest number in a value of whole numbers, where that is known, and whether
+            both are really there.
         ran: ids of the modules whose forward really ran.
         replaced: paths of modules whose hooks gave something back.
     """
 
     def __init__(
-        self, mode: FakeTensorMode | None, names: Mapping[int, str], memory: Memory | None, *, train: bool
+        self,
+        mode: FakeTensorMode | None,
+        names: Mapping[int, str],
+        memory: Memory | None,
+        stand_in: Callable[[Tensor], Tensor] | None,
+        *,
+        train: bool,
     ) -> None:
         super().__init__()
         self.mode: Any = mode
         self.names = names
         self.train = train
+        self.stand_in = stand_in
         self.values: list[Value] = []
         self.makers: list[int | None] = []
         self.ops: list[Op] = []
         self.calls: list[Call | None] = []
         self.numbers: dict[int, int] = {}
-        self.ranges: dict[int, tuple[int, int]] = {}
+        self.ranges: dict[int, Range] = {}
         self.ran: set[int] = set()
         self.replaced: dict[str, None] = {}
         self.fresh: list[Any] = []
@@ -112,7 +120,7 @@ class Tape(TorchFunctionMode):
             if self._memory is not None and part.free:
                 key = asked(self, args, kwargs)
                 if key is not None:
-                    key = (part.sign, self.train, part.odd, key)
+                    key = (part.sign, self.train, part.odd, _context(), key)
                     entry = self._memory.get(key)
                     if entry is not None:
                         return replayed(self, entry, part.path, parent, given, (args, kwargs))
@@ -138,9 +146,10 @@ class Tape(TorchFunctionMode):
 
     def _start(self, part: Part, given: tuple[int, ...], asked: Any) -> Start:
         arguments = [one for one in tensors(asked) if id(one) not in self.names]
-        sizes = [one.shape for one in arguments]
+        sizes = sizes_of(arguments)
         parent = self._stack[-1].index if self._stack else None
-        return Start(len(self.values), len(self.ops), len(self.calls), parent, given, part.path, arguments, sizes)
+        counts = (len(self.values), len(self.ops), len(self.calls))
+        return Start(*counts, parent, given, part.path, arguments, sizes, len(self.replaced))
 
     def _ran(
         self,
@@ -189,6 +198,8 @@ class Tape(TorchFunctionMode):
                 return result
             self._note(".T" if result is not args[0] else "get", (args, kwargs), result, 0)
             return result
+        if self.stand_in is not None:
+            args, kwargs = self._all_fake(args, kwargs)
         try:
             strict.check(self, name, args, kwargs)
             result, macs = count(func, args, kwargs)
@@ -201,6 +212,13 @@ class Tape(TorchFunctionMode):
             self._note(name, (args, kwargs), made, macs)
         return result
 
+    def _all_fake(self, args: Any, kwargs: Any) -> Any:
+        """Put stand-ins where real tensors reach an operation, which would write to them in place."""
+        if all(isinstance(one, FakeTensor) or type(one) not in _REAL for one in tensors((args, kwargs))):
+            return args, kwargs
+        turn = self.stand_in
+        return mapped(lambda one: turn(one) if turn and type(one) in _REAL else one, (args, kwargs))
+
     def _here(self) -> _Frame:
         return self._stack[-1] if self._stack else _ROOT
 
@@ -208,11 +226,11 @@ class Tape(TorchFunctionMode):
         index = len(self.ops)
         inputs, params = self._read(asked), self._params(asked)
         self._open(inputs, params)
+        found = strict.range_made(self, name, asked)
         outputs = tuple([self._made(tensor, index) for tensor in tensors(made)])
         self.ops.append(Op(index, name, self._here().path, inputs, outputs, params, macs, _settings(name, asked)))
-        known = strict.known(self, name, inputs, asked)
-        if known is not None and outputs:
-            self.ranges[outputs[0]] = known
+        if found is not None and outputs and strict.holds(made, found):
+            self.ranges[outputs[0]] = found
 
     # numbers
 
@@ -273,10 +291,25 @@ class Tape(TorchFunctionMode):
             kind=failure.frame.kind,
             inputs=failure.inputs,
             params=failure.params,
-            error=type(failure.error).__name__,
+            error="DataDependentOutputException" if failure.op in _LEAVES else type(failure.error).__name__,
             message=str(failure.error).strip() or type(failure.error).__name__,
             settings=failure.settings,
         )
+
+
+_LEAVES = frozenset({"numpy", "tolist", "__array__"})
+"""Operations that take values out of torch: fake tensors have none."""
+
+_REAL = (Tensor, nn.Parameter, nn.Buffer)
+
+
+def _context() -> Any:
+    """Tell what else an operation depends on: autocast, gradients, defaults."""
+    cast: Any = None
+    if torch._C._is_any_autocast_enabled():
+        kinds = ("cpu", "cuda")
+        cast = tuple((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
+    return (cast, torch.is_grad_enabled(), torch.get_default_dtype(), torch._C._len_torch_function_stack())
 
 
 _TELLING = frozenset(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = ["PLAIN", "Open", "mapped", "tensors"]
@@ -54,24 +55,34 @@ def mapped(change: Callable[[Tensor], Any], tree: Any, *, strict: bool = False) 
         return change(tree)
     if type(tree) in PLAIN:
         return tree
-    if isinstance(tree, tuple):
+    if strict and not _plain_structure(tree):
+        raise Open(type(tree).__name__)
+    if isinstance(tree, (tuple, list)):
         items = [mapped(change, one, strict=strict) for one in tree]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
-    if isinstance(tree, list):
-        return type(tree)(mapped(change, one, strict=strict) for one in tree)
     if isinstance(tree, dict):
-        pairs = {key: mapped(change, one, strict=strict) for key, one in tree.items()}
-        if is_dataclass(tree):  # a model output of transformers: a mapping and a dataclass
-            return type(tree)(**pairs)
-        return pairs if type(tree) is dict else _filled(tree, pairs)
+        return _mapping(tree, {key: mapped(change, one, strict=strict) for key, one in tree.items()})
     if is_dataclass(tree) and not isinstance(tree, type):
         made = copy.copy(tree)
         for entry in fields(tree):
             object.__setattr__(made, entry.name, mapped(change, getattr(tree, entry.name), strict=strict))
         return made
-    if strict:
-        raise Open(type(tree).__name__)
     return tree
+
+
+def _mapping(tree: dict[Any, Any], pairs: dict[Any, Any]) -> Any:
+    if is_dataclass(tree):  # a model output of transformers: a mapping and a dataclass
+        return type(tree)(**pairs)
+    return pairs if type(tree) is dict else _filled(tree, pairs)
+
+
+def _plain_structure(tree: Any) -> bool:
+    """Tell whether a structure is known to be built again from its parts alone."""
+    if isinstance(tree, (tuple, list)):
+        return type(tree) in (tuple, list, torch.Size) or hasattr(tree, "_fields")
+    if isinstance(tree, dict):
+        return is_dataclass(tree) or not getattr(tree, "__dict__", None)
+    return is_dataclass(tree) and not isinstance(tree, type)
 
 
 def _filled(tree: dict[Any, Any], pairs: dict[Any, Any]) -> dict[Any, Any]:
