@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 from torchvision import models
 
 import torchgraft as tg
@@ -353,3 +354,244 @@ def test_a_deep_copy_of_a_traced_model_is_a_plain_model():
     Tracer(model).trace(torch.empty(2, 4))
     assert "forward" not in model[0].__dict__
     assert copy.deepcopy(model)(torch.randn(2, 4)).shape == (2, 4)
+
+
+# what a ghost shares with nobody
+
+
+def test_an_index_out_of_range_is_told_every_time():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flat, self.table = nn.Flatten(), nn.Embedding(8, 4)
+
+        def forward(self, words):
+            return self.table(self.flat(words))
+
+    tracer, words = Tracer(Words()), torch.tensor([[1, 9]])
+    assert [tracer.trace(words).mismatch is not None for _ in range(3)] == [True] * 3
+
+
+def test_a_module_that_two_blocks_share_keeps_its_name():
+    layer = nn.Linear(4, 4)
+    model = nn.Sequential(nn.Sequential(layer, nn.ReLU()), nn.Sequential(layer, nn.ReLU()))
+    assert trace(model, torch.empty(2, 4)) == trace(model, torch.empty(2, 4), cached=False)
+    model = nn.Sequential(nn.ReLU(), nn.ReLU())
+    tracer = Tracer(model)
+    tracer.trace(torch.empty(2, 4))
+    model[1] = model[0]
+    assert tracer.trace(torch.empty(2, 4)) == trace(model, torch.empty(2, 4), cached=False)
+
+
+def test_functions_that_come_and_go_are_not_mistaken_for_each_other():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Identity())
+    tracer = Tracer(model)
+    for round_ in range(30):
+        model[1].forward = (lambda width: lambda x: x[:, :width])(round_ % 3 + 1)
+        assert tracer.trace(torch.empty(2, 4)).output_shapes() == [(2, round_ % 3 + 1)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m[1].double(),
+        lambda m: setattr(m[1].weight, "data", m[1].weight.data.double()),
+        lambda m: m[0].sizes.__setitem__(0, 2),
+        lambda m: m[0].nested["deep"].append(3),
+        lambda m: setattr(m[0].settings, "width", 3),
+        lambda m: m[0].layers[0].__setitem__(0, nn.Linear(4, 7)),
+    ],
+)
+def test_what_changes_within_a_module_is_seen(change):
+    class Settings:
+        width = 4
+
+        def __init__(self):
+            self.width = 4
+
+    class First(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sizes, self.nested, self.settings = [4], {"deep": [1]}, Settings()
+            self.layers = [[nn.Linear(4, 4)]]
+
+        def forward(self, x):
+            x = x[:, : self.sizes[0]] if self.sizes[0] != 4 else x
+            x = x[:, : self.settings.width] if len(self.nested["deep"]) == 1 else x[:, :1]
+            return self.layers[0][0](x) if x.shape[1] == 4 else x
+
+    model = nn.Sequential(First(), nn.Linear(4, 4))
+    tracer = Tracer(model)
+    for _ in range(2):
+        tracer.trace(torch.empty(2, 4))
+    change(model)
+    whole = trace(model, torch.empty(2, 4), cached=False)
+    assert tracer.trace(torch.empty(2, 4)) == whole
+
+
+def test_autocast_around_one_of_two_like_blocks_is_kept_apart():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                x = self.a(x)
+            return self.b(x.float())
+
+    model = Net()
+    run = trace(model, torch.empty(2, 4))
+    assert run == trace(model, torch.empty(2, 4), cached=False)
+    assert [value.dtype for value in run.gave("a") + run.gave("b")] == ["bfloat16", "float32"]
+
+
+def test_a_list_that_two_modules_share_is_shared_by_their_ghosts():
+    class Push(nn.Module):
+        def __init__(self, stack):
+            super().__init__()
+            self.stack = stack
+
+        def forward(self, x):
+            self.stack.append(x)
+            return x * 2
+
+    class Pop(Push):
+        def forward(self, x):
+            return x + self.stack.pop()
+
+    stack: list[torch.Tensor] = []
+    model = nn.Sequential(Push(stack), Pop(stack))
+    tracer = Tracer(model)
+    for _ in range(3):
+        assert tracer.trace(torch.empty(2, 4)).mismatch is None
+    assert stack == []
+
+
+def test_modules_in_closures_and_beside_the_tree_run_as_ghosts():
+    class Net(nn.Module):
+        def __init__(self, teacher):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+            self.run = lambda x: self.norm(x)
+            self.__dict__["teacher"] = [teacher]
+
+        def forward(self, x):
+            return self.run(x) + self.teacher[0](x)
+
+    teacher = nn.BatchNorm1d(4)
+    model = Net(teacher)
+    for _ in range(3):
+        run = trace(model, torch.empty(3, 4), train=True)
+    assert "norm.weight" in run.used
+    assert (int(model.norm.num_batches_tracked), int(teacher.num_batches_tracked)) == (0, 0)
+
+
+def test_caches_beside_the_model_keep_no_fake_tensor(monkeypatch):
+    import functools
+
+    @functools.lru_cache
+    def table(size):
+        return torch.arange(size)
+
+    kept: dict[int, torch.Tensor] = {}
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.memo = type("Memo", (), {})()
+            self.memo.value = None
+
+        def forward(self, x):
+            if x.shape[1] not in kept:
+                kept[x.shape[1]] = torch.ones(x.shape[1])
+            if self.memo.value is None:
+                self.memo.value = torch.ones(x.shape[1])
+            return x + table(x.shape[1]) + kept[x.shape[1]] + self.memo.value
+
+    import sys
+
+    monkeypatch.setattr(sys.modules[Net.__module__], "TABLE", table, raising=False)
+    monkeypatch.setattr(sys.modules[Net.__module__], "KEPT", kept, raising=False)
+    model = Net()
+    tracer = Tracer(model)
+    for _ in range(2):
+        assert tracer.trace(torch.empty(2, 4)).mismatch is None
+    assert (kept, model.memo.value, table.cache_info().currsize) == ({}, None, 0)
+    assert type(model(torch.randn(2, 4))) is torch.Tensor
+
+
+def test_generators_that_modules_hold_do_not_advance():
+    import random
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dice, self.noise = random.Random(0), torch.Generator().manual_seed(0)
+
+        def forward(self, x):
+            self.dice.random()
+            return x + torch.rand(4, generator=self.noise)
+
+    model = Net()
+    before = model.dice.getstate(), model.noise.get_state()
+    trace(model, torch.empty(2, 4))
+    assert model.dice.getstate() == before[0]
+    assert torch.equal(model.noise.get_state(), before[1])
+
+
+def test_a_pass_on_real_tensors_copies_what_it_writes_to():
+    words = nn.Embedding(10, 4, max_norm=0.1)
+    before = words.weight.detach().clone()
+    trace(words, torch.arange(10), values=True)
+    assert torch.equal(words.weight, before)
+
+
+def test_a_pass_on_real_tensors_sees_new_values():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("wide", torch.zeros(()))
+
+        def forward(self, x):
+            return x if self.wide > 0 else x[:, :2]
+
+    model = Net()
+    tracer = Tracer(model, values=True)
+    assert tracer.trace(torch.randn(2, 4)).output_shapes() == [(2, 2)]
+    model.wide.fill_(1)
+    assert tracer.trace(torch.randn(2, 4)).output_shapes() == [(2, 4)]
+
+
+def test_an_edit_is_judged_against_the_model_as_it_is_now():
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)])
+    model[1] = nn.Linear(4, 5)
+    g = tg.load(model, input=torch.empty(2, 4))
+    g.trace()
+    model[1] = nn.Linear(4, 4)  # mended by hand
+    with pytest.raises(tg.errors.EditError):
+        g.insert(nn.Linear(4, 9), after="0", name="r")
+
+
+@pytest.mark.parametrize(
+    ("forward", "is_told"),
+    [
+        (lambda net, x: functional.cross_entropy(net.scores(x[:, 0]), x[:, 1].clamp(max=2), ignore_index=9), False),
+        (lambda net, x: net.small(x[:, 0]) + net.wide(x[:, 1]), False),
+        (lambda net, x: net.wide(net.remap[x]), False),
+        (lambda net, x: net.small(x), True),
+        (lambda net, x: net.small(torch.arange(x.shape[1] + 9)), True),
+    ],
+)
+def test_only_numbers_that_are_sure_to_be_there_are_refused(forward, is_told):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.small, self.wide, self.scores = nn.Embedding(3, 4), nn.Embedding(20, 4), nn.Embedding(20, 3)
+            self.register_buffer("remap", torch.zeros(20, dtype=torch.long))
+
+        def forward(self, x):
+            return forward(self, x)
+
+    run = trace(Net(), torch.tensor([[0, 15], [2, 3]]))
+    assert (run.mismatch is not None) == is_told

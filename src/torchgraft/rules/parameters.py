@@ -52,7 +52,12 @@ class NeverUsed(Rule):
         if any(run.mismatch for run in evidence.runs):
             return
         used = {name for run in evidence.runs for op in run.ops for name in op.params}
-        unused = [name for name, p in evidence.model.named_parameters() if p.requires_grad and name not in used]
+        compiled = tuple(f"{path}." if path else "" for path in _compiled(evidence))
+        unused = [
+            name
+            for name, p in evidence.model.named_parameters()
+            if p.requires_grad and name not in used and not name.startswith(compiled)
+        ]
         homes: dict[str, list[str]] = {}
         for name in unused:
             homes.setdefault(name.rpartition(".")[0], []).append(name.rpartition(".")[2])
@@ -64,6 +69,12 @@ class NeverUsed(Rule):
                 hint=f"the output is made in {' and '.join(sorted(makers)) or 'the forward of the model'}: "
                 "put it there, or take it out",
             )
+
+
+def _compiled(evidence: Evidence) -> list[str]:
+    """Give the paths of TorchScript modules: what is inside of one runs unseen."""
+    kinds = {path: type(module).__mro__ for path, module in evidence.modules.items()}
+    return [path for path, mro in kinds.items() if any(one.__name__ == "ScriptModule" for one in mro)]
 
 
 class Unregistered(Rule):
@@ -157,6 +168,37 @@ class MixedFlags(Rule):
                 )
 
 
+class LeftOnMeta(Rule):
+    """Some parameters lie on the meta device, without values, beside others that have some: no pass gets through.
+
+    A model is built on meta to be filled; what the weights did not hold is left there. (A model that accelerate
+    offloads fetches them in time, and one that is on meta as a whole waits to be filled.)
+    """
+
+    code = "P023"
+    severity: ClassVar[Severity] = "error"
+    title = "parameters without values beside others"
+    case = "model built on torch.device('meta'), load_state_dict(…, strict=False, assign=True) without the head"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Sort the parameters by device."""
+        if evidence.sets is None:  # the verdict of one edit, which can't leave any there
+            return
+        empty, filled = list[str](), 0
+        for name, parameter in evidence.model.named_parameters():
+            if parameter.is_meta and not evidence.author(name):
+                empty.append(name)
+            filled += not parameter.is_meta
+        offloaded = any(hasattr(module, "_hf_hook") for module in evidence.modules.values())
+        if empty and filled and not offloaded:
+            yield self.found(
+                evidence.place(empty[0].rpartition(".")[0] if len(empty) == 1 else ""),
+                f"{len(empty)} are on the meta device: {by_module(empty)}",
+                f"{filled} others have values",
+                hint="load weights that hold them, with assign=True; or module.to_empty(…), and initialise them",
+            )
+
+
 class TiedFrozen(Rule):
     """A parameter under two names is frozen: whoever froze the one froze the other as well."""
 
@@ -223,6 +265,12 @@ class HookTwice(Rule):
                 evidence.place(path),
                 f"{name} is {count} times a hook of {path or 'the model'}",
                 hint="handle = module.register_forward_hook(…), and handle.remove() in a finally",
+            )
+        for path, name in evidence.step.grown if evidence.step else ():
+            yield self.found(
+                evidence.place(path),
+                f"every pass registers {name} as a hook of {path or 'the model'} once more",
+                hint="register it once, in __init__; or handle.remove() in a finally",
             )
 
 

@@ -48,7 +48,7 @@ class Part:
     sign: int = -1
     free: bool = True
     dirty: bool = True
-    values: tuple[Any, ...] = ()
+    seen: _Print | None = None
     copies: tuple[Copied, ...] = ()
     loose: tuple[Tensor, ...] = ()
     held: tuple[Tensor, ...] = ()
@@ -73,6 +73,7 @@ class Body:
         parts: every module, by the id of the original, in the model's own order.
         names: the name of each parameter and buffer, by the id of its stand-in.
         kinds: the class name of each module, by path.
+        files: the names of the Python files that their classes come from.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Body:
         self.parts: dict[int, Part] = {}
         self.names: dict[int, str] = {}
         self.kinds: dict[str, str] = {}
+        self.files: frozenset[str] = frozenset()
         self._tensor = tensor
         self._wrap = wrap
         self._note = note
@@ -189,13 +191,13 @@ class Body:
 
     def _fill(self, part: Part) -> None:
         if isinstance(part.module, torch.jit.ScriptModule):
-            part.values, part.own, part.dirty = (part.module,), self._intern(("script", token(part.module))), False
+            part.own, part.dirty = self._intern(("script", token(part.module))), False
             part.trains = part.ghost.train
             return
         _refuse_lazy(part)
         if type(part.ghost) is not type(part.module):
             part.ghost.__class__, part.kind = type(part.module), type(part.module).__name__
-        part.values = _values_of(part.module)
+        part.seen = _print_of(part.module)
         held = _tensors_of(part.module)
         part.titles, part.held = tuple([name for name, _ in held]), tuple([one for _, one in held])
         part.loose = tuple([one for one in part.module.__dict__.values() if isinstance(one, Tensor)])
@@ -227,6 +229,7 @@ class Body:
     def _name(self) -> None:
         """Name the stand-ins; a tensor that several modules hold keeps its first name."""
         self.kinds = {part.path: part.kind for part in self.parts.values()}
+        self.files = frozenset([type(part.module).__module__ for part in self.parts.values()])
         every = [part.named for part in self.parts.values() if part.named]
         self.names = dict(itertools.chain.from_iterable(every))
         tied = len(self.names) != sum(map(len, every))
@@ -353,15 +356,29 @@ def _tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, one) for box in boxes for name, one in box.items() if one is not None]
 
 
-def _values_of(module: nn.Module) -> tuple[Any, ...]:
-    """List what a module holds, for a comparison by identity."""
+@dataclass(slots=True)
+class _Print:
+    """What a module held, for a comparison with what it holds."""
+
+    held: dict[str, Any]
+    forward: Any
+    children: list[Any]
+    tensors: tuple[Any, ...]
+    hooks: tuple[Any, ...]
+
+
+def _print_of(module: nn.Module) -> _Print:
     held = module.__dict__
-    children, parameters, buffers = held["_modules"], held["_parameters"], held["_buffers"]
-    hooks = (*held["_forward_hooks"].values(), *held["_forward_pre_hooks"].values())
-    return (
-        type(module).forward, *held, *held.values(), *children, *children.values(),
-        *parameters, *parameters.values(), *buffers, *buffers.values(), *hooks,
-    )  # fmt: skip
+    return _Print(dict(held), type(module).forward, list(held["_modules"].items()), _ids_of(held), _hooks_of(held))
+
+
+def _ids_of(held: dict[str, Any]) -> tuple[Any, ...]:
+    parameters, buffers = held["_parameters"], held["_buffers"]
+    return (*parameters, *map(id, parameters.values()), *buffers, *map(id, buffers.values()))
+
+
+def _hooks_of(held: dict[str, Any]) -> tuple[Any, ...]:
+    return (*map(id, held["_forward_hooks"].values()), *map(id, held["_forward_pre_hooks"].values()))
 
 
 def _sizes(tensors: tuple[Tensor, ...]) -> list[Hashable]:
@@ -370,30 +387,29 @@ def _sizes(tensors: tuple[Tensor, ...]) -> list[Hashable]:
 
 def _same(part: Part, stamp: int) -> bool:
     """Tell whether a module holds what it held at the last sweep."""
-    module = part.module
-    if isinstance(module, torch.jit.ScriptModule):
-        return True
-    if type(part.ghost) is not type(module):  # the module was given another class
+    module, seen = part.module, part.seen
+    if seen is None:
+        return isinstance(module, torch.jit.ScriptModule)
+    held = module.__dict__
+    if type(part.ghost) is not type(module) or type(module).forward is not seen.forward:
         return False
-    now = _values_of(module)
-    if len(now) != len(part.values) or not all(map(is_, now, part.values)):
-        return _switched(part, now, stamp)
+    try:  # identical values are equal at once; a tensor in place of another has no truth
+        if held != seen.held and not _switched(held, seen):
+            return False
+        if (held["_modules"] or seen.children) and list(held["_modules"].items()) != seen.children:
+            return False
+    except Exception:
+        return False
+    if _ids_of(held) != seen.tensors or _hooks_of(held) != seen.hooks:
+        return False
     if part.copies and any(one.changed(stamp) for one in part.copies):
         return False
-    return _sizes((*part.held, *part.loose)) == part.sizes
+    return not part.sizes or _sizes((*part.held, *part.loose)) == part.sizes
 
 
-def _switched(part: Part, now: tuple[Any, ...], stamp: int) -> bool:
+def _switched(held: dict[str, Any], seen: _Print) -> bool:
     """Tell whether `training` alone was switched, which says nothing about the structure."""
-    held = list(part.module.__dict__)
-    if len(now) != len(part.values) or "training" not in held:
-        return False
-    flag = 1 + len(held) + held.index("training")
-    pairs = enumerate(zip(now, part.values, strict=True))
-    if any(one is not other for place, (one, other) in pairs if place != flag):
-        return False
-    part.values = now
-    return _same(part, stamp)
+    return held == {**seen.held, "training": held.get("training")}
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -11,8 +11,6 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from torch import nn
-
 from torchgraft.trace.tree import tensors
 
 __all__ = ["Caches"]
@@ -21,20 +19,22 @@ _CACHED = type(functools.lru_cache(maxsize=1)(len))
 
 
 class Caches:
-    """The caches in the files that a model's classes come from; a context that takes out what was added in it."""
+    """Caches in the files that a model's classes come from: as a context, it takes out what was added in it."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self) -> None:
         self._files: frozenset[str] = frozenset()
         self._functions: list[Any] = []
         self._dicts: list[dict[Any, Any]] = []
         self._before: tuple[list[int], list[int]] = ([], [])
 
-    def __enter__(self) -> None:
-        files = frozenset(type(module).__module__ for module in self._model.modules())
+    def of(self, files: frozenset[str]) -> Caches:
+        """Look into the files of these names from now on."""
         if files != self._files:
             self._files = files
             self._look()
+        return self
+
+    def __enter__(self) -> None:
         self._before = ([one.cache_info().currsize for one in self._functions], [len(one) for one in self._dicts])
 
     def _look(self) -> None:

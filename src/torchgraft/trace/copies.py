@@ -35,13 +35,14 @@ _SHARED = (type, types.ModuleType, types.BuiltinFunctionType, enum.Enum, torch.d
 class Copied:
     """An original and its copy, with what each held at the time."""
 
-    __slots__ = ("checked", "made", "original", "seen", "stale", "twin")
+    __slots__ = ("checked", "inner", "made", "original", "seen", "stale", "twin")
 
     def __init__(self, original: Any, twin: Any) -> None:
         self.original = original
         self.twin = twin
         self.seen = _contents(original)
         self.made: tuple[Any, ...] = ()
+        self.inner: dict[int, Copied] = {}
         self.stale = False
         self.checked = (-1, False)
 
@@ -136,6 +137,7 @@ class Turn:
     def _copied(self, value: Any, depth: int) -> Any:
         known = self._copies.get(id(value))
         if known is not None and known.original is value and not known.stale:
+            self.used.update(known.inner)
             self.used[id(value)] = known
             return known.twin
         if isinstance(value, tuple):
@@ -156,8 +158,11 @@ class Turn:
         return self._object(value, depth) if self._deep else value
 
     def _noted(self, value: Any, twin: Any, fill: Callable[[Any], None]) -> Any:
-        one = self._copies[id(value)] = self.used[id(value)] = Copied(value, twin)
+        one = self._copies[id(value)] = Copied(value, twin)
+        outer, self.used = self.used, {}
         fill(twin)
+        one.inner = self.used
+        self.used = {**outer, **one.inner, id(value): one}
         one.settle()
         return twin
 
@@ -175,11 +180,12 @@ class Turn:
         if all(type(cell.cell_contents) in PLAIN for cell in cells):
             return value
         made = _function(value, {}, tuple(types.CellType(None) for _ in cells))
-        self._copies[id(value)] = self.used[id(value)] = Copied(value, made)
-        for mine, cell in zip(made.__closure__ or (), cells, strict=True):
-            mine.cell_contents = self(cell.cell_contents, depth + 1)
-        self._copies[id(value)].settle()
-        return made
+
+        def filled(twin: types.FunctionType) -> None:
+            for mine, cell in zip(twin.__closure__ or (), cells, strict=True):
+                mine.cell_contents = self(cell.cell_contents, depth + 1)
+
+        return self._noted(value, made, filled)
 
     def _object(self, value: Any, depth: int) -> Any:
         """Copy a plain object of the user's; one that can't be copied is shared."""

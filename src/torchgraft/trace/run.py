@@ -76,7 +76,7 @@ class Tracer:
         self._model = model
         self._body = self._new_body()
         self._memory: Memory | None = None if values else {}
-        self._caches = Caches(model)
+        self._caches = Caches()
         self._tape: Tape | None = None
         self.given_back: list[Tensor] = []
 
@@ -128,7 +128,7 @@ class Tracer:
         try:
             with (
                 _rng_kept(),
-                self._caches,
+                self._caches.of(self._body.files),
                 _eager(),
                 torch.no_grad(),
                 self._mode or nullcontext(),
