@@ -124,3 +124,11 @@ def test_half_weights_are_cast(trained):
     )
     assert model.conv1.weight.dtype == torch.float32
     assert torch.equal(model.conv1.weight, trained.conv1.weight.half().float())
+
+
+def test_values_that_are_not_finite_are_told():
+    model, given = nn.Linear(4, 3), nn.Linear(4, 3).state_dict()
+    given["weight"] = torch.full((3, 4), torch.nan)
+    with pytest.warns(TorchgraftWarning, match="12 values are NaN or infinite: weight"):
+        filled = fill(model, given)
+    assert filled.broken == {"weight": 12}

@@ -9,6 +9,7 @@ from torchgraft import fixing
 from torchgraft.errors import EditError
 from torchgraft.loading import replay
 from torchgraft.recipe import Recipe
+from torchgraft.review import review
 
 
 def wide() -> nn.Module:
@@ -38,9 +39,70 @@ def test_a_fix_that_is_not_there_is_refused_with_those_that_are(snapshot):
     g = tg.load(wide(), input=torch.randn(2, 3, 64, 64))
     before = snapshot(g.module)
     for which in (4, "paint"):
-        with pytest.raises(EditError, match=r"no fix.*|one of pin, stretch, resize"):
+        with pytest.raises(EditError, match=r"(?s)fix '?(4|paint).*one of pin, stretch, resize"):
             g.fix(which)
     assert snapshot(g.module) == before
+
+
+def frozen() -> nn.Module:
+    """A network that fits, whose findings offer fixes of their own."""
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).requires_grad_(False)
+
+
+def test_a_fix_that_a_warning_or_a_note_offers_is_taken_by_its_name_or_number():
+    assert [fix.name for one in tg.load(frozen(), input=(4,)).check() for fix in one.fixes] == ["unfreeze"]
+    for which in ("unfreeze", 1):
+        g = tg.load(frozen(), input=(4,)).fix(which)
+        assert [edit.kind() for edit in g.recipe.edits] == ["unfreeze"]
+        assert [name for name, one in g.module.named_parameters() if one.requires_grad] == ["3.weight", "3.bias"]
+
+
+def test_a_note_behind_a_finding_without_fixes_is_reached_by_name():
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).requires_grad_(False)
+    model = nn.Sequential(body, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    g = tg.load(model, input=(3, 8, 8)).fix("eval_mode")
+    assert [edit.kind() for edit in g.recipe.edits] == ["eval_mode"]
+
+
+def test_what_no_finding_offers_is_refused_and_what_is_offered_is_named(snapshot):
+    g = tg.load(frozen(), input=(4,))
+    before = snapshot(g.module)
+    for which in (0, 2, 9, -1, "eval_modee"):
+        with pytest.raises(EditError, match=r"(?s)fix '?(0|2|9|-1|eval_modee).*one of unfreeze"):
+            g.fix(which)
+    assert snapshot(g.module) == before
+
+
+def test_on_a_model_that_fits_only_what_was_asked_for_can_be_missing():
+    g = tg.load(wide(), input=(3, 32, 32))
+    for which in (1, 9, "nothing"):
+        with pytest.raises(EditError, match="none is offered"):
+            g.fix(which)
+    assert not g.fix().recipe.edits
+
+
+def test_left_to_itself_it_takes_no_fix_that_nobody_needs():
+    assert not tg.load(frozen(), input=(4,)).fix().recipe.edits
+
+
+@pytest.mark.parametrize("fix", ["unfreeze", "2", "eval_modee"])
+def test_the_command_line_takes_what_a_finding_offers_and_refuses_the_rest(tmp_path, fix):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def net():\n    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).requires_grad_(False)\n"
+    )
+    target = f"{tmp_path / 'net.py'}:net"
+    if fix == "unfreeze":
+        assert review(target, input=(4,), fix=fix).added == 1
+        return
+    with pytest.raises(EditError, match="one of unfreeze"):
+        review(target, input=(4,), fix=fix)
+
+
+def test_fix_alone_is_no_fault_on_the_command_line_where_nothing_is_amiss(tmp_path):
+    (tmp_path / "net.py").write_text("from torch import nn\ndef net():\n    return nn.Linear(4, 8)\n")
+    for fix in ("1", "adapt"):
+        assert review(f"{tmp_path / 'net.py'}:net", input=(4,), fix=fix).added == 0
 
 
 def test_where_nothing_fits_it_says_so_and_changes_nothing(snapshot):

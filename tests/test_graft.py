@@ -175,3 +175,24 @@ def test_a_wrong_seed_or_input_is_told(wrong):
 def test_what_is_no_model_is_told(thing):
     with pytest.raises(SourceError, match="is no model"):
         tg.load(thing)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"freeze": {"at": "fc"}}, r"a dict is no edit(.|\n)*g\.freeze\(…\)"),
+        ("head", r"a str is no edit(.|\n)*g\.head\(…\)"),
+    ],
+)
+def test_what_is_no_edit_is_refused(given, match):
+    g = tg.load(Small(), input=(3, 8, 8))
+    with pytest.raises(RecipeError, match=match):
+        g.apply(given)
+    with pytest.raises(RecipeError, match=match):
+        g.apply_all([given])
+    assert g.recipe.edits == ()
+
+
+def test_a_misspelt_name_is_told_with_names_that_are_meant_for_use():
+    with pytest.raises(AttributeError, match=r"did you mean head[^_]*$"):
+        tg.load(Small(), input=(3, 8, 8)).haed

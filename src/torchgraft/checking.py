@@ -10,7 +10,7 @@ from torch import nn
 from torchgraft.fixing import with_fixes
 from torchgraft.loading import load
 from torchgraft.probes.captures import captures_kept
-from torchgraft.probes.named import loss_name
+from torchgraft.probes.named import check_loss, loss_name
 from torchgraft.probes.real import Real, real
 from torchgraft.probes.roundtrip import roundtrip
 from torchgraft.probes.sets import sets
@@ -45,11 +45,13 @@ def check(
 
     Args:
         model: any module, or a source such as `torchvision:resnet18@none`.
-        example: a tensor with its batch, a tuple of arguments, or the shape of one input without the batch;
-            a source may know its own. With a batch, a Dataset or a loader as `data` it may be left out.
-        data: a batch `(inputs, targets)` or a dict, a Dataset, a DataLoader or another iterable of batches, a data
-            source such as `folder:./images`, or `plan` for the data of the recipe's training plan. A few samples
-            are run forward and backward on a copy of the model; an iterator loses the batch that is read.
+        example: a tensor with its batch, a tuple of arguments, a dict of arguments by the names of the forward's
+            parameters, or the shape of one input without the batch; a source may know its own. With a batch, a
+            Dataset or a loader as `data` it may be left out.
+        data: a batch `(inputs, targets)`, where several inputs are a tuple or a dict, or one dict of both; a Dataset,
+            a DataLoader or another iterable of batches, a data source such as `folder:./images`, or `plan` for the
+            data of the recipe's training plan. A few samples are run forward and backward on a copy of the model;
+            an iterator loses the batch that is read.
         optimizer: what will train the model: its groups are compared with the parameters, and with data a copy of
             it takes a few steps.
         loss: what the outputs are judged by, `loss(outputs, targets)`; cross-entropy when left out.
@@ -59,6 +61,10 @@ def check(
 
     Returns:
         what was found, errors first; empty when all is well.
+
+    Raises:
+        RecipeError: the example, the loss or the optimizer is none.
+        DataError, SourceError: the data or the model can't be had.
     """
     if example is None and isinstance(model, nn.Module) and data is not None:
         data, example = _example(model, data)
@@ -92,7 +98,11 @@ def judged(
         loss: see `check`.
         weights: see `check`.
         facts: what is known of the data without running the model.
+
+    Raises:
+        RecipeError: the loss or the optimizer is none.
     """
+    check_loss(loss)
     with captures_kept(graft.module):  # the trace runs hooks of the user's too
         given = read(graft, data)
         optimizer = optimizer or given.optimizer

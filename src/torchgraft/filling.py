@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.edits.input import fold
@@ -34,6 +34,7 @@ class Filled:
         missing: names that nothing was given for; they keep their own values.
         unexpected: given names that have no place in the model.
         changes: what was done to the names: unwrapped, prefixes, renamed.
+        broken: names that hold values now which are NaN or infinite, and how many.
     """
 
     origin: str
@@ -43,6 +44,7 @@ class Filled:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    broken: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -53,9 +55,14 @@ class Filled:
         lines = [f"{self.origin}: {len(self.loaded)} tensors loaded", *self.changes]
         lines += [f"{name}: {how}" for name, how in self.resized.items()]
         lines += [f"{name} is left as it was: {why}" for name, why in self.left.items()]
-        for names, what in ((self.missing, "not given"), (self.unexpected, "without a place in the model")):
-            if names:
-                lines.append(f"{len(names)} {what}: {', '.join(names[:4])}{', …' if len(names) > 4 else ''}")
+        if self.broken:
+            count, names = sum(self.broken.values()), list(self.broken)
+            lines.append(
+                f"{count:,} values are NaN or infinite: {', '.join(names[:4])}{', …' if names[4:] else ''}"
+            )
+        for several, what in ((self.missing, "not given"), (self.unexpected, "without a place in the model")):
+            if several:
+                lines.append(f"{len(several)} {what}: {', '.join(several[:4])}{', …' if len(several) > 4 else ''}")
         return "\n  ".join(lines)
 
 
@@ -79,7 +86,7 @@ def fill(model: nn.Module, weights: Any, *, resize: bool = False) -> Filled:
             both sides have are taken. Without it such tensors are left as they are.
 
     Returns:
-        the account; where anything was left, missing or unexpected, a TorchgraftWarning tells it as well.
+        the account; where anything was left, missing, unexpected or not finite, a TorchgraftWarning tells it too.
 
     Raises:
         SourceError: the weights can't be read, or are plainly those of another model; the model is as it was.
@@ -96,8 +103,10 @@ def fill(model: nn.Module, weights: Any, *, resize: bool = False) -> Filled:
             left[misfit.own] = f"{list(misfit.has)} is given, {list(misfit.wants)} is needed"
         else:
             values[misfit.own], resized[misfit.own] = made
-    model.load_state_dict({name: one for name, one in values.items() if name not in left}, strict=False)
-    return _told(_account(found, left, resized))
+    taken = {name: one for name, one in values.items() if name not in left}
+    model.load_state_dict(taken, strict=False)
+    broken = {name: count for name, one in taken.items() if (count := _odd(one))}
+    return _told(replace(_account(found, left, resized), broken=broken))
 
 
 def _refuse(found: Fit, own: Mapping[str, Tensor]) -> None:
@@ -124,6 +133,14 @@ def _unlike(given: Tensor, own: Tensor) -> str:
     return ""
 
 
+def _odd(given: Tensor) -> int:
+    """Count values that are NaN or infinite."""
+    if not given.is_floating_point() and not given.is_complex():
+        return 0
+    finite = given.isfinite()
+    return 0 if bool(finite.all()) else int((~finite).sum())
+
+
 def _account(found: Fit, left: Mapping[str, str], resized: Mapping[str, str]) -> Filled:
     return Filled(
         origin=found.origin,
@@ -137,7 +154,7 @@ def _account(found: Fit, left: Mapping[str, str], resized: Mapping[str, str]) ->
 
 
 def _told(filled: Filled) -> Filled:
-    if filled.left or filled.missing or filled.unexpected:
+    if filled.left or filled.missing or filled.unexpected or filled.broken:
         warnings.warn(str(filled), TorchgraftWarning, stacklevel=4)
     return filled
 

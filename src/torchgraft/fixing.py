@@ -17,9 +17,11 @@ import torch
 from torchgraft.edits.base import Edit
 from torchgraft.edits.input import Input
 from torchgraft.edits.insert import Insert
+from torchgraft.edits.reshape import Reshape
 from torchgraft.edits.resize import Resize
 from torchgraft.errors import EditError, TorchgraftError
 from torchgraft.fixes import Edits, Fault, Proposal, causes
+from torchgraft.fixes.odd import is_odd_norm
 from torchgraft.fixes.proof import proven
 from torchgraft.rules import Evidence, Finding, Fix, judge
 
@@ -70,21 +72,26 @@ def with_fixes(graft: Graft, findings: Sequence[Finding]) -> tuple[Finding, ...]
     )
 
 
-def mend(graft: Graft, which: int | str = 1) -> Graft:
-    """Apply the best fix of the first error (or the second, or one by name), then the best of each that remains.
+def mend(graft: Graft, which: int | str | None = None) -> Graft:
+    """Apply one fix that a finding offers, or the best of each until no error is left.
+
+    Left to itself it takes the best fix of every error, and of a warning where that loses no trained weight, or
+    only those of an output layer that a new one was meant to replace.
 
     Args:
         graft: the model under change; the edits go into its recipe.
-        which: which fix of the first error, counted from 1, or its name.
+        which: a fix of the first finding that offers any, counted from 1, or a name that any finding offers; what
+            remains is then mended at best.
 
     Raises:
         EditError: there is no such fix, or an error has none; the model is as it was.
     """
     mark, example = graft._mark(), graft._example
     try:
-        for number in range(_ROUNDS):
-            found = [one for one in judge(graft.evidence()) if _mendable(one)]
-            step = _next(graft, found, which if number == 0 else 1)
+        if which is not None:
+            _take(graft, _asked(graft, which))
+        for _ in range(_ROUNDS):
+            step = _next(graft)
             if step is None:
                 break
             _take(graft, step)
@@ -106,28 +113,41 @@ def prove(graft: Graft) -> Finding | None:
     return proven(graft.module, graft._inputs(), wanted, graft.name)
 
 
-def _next(graft: Graft, found: list[Finding], which: int | str) -> _Tried | None:
-    """Choose the fix of the first finding that is taken next; None where nothing is left to mend."""
-    for finding in found:
-        tried = _tried(graft, finding, quick=which == 1)
-        chosen = _chosen(tried, which)
+def _asked(graft: Graft, which: int | str) -> _Tried:
+    """Find the fix that was asked for among all that the findings offer."""
+    names: list[str] = []
+    for finding in judge(graft.evidence()):
+        offers = [_Tried(fix, fix.name, ()) for fix in finding.fixes]
+        offers += _tried(graft, finding) if _mendable(finding) else []
+        if isinstance(which, str):
+            chosen = next((one for one in offers if one.fix.name == which), None)
+        else:
+            chosen = offers[which - 1] if 0 < which <= len(offers) else None
         if chosen is not None:
             return chosen
+        names += [one.fix.name for one in offers if one.fix.name not in names]
+        if isinstance(which, int) and (offers or finding.is_error):
+            break  # numbers count the fixes of one finding
+    raise EditError(
+        f"no finding offers a fix '{which}'" if isinstance(which, str) else f"there is no fix {which}",
+        where=graft.name,
+        hint=f"one of {', '.join(names)}" if names else "none is offered: check() shows what was found",
+    )
+
+
+def _next(graft: Graft) -> _Tried | None:
+    """Choose the fix of the first finding that is taken next; None where nothing is left to mend."""
+    for finding in judge(graft.evidence()):
+        if not _mendable(finding):
+            continue
+        best = next(iter(_tried(graft, finding, quick=True)), None)
+        if best is not None and (finding.is_error or not best.rank[0] or _gives_up(finding)):
+            return best
         if finding.is_error:
-            names = ", ".join(one.fix.name for one in tried)
             raise EditError(
-                f"no fix fits: {finding.title}" if not tried else f"there is no fix {which}: {finding.title}",
-                where=finding.where,
-                hint=f"one of {names}" if tried else finding.hint,
-                findings=(finding,),
+                f"no fix fits: {finding.title}", where=finding.where, hint=finding.hint, findings=(finding,)
             )
     return None
-
-
-def _chosen(tried: list[_Tried], which: int | str) -> _Tried | None:
-    if isinstance(which, int):
-        return tried[which - 1] if 0 < which <= len(tried) else None
-    return next((one for one in tried if one.fix.name == which), None)
 
 
 def _take(graft: Graft, step: _Tried) -> None:
@@ -140,6 +160,11 @@ def _take(graft: Graft, step: _Tried) -> None:
 def _mendable(finding: Finding) -> bool:
     """Tell whether fixes are looked for: errors, and warnings that a cause has a sure fix for."""
     return finding.is_error or any(finding.code in cause.warnings for cause in causes())
+
+
+def _gives_up(finding: Finding) -> bool:
+    """Tell whether the fix of a warning is to give up trained weights."""
+    return any(finding.code in cause.gives_up for cause in causes())
 
 
 # trying
@@ -191,11 +216,17 @@ class _Bench:
         self._count = len(graft.recipe.edits)
         self._left = 0
         self._kept = 0
+        self._taken: list[Proposal] = []
         self.fault = self._fault(finding, _showing(evidence, finding))
+
+    @property
+    def _edits(self) -> Edits:
+        """The edits of the way that is being tried."""
+        return self._graft.recipe.edits[self._count :]
 
     def _fault(self, finding: Finding | None, run: Trace) -> Fault:
         shapes = tuple(run.values[number].shape for number in run.inputs)
-        return Fault(finding, self._graft.module, run, shapes)
+        return Fault(finding, self._graft.module, run, shapes, self._edits)
 
     def tries(self, proposal: Proposal, order: int) -> _Tried | None:
         """Try the ways of a proposal in order; the first that works is described and ranked."""
@@ -214,10 +245,10 @@ class _Bench:
 
     def _works(self, way: Sequence[Edit], proposal: Proposal) -> bool:
         """Apply a way; where the pass then breaks off further on, go on with what mends that."""
-        self._left = _TRIALS
+        self._left, self._taken = _TRIALS, [proposal]
         broke = self._stuck()
         self._apply(way, proposal)
-        if self._quick and self._kept and self._rank(proposal, 0)[0]:
+        if self._quick and self._kept and self._rank(self._taken, 0)[0]:
             return False  # it can't be the best
         return self._ends(self._stuck(), (broke,) if broke is not None else ())
 
@@ -245,8 +276,10 @@ class _Bench:
                 break
             mark = self._graft._mark()
             self._apply(way, proposal)
+            self._taken.append(proposal)
             if self._ends(self._stuck(), (*before, stuck)):
                 return True
+            self._taken.pop()
             self._graft._back_to(mark)
         return False
 
@@ -262,18 +295,26 @@ class _Bench:
                     self._apply(way, proposal)
                     now = self._stuck()
                     if (now is None or _break_of(now) not in met) and not _turns_back(graft.recipe.edits):
-                        yield self._rank(proposal, order), way, proposal
+                        yield self._rank([*self._taken, proposal], order), way, proposal
                         break
                 except _REFUSED:
                     continue
                 finally:
                     graft._back_to(mark)
 
-    def _rank(self, proposal: Proposal, order: int) -> tuple[int, ...]:
+    def _rank(self, taken: Sequence[Proposal], order: int) -> tuple[int, ...]:
         """Rank the model as it stands: weights lost, harm to what passes, new parameters, keys moved, order."""
-        edits = self._graft.recipe.edits[self._count :]
-        lost = _lost(self._tensors, dict(self._graft.module.named_parameters()), edits) + proposal.scrambles
-        return (lost, proposal.harm, max(self._gained(), 0), sum(len(edit.keys()) for edit in edits), order)
+        edits = self._edits
+        lost = 0 if self._is_odd() else self._lost() + sum(one.scrambles for one in taken)
+        return (lost, max(one.harm for one in taken), max(self._gained(), 0), sum(len(edit.keys()) for edit in edits), order)
+
+    def _lost(self) -> int:
+        return _lost(self._tensors, dict(self._graft.module.named_parameters()), self._edits)
+
+    def _is_odd(self) -> bool:
+        """Tell whether all that was done is to resize a norm that fitted neither of its neighbours."""
+        runs = (self._graft.trace(train=train) for train in (False, True))
+        return len(self._edits) == 1 and all(is_odd_norm(self._edits[0], run) for run in runs)
 
     def _gained(self) -> int:
         held = sum(one.numel() for one in self._graft.module.parameters())
@@ -290,11 +331,13 @@ class _Bench:
         return key not in places and not new and not folded and not shared
 
     def _described(self, proposal: Proposal, order: int) -> _Tried:
-        edits = self._graft.recipe.edits[self._count :]
-        rank = self._rank(proposal, order)
+        edits = self._edits
+        rank = self._rank(self._taken, order)
         self._kept += not rank[0]
         kept = f"loses {rank[0]:,} trained weights" if rank[0] else "keeps every trained weight"
-        parts = [*_told(edits), *([proposal.says] if proposal.says else [])]
+        if self._is_odd() and (unused := self._lost()):
+            kept = f"loses {unused:,} weights of a norm that fits neither of its neighbours"
+        parts = [*_told(edits), *dict.fromkeys(one.says for one in self._taken if one.says)]
         price = f"   {self._gained():+,} parameters, {kept}" if edits else ""
         return _Tried(Fix(proposal.name, "; ".join(parts) + price, edits), proposal.name, rank, proposal.call)
 
@@ -342,11 +385,19 @@ def _lost(before: Mapping[str, Tensor], now: Mapping[str, Tensor], edits: Sequen
     held = {id(tensor) for tensor in now.values()}
     folded = any(isinstance(edit, Input) for edit in edits)
     resized = {edit.at for edit in edits if isinstance(edit, Resize)}
+    reshaped = {
+        edit.at: edit.drops if edit.along is None else 0  # positions that are interpolated are still there
+        for edit in edits
+        if isinstance(edit, Reshape)
+    }
     lost = 0
     for name, tensor in before.items():
         if id(tensor) in held:
             continue
         new = now.get(name)
+        if new is not None and name in reshaped:
+            lost += reshaped[name]
+            continue
         if new is not None and folded and name.rpartition(".")[0] not in resized:
             continue
         kept = 0

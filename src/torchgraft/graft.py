@@ -107,7 +107,7 @@ class Graft:
             raise SourceError(
                 f"the input of {self.name} is not known",
                 where=self.recipe.base,
-                hint="say its shape without the batch: tg.load(…, input=(3, 224, 224))",
+                hint="say its shape without the batch: input=(3, 224, 224); --input='[3,224,224]' to the command",
             )
         first = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
         return torch.empty(2, *self.input_shape, device="meta", dtype=first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,10 +12,12 @@ from torch import nn
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError, RecipeError, SourceError
 from torchgraft.graft import Graft
+from torchgraft.probes.arguments import by_place, is_named, needed, taken
 from torchgraft.recipe import Recipe
 from torchgraft.repair import Way
 from torchgraft.sources import Base, parse_source
-from torchgraft.wording import needed
+from torchgraft.wording import named
+from torchgraft.wording import needed as told
 
 __all__ = ["load", "loaded_base", "replay"]
 
@@ -31,13 +34,15 @@ def load(
 
     Args:
         base: a source such as `torchvision:resnet18@IMAGENET1K_V1`, any module, or a loaded base.
-        input: the shape of one input without the batch, or an example (a tensor with its batch, or a tuple).
+        input: the shape of one input without the batch, or an example: a tensor with its batch, a tuple of
+            arguments, or a dict of them by the names of the forward's parameters.
         seed: what new weights are drawn from.
         trust: whether code of the user's own may be run (`python:` sources, `package.module:Class` modules).
         real: trace on small real tensors instead of fake ones, for a model whose flow depends on values.
 
     Raises:
         SourceError: the base can't be had.
+        RecipeError: the input is neither a shape nor an example that the forward could take.
     """
     shape, example = _shape_of(input)
     if isinstance(base, nn.Module):
@@ -46,27 +51,71 @@ def load(
     elif isinstance(base, str):
         base = parse_source(base).load(seed=seed, trust=trust)
     elif not isinstance(base, Base):
-        shown = f"the class {base.__name__}" if isinstance(base, type) else f"a {type(base).__name__}"
-        raise SourceError(f"{shown} is no model", where="tg.load", hint="give a source by name, or a module")
+        raise SourceError(f"{named(base)} is no model", where="tg.load", hint="give a source by name, or a module")
     try:
         recipe = Recipe(base=base.text, input=shape or base.input, seed=seed)
     except ValidationError as error:
         first = error.errors()[0]
         raise RecipeError(
-            f"{first['loc'][0]}: {needed(first)[0]}",
+            f"{first['loc'][0]}: {told(first)[0]}",
             where="tg.load",
             hint="input is a list of positive sizes, seed a whole number from 0 to 4294967295",
         ) from None
     example = base.example if example is None and shape is None else example
+    example = _in_order(example, base.module) if isinstance(example, Mapping) else example
     return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust, real=real)
 
 
 def _shape_of(given: Any) -> tuple[tuple[int, ...] | None, Any]:
+    """Tell a shape from an example.
+
+    Raises:
+        RecipeError: it is neither, such as a text or a numpy array.
+    """
     if given is None:
         return None, None
-    if isinstance(given, (list, tuple)) and all(isinstance(size, int) for size in given):
-        return tuple(given), None
+    if isinstance(given, (list, tuple)) and all(isinstance(size, Integral) for size in given):
+        return tuple(int(size) for size in given), None
+    entries = (
+        given if isinstance(given, (list, tuple)) else [*given.values()] if isinstance(given, Mapping) else [given]
+    )
+    odd = [one for one in entries if _is_no_tensor(one)]
+    if odd and len(odd) == len(entries):
+        array = next((one for one in odd if type(one).__module__ == "numpy"), None)
+        raise RecipeError(
+            f"the input holds no tensor: {given!r:.60}"
+            if array is None
+            else "the input is a numpy array, no tensor",
+            where="input",
+            hint="give the shape of one input without the batch, such as (3, 224, 224), or an example: a tensor "
+            "with its batch, a tuple of arguments, or a dict of them by name"
+            if array is None
+            else "torch.from_numpy(array), with the batch as its first dimension",
+        )
     return None, given
+
+
+def _is_no_tensor(one: Any) -> bool:
+    """Tell whether a value is plainly no tensor: a text, a number, an array, a picture."""
+    return isinstance(one, (str, bytes, int, float)) or type(one).__module__.partition(".")[0] in ("numpy", "PIL")
+
+
+def _in_order(example: Mapping[str, Any], model: nn.Module) -> Any:
+    """Put named arguments in the order of the forward; a dict of other names is one argument.
+
+    Raises:
+        RecipeError: the forward takes several arguments, and these are not their names.
+    """
+    if is_named(example, model):
+        ordered = by_place(example, model)
+        return example if ordered is None else ordered
+    if len(needed(model)) > 1:
+        raise RecipeError(
+            f"the example names {', '.join(map(str, example))}; the forward takes {', '.join(taken(model))}",
+            where="input",
+            hint="name every entry as the forward does",
+        )
+    return example
 
 
 def replay(

@@ -57,10 +57,10 @@ class Looks:
         tracer = Tracer(self._module, values=self.real)
         return self._run(tracer, self._inputs(), train=mode == "train", cached=False)
 
-    def _run(self, tracer: Tracer, given: Any, **settings: bool) -> Trace:
+    def _run(self, tracer: Tracer, given: Any, **settings: Any) -> Trace:
         """Trace with what is given: a dict by the names of the forward's parameters goes in as keywords."""
         if is_named(given, self._module):
-            return tracer.trace((), kwargs=given, **settings)
+            return tracer.trace((), **settings, kwargs=given)
         return tracer.trace(given, **settings)
 
     def forget(self) -> None:

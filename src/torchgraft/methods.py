@@ -6,15 +6,17 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.edits.base import Edit
+from torchgraft.edits.base import Edit, kinds
+from torchgraft.errors import RecipeError
 from torchgraft.repair import Way
 from torchgraft.select import Roles
+from torchgraft.wording import named
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
     from torchgraft.trace import Trace
 
-__all__ = ["LazyRoles", "Workbench", "method_of"]
+__all__ = ["LazyRoles", "Workbench", "edit_of", "method_of"]
 
 
 class LazyRoles(Mapping[str, Sequence[str]]):
@@ -49,6 +51,23 @@ class Workbench:
     def do(self, edit: Edit) -> list[str]:
         """Apply an edit unjudged."""
         return self._graft._do(edit)
+
+
+def edit_of(given: Any) -> Edit:
+    """Give what is an edit.
+
+    Raises:
+        RecipeError: it is something else, such as the text of one in a recipe.
+    """
+    if isinstance(given, Edit):
+        return given
+    meant = next(iter(given), None) if isinstance(given, Mapping) else given
+    kind = meant if isinstance(meant, str) and meant in kinds() else "head"
+    raise RecipeError(
+        f"{named(given)} is no edit: {given!r:.40}",
+        where="apply",
+        hint=f"g.{kind}(…), or g.apply({kinds()[kind].__name__}(…)) with that of torchgraft.edits.{kind}",
+    )
 
 
 def method_of(kind: str, cls: type[Edit]) -> Callable[..., Graft]:

@@ -6,13 +6,13 @@ preprocessing of the recipe or else of the base. The word `plan` stands for the 
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from torchgraft.data import DataSet, parse_data
 from torchgraft.errors import DataError, RecipeError, TorchgraftError
 from torchgraft.preprocess import Preprocess
+from torchgraft.probes.arguments import by_place
 from torchgraft.probes.batch import READ, TARGETS, Batch, first_batch
 from torchgraft.rules.rule import DataFacts
 
@@ -80,18 +80,21 @@ def traced_with(batch: Batch, model: nn.Module) -> Any:
         picture = one.dim() > 2 or one.is_floating_point()
         return one.detach()[:2].to(weights) if picture else one.detach()[:2]
 
-    return tuple(fitting(one) for one in _in_order(batch, model))
+    given = _in_order(batch, model)
+    if isinstance(given, dict):
+        return {name: fitting(one) for name, one in given.items()}
+    return tuple(fitting(one) for one in given)
 
 
-def _in_order(batch: Batch, model: nn.Module) -> tuple[Any, ...]:
-    """Give the arguments by position; the targets that a model may take are left out."""
+def _in_order(batch: Batch, model: nn.Module) -> tuple[Any, ...] | dict[str, Any]:
+    """Give the arguments by position, or by name where that leaves one out; targets that a model may take are not
+    among them.
+    """
     named = {name: one for name, one in batch.kwargs.items() if name not in TARGETS}
     if not named:
         return batch.args
-    bound = inspect.signature(model.forward).bind_partial(*batch.args, **named)
-    bound.apply_defaults()
-    last = max(place for place, name in enumerate(bound.arguments) if name in named)
-    return tuple(bound.arguments.values())[: last + 1]
+    ordered = by_place(named, model)
+    return named if ordered is None else ordered
 
 
 def _planned(graft: Graft) -> tuple[torch.optim.Optimizer, str]:

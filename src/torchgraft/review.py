@@ -17,7 +17,7 @@ from torchgraft.graft import Graft
 from torchgraft.loading import load, replay
 from torchgraft.recipe import Recipe
 from torchgraft.repair import WAYS
-from torchgraft.rules import Finding, Fix
+from torchgraft.rules import Finding, Fix, judge
 
 __all__ = ["Review", "review"]
 
@@ -83,7 +83,8 @@ def review(
         return Review(error.findings, recipe, edit=_number(error))
     count = len(recipe.edits) if recipe else 0
     if fix is not None:
-        mend(graft, _which(fix) if len(graft.recipe.edits) == count else 1)
+        done = len(graft.recipe.edits) > count or (fix in WAYS and _fits(graft))
+        mend(graft, None if done else _which(fix))
     found = list(judged(graft, data, weights=weights))
     passed = prove and not any(one.is_error for one in found)
     if passed and (wrong := proof(graft)) is not None:
@@ -95,8 +96,13 @@ def _is_file(target: str) -> bool:
     return target.partition(":")[0].endswith(".py")
 
 
-def _which(fix: str) -> int | str:
-    return int(fix) if fix.isdigit() else fix
+def _fits(graft: Graft) -> bool:
+    return not any(one.is_error for one in judge(graft.evidence()))
+
+
+def _which(fix: str) -> int | str | None:
+    """Read which fix is meant; the first is what `--fix` alone means, which is no fault where nothing is amiss."""
+    return (int(fix) if fix != "1" else None) if fix.isdigit() else fix
 
 
 def _number(error: EditError) -> int | None:

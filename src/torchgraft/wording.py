@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["needed", "shown"]
+__all__ = ["named", "needed", "shown"]
+
+
+def named(value: Any) -> str:
+    """Say what a value is: `an int`, `a StepLR`, `the class SGD`."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
 
 _WHOLE = ("a whole number is needed", "write a whole number, such as 3")
 _NUMBER = ("a number is needed", "write a number, such as 0.1")

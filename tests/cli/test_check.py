@@ -75,3 +75,21 @@ def test_data_that_are_not_there_end_the_check(tmp_path):
     done = check("resnet18@none", "--data", "plan", cwd=tmp_path)
     assert (done.returncode, "does not say how to train" in done.stderr) == (2, True)
     assert check("resnet18@none", "--data", "nowhere:x", cwd=tmp_path).returncode == 2
+
+
+NET = """
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(4, 8), nn.Linear(6, 3))
+model.input_shape = (4,)
+"""
+
+
+def test_a_model_in_a_file_is_checked_and_its_recipe_says_that_it_needs_trust(tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    mended = check("net.py:model", "--fix", cwd=tmp_path)
+    assert mended.returncode == 0, mended.stderr
+    assert "torchgraft check recipe.yaml --trust" in mended.stderr
+    assert check("recipe.yaml", cwd=tmp_path).returncode == 2
+    assert check("recipe.yaml", "--trust", cwd=tmp_path).returncode == 0

@@ -73,3 +73,54 @@ def test_groups_that_do_not_divide_are_refused_with_those_that_do():
     g = tg.load(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)), input=(3, 9, 9))
     with pytest.raises(tg.errors.EditError, match="num_groups=16"):
         g.replace("1", {"nn.GroupNorm": {"num_groups": 32}})
+
+
+def odd_norm(rank: int, norm: int, *, conv: int = 32, linear: int = 32) -> nn.Module:
+    """A network whose norm is for other channels than the layers around it."""
+    layers = {2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d), 3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d)}[rank]
+    first, then, last = layers[0](3, conv, 3, padding=1), layers[1](norm), layers[2](2)
+    return nn.Sequential(first, then, nn.ReLU(), last, nn.Flatten(), nn.Linear(linear * 4**rank, 10))
+
+
+@pytest.mark.parametrize(("rank", "norm"), [(2, 64), (2, 128), (3, 64)])
+def test_a_norm_that_fits_neither_neighbour_is_the_culprit(rank, norm):
+    model = odd_norm(rank, norm)
+    example = torch.randn(2, 3, *[8] * rank)
+    fixes = tg.check(model, example)[0].fixes
+    assert fixes[0].name == "resize"
+    assert "weights of a norm that fits neither of its neighbours" in fixes[0].sentence
+    trained = model[5].weight
+    g, output = mended(model, example)
+    assert output.shape == (2, 10)
+    assert g.module[1].num_features == 32
+    assert g.module[5].weight is trained
+
+
+def test_a_norm_inside_a_residual_block_is_the_culprit_too():
+    for name in ("bn1", "bn2"):
+        model = resnet18(weights=None)
+        setattr(model.layer2[0], name, nn.BatchNorm2d(256))
+        g, _ = mended(model, torch.randn(2, 3, 64, 64))
+        assert [edit.brief() for edit in g.recipe.edits] == [{"at": f"layer2.0.{name}", "inputs": 128, "drops": 256}]
+
+
+def test_a_norm_that_fits_what_comes_behind_is_not_the_culprit():
+    g, _ = mended(odd_norm(2, 32, conv=24), torch.randn(2, 3, 8, 8))
+    assert g.module[0].out_channels == 32
+
+
+def test_no_fix_pools_channels_into_the_places_of_a_map():
+    for norm in (64, 128):
+        for fix in tg.check(odd_norm(2, norm), torch.randn(2, 3, 8, 8))[0].fixes:
+            assert not any("Pool" in str(getattr(edit, "module", "")) for edit in fix.edits)
+
+
+def test_other_channels_before_a_flatten_are_fitted_and_the_map_is_left_alone():
+    model = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 64, 5))
+    example = torch.randn(2, 3, 8, 8)
+    assert offered(model, example) == ["project", "resize", "resize-maker"]
+    trained = model[3].weight.detach().clone()
+    g, output = mended(model, example, "resize")
+    assert output.shape == (2, 5)
+    assert torch.equal(g.module[3].weight[:, : 32 * 64], trained)
+    assert not g.module[3].weight[:, 32 * 64 :].any()

@@ -72,3 +72,27 @@ def test_a_softmax_before_the_loss_is_taken_out_wherever_it_stands():
         linear = model[0] if isinstance(model, nn.Sequential) else model.fc
         _, output = mended(model, given)
         assert torch.equal(output, linear(given))
+
+
+def test_an_output_layer_that_was_meant_to_be_replaced_goes_and_the_fix_says_what_goes_with_it():
+    model = nn.Sequential()
+    model.body, model.head = nn.Linear(4, 8), nn.Linear(8, 5)
+    net = Net(lambda net, x: net.last(net.body(x).relu()), body=model.body, last=model.head, fc=nn.Linear(8, 3))
+    (fix,) = tg.check(net, torch.randn(6, 4))[0].fixes
+    assert "the old output layer is lost" in fix.sentence
+    assert "loses 72 trained weights" in fix.sentence
+    _, output = mended(net, torch.randn(6, 4))
+    assert output.shape == (6, 3)
+
+
+def test_a_warning_whose_mending_would_lose_weights_is_left_to_the_user():
+    def forward(net, x):
+        return net.fc(net.conv(x).view(-1, 6))
+
+    model = Net(forward, conv=nn.Conv2d(3, 4, 3, padding=1), fc=nn.Linear(6, 5))
+    example = torch.randn(2, 3, 3, 3)
+    (finding, *_) = tg.check(model, example)
+    assert finding.code == "S010"
+    assert ["loses" in fix.sentence for fix in finding.fixes] == [True]
+    assert not tg.load(model, input=example).fix().recipe.edits
+    assert tg.load(model, input=example).fix("flatten").module(example).shape == (2, 5)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import models
 
-from torchgraft.errors import SelectionError
+from torchgraft.errors import RecipeError, SelectionError
 from torchgraft.params.groups import parameter_groups
 
 MODEL = models.resnet18(weights=None)
@@ -34,3 +34,24 @@ def test_the_last_selector_wins():
 def test_a_selector_that_matches_nothing_is_told():
     with pytest.raises(SelectionError, match="did you mean fc"):
         parameter_groups(MODEL, {"fcc": {"lr": 1.0}}, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "default", "match"),
+    [
+        ({"fc": 1}, {}, "1 are no settings"),
+        ({"fc": {"lrr": 1.0}}, {}, "did you mean lr"),
+        ({}, {"wieght_decay": 0.1}, "did you mean weight_decay"),
+        (["fc"], {}, "a list names no groups"),
+    ],
+)
+def test_settings_that_no_optimizer_takes_are_refused(settings, default, match):
+    with pytest.raises(RecipeError, match=match):
+        parameter_groups(MODEL, settings, default)
+
+
+def test_settings_of_ones_own_are_taken():
+    for parameter in MODEL.parameters():
+        parameter.requires_grad = True
+    (group,) = parameter_groups(MODEL, {}, {"lr": 0.1, "lr_scale": 0.5, "name": "all", "use_muon": True})
+    assert group["lr_scale"] == 0.5

@@ -190,3 +190,51 @@ def test_a_last_batch_of_one_is_told_before_batchnorm(samples, batch, drop, told
     code = "S006" if batch == 1 else "D025"  # batches of one are told by the trace already
     assert (code in seen and seen[code].is_error) == told
     assert "T001" not in seen
+
+
+def words(*more):
+    return nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 50), *more)
+
+
+IDS, NEXT = torch.randint(0, 50, (6, 9)), torch.randint(0, 50, (6, 9))
+
+
+def test_classes_that_come_last_are_told_with_what_turns_them():
+    told = found(words(), (IDS, NEXT), loss=F.cross_entropy)
+    assert told["D010"].hint == "outputs.transpose(1, 2)"
+    right = found(words(), (IDS, NEXT), loss=lambda out, y: F.cross_entropy(out.transpose(1, 2), y))
+    assert "D010" not in right
+    maps = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(2), nn.Unflatten(2, (16, 16)))
+    last = found(maps, (IMAGES, torch.randint(0, 4, (8, 16, 16))), loss=lambda o, y: F.cross_entropy(o.movedim(1, -1), y))
+    assert last["D010"].hint == "outputs.movedim(-1, 1)"
+
+
+def test_flat_rows_want_flat_targets():
+    told = found(words(nn.Flatten(0, 1)), (IDS, NEXT), loss=F.cross_entropy)
+    assert told["D010"].hint == "targets.flatten()"
+
+
+def test_class_numbers_given_to_a_binary_loss_are_told_what_fits():
+    told = found(linear(), (X, CLASSES), loss=nn.BCEWithLogitsLoss())
+    assert "F.one_hot(targets.long(), 3).float()" in told["D010"].hint
+    assert "CrossEntropyLoss" in told["D010"].hint
+    other = found(linear(), (X, torch.rand(8, 2)), loss=nn.BCEWithLogitsLoss())
+    assert other["D010"].hint == "give targets of shape [8, 3] as floats"
+
+
+def test_a_loss_whose_arguments_changed_places_is_told():
+    told = found(linear(), (X, CLASSES), loss=lambda out, y: F.cross_entropy(y, out))
+    assert told["D010"].hint == "outputs first: F.cross_entropy(outputs, targets)"
+    assert "T001" not in told
+    kind = nn.Linear(6, 3)
+    swapped = found(kind, (X, torch.rand(8, 3)), loss=lambda out, y: F.binary_cross_entropy(y, out.sigmoid()))
+    assert "D010" in swapped
+    assert "D010" not in found(kind, (X, torch.rand(8, 3)), loss=lambda out, y: F.mse_loss(y, out))
+
+
+@pytest.mark.parametrize("example", [None, IMAGES])
+def test_inputs_and_targets_that_changed_places_are_told(example):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    told = {one.code: one for one in tg.check(model, example, data=(CLASSES, IMAGES))}
+    assert told["D027"].hint == "give (inputs, targets) in this order"
+    assert "D027" not in {one.code for one in tg.check(model, data=(IMAGES, CLASSES))}

@@ -161,6 +161,13 @@ def test_an_output_that_the_loss_does_not_take_is_told():
     assert "H007" not in found(Several(), (X, CLASSES), loss=lambda out, y: F.cross_entropy(out["out"], y))
 
 
+def test_the_scores_are_taken_out_by_the_names_of_this_very_output():
+    both = found(Several(), (X, CLASSES), loss=F.cross_entropy)["H007"].hint
+    assert both.endswith('loss(out["out"], y) + 0.3 * loss(out["aux"], y)')
+    pair = Net(lambda s, x: (s.a(x), x), a=nn.Linear(6, 3))
+    assert found(pair, (X, CLASSES), loss=F.cross_entropy)["H007"].hint.endswith("loss(out[0], y)")
+
+
 def test_auxiliary_heads_are_told_once_and_not_as_cut_off():
     model = googlenet(weights=None, init_weights=False, num_classes=5)
     data = torch.randn(4, 3, 64, 64), torch.arange(4)
@@ -187,3 +194,28 @@ def test_a_column_against_a_row_is_told(loss):
 def test_class_numbers_in_a_distance_are_told():
     assert "H009" in found(ending(width=1), (X, CLASSES), loss=lambda out, y: F.mse_loss(out[:, 0], y))
     assert "H009" not in found(ending(width=1), (X, CLASSES / 3), loss=lambda out, y: F.mse_loss(out[:, 0], y))
+
+
+def test_a_state_that_keeps_its_layers_first_is_told_to_be_spread():
+    model = Net(lambda s, x: s.a(x[:, None])[1], a=nn.GRU(6, 1, num_layers=2, batch_first=True))
+    told = found(model, (X, torch.randn(8, 1)), loss=nn.MSELoss())["H008"]
+    assert (told.severity, "outputs[-1]" in told.hint) == ("warning", True)
+    mixed = found(model, (X, torch.randn(8)), loss=nn.MSELoss())["H008"]
+    assert (mixed.severity, "outputs[-1].reshape([8])" in mixed.hint) == ("error", True)
+
+
+def test_one_target_for_several_outputs_is_told():
+    told = found(ending(), (X, torch.randn(8, 1)), loss=nn.MSELoss())["H008"]
+    assert (told.severity, told.facts[1]) == ("warning", "one target stands for several outputs")
+    assert "H008" not in found(ending(), (X, torch.randn(8, 3)), loss=nn.MSELoss())
+    assert "H008" not in found(ending(), (X, torch.randn(8, 3)), loss=lambda o, y: F.mse_loss(o, y.new_zeros(())))
+
+
+def test_a_forward_without_return_is_told():
+    def run(self, x):
+        self.a(x)
+
+    told = found(Net(run, a=nn.Linear(6, 3)))["H010"]
+    assert (told.severity, told.facts[1]) == ("warning", "the last that is made is [N, 3], by a")
+    real = found(Net(run, a=nn.Linear(6, 3)), (X, CLASSES), loss=nn.CrossEntropyLoss())
+    assert (real["H010"].severity, "T001" in real) == ("error", False)

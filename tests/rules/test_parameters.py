@@ -109,6 +109,25 @@ def test_a_parameter_that_was_computed_is_told_and_what_a_pass_left_is_a_note():
 # flags
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda model: torch.jit.trace(model, torch.randn(2, 4))])
+def test_what_a_compiled_module_uses_is_not_told_to_be_unused(make):
+    made = make(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)))
+    assert told(made, example=(4,)) == {}
+    whole = nn.Sequential(made, nn.Linear(3, 2))
+    whole.spare = nn.Linear(2, 2)
+    whole.forward = lambda x: whole[1](whole[0](x))
+    assert told(whole, example=(4,))["P002"].where.endswith("spare")
+
+
+def test_what_was_left_on_meta_is_told():
+    model = small()
+    model[5].to("meta")
+    found = told(model)["P023"]
+    assert (found.is_error, found.facts[0]) == (True, "2 are on the meta device: 5.weight, 5.bias")
+    assert "P023" not in told(small().to("meta"))
+
+
 def test_a_layer_that_is_frozen_by_half_is_told():
     model = small()
     model[5].bias.requires_grad = False
@@ -327,6 +346,24 @@ def test_a_hook_that_was_registered_on_every_call_is_told():
     for _ in range(3):
         model[0].register_forward_hook(lambda module, given, gave: None)
     assert told(model)["P007"].facts == ("<lambda> is 3 times a hook of 0",)
+
+
+class Hooking(nn.Module):
+    def __init__(self, once):
+        super().__init__()
+        self.layer, self.once = nn.Linear(4, 3), once
+
+    def forward(self, x):
+        if not (self.once and self.layer._forward_hooks):
+            self.layer.register_forward_hook(lambda module, given, gave: None)
+        return self.layer(x)
+
+
+def test_a_hook_that_every_pass_registers_is_told_before_it_is_there():
+    data = (torch.randn(8, 4), torch.arange(8) % 3)
+    told = {one.code: one for one in tg.check(Hooking(once=False), data=data)}
+    assert told["P007"].facts == ("every pass registers <lambda> as a hook of layer once more",)
+    assert "P007" not in {one.code for one in tg.check(Hooking(once=True), data=data)}
 
 
 def test_a_hook_on_a_module_that_is_called_twice_is_told():

@@ -338,3 +338,8 @@ def test_a_flag_on_a_computed_tensor_is_told():
 def test_rules_of_steps_say_nothing_without_data():
     nothing = Evidence(nn.Linear(2, 2), ())
     assert not [found for code, rule in rules().items() if code[0] == "T" for found in rule().findings(nothing)]
+
+
+def test_a_loss_that_fails_in_python_blames_no_operation():
+    told = found(small(), loss=lambda outputs, targets: {}["missing"])["T001"]
+    assert told.facts == ("the loss breaks off", "it says: KeyError: 'missing'")

@@ -140,7 +140,7 @@ def test_a_factory_of_ones_own_runs_where_it_is_trusted(package):
         ("python:..:net", "'..' can't be imported"),
         ("python:mine:", "'mine' has no ''(.|\n)*python:mine:FACTORY"),
         ("python:mine:leaves", "the factory failed: SystemExit"),
-        ("python:mine:number", "gave a int, not a torch.nn.Module"),
+        ("python:mine:number", "gave an int, not a torch.nn.Module"),
     ],
 )
 def test_a_factory_that_does_not_serve_is_told(package, text, match):

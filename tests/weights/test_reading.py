@@ -134,3 +134,10 @@ def test_of_several_the_one_that_fits_is_taken():
 def test_what_holds_no_weights_is_refused(held):
     with pytest.raises(SourceError, match=r"no weights|no state dict"):
         fit(LAYER, held)
+
+
+@pytest.mark.parametrize("text", ["hello world, this is text\n", "e1\n", "{}"])
+def test_a_file_of_text_is_told_to_be_none_of_weights(tmp_path, text):
+    (tmp_path / "w.pt").write_text(text)
+    with pytest.raises(SourceError, match="no file of weights"):
+        read(tmp_path / "w.pt")

@@ -79,4 +79,5 @@ def _write(seen: Review, model: str, to: str | None) -> None:
         raise StoreError(f"there is a {path} already", where=str(path), hint="name another file: --to mended.yaml")
     seen.recipe.write(path)
     edits = "1 new edit" if seen.added == 1 else f"{seen.added} new edits"
-    console(stderr=True).print(f"mended: {path} has {edits}")
+    trusted = " --trust" if seen.recipe.base.startswith("python:") else ""  # the recipe names code of the user's
+    console(stderr=True).print(f"mended: {path} has {edits}; look again with: torchgraft check {path}{trusted}")

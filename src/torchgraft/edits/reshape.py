@@ -31,6 +31,7 @@ class Reshape(Edit):
         shape: the new shape.
         start: what new channels hold: `zero` or `mean`.
         along: the dimension of the positions, if their number changes.
+        line: the positions follow one another as in a text: they are never read as a grid.
         drops: how many of the old values are not kept; written when the edit is applied.
     """
 
@@ -38,6 +39,7 @@ class Reshape(Edit):
     shape: tuple[Count, ...]
     start: Literal["zero", "mean"] = "zero"
     along: int | None = None
+    line: bool = False
     drops: Annotated[int, Field(ge=0)] = 0
 
     def apply(self, surgery: Surgery) -> Reshape:
@@ -69,7 +71,7 @@ class Reshape(Edit):
         from torch import nn
 
         with torch.no_grad():
-            source = old.detach() if self.along is None else _stretched(old.detach(), self.shape, self.along)
+            source = old.detach() if self.along is None else _stretched(old.detach(), self.shape, self.along, line=self.line)
             start = source.mean() if self.start == "mean" and source.is_floating_point() else source.new_zeros(())
             new = start.expand(self.shape).clone()
             shared = tuple(slice(min(sizes)) for sizes in zip(new.shape, source.shape, strict=True))
@@ -93,7 +95,7 @@ def _named(model: nn.Module, name: str) -> Tensor:
     return known[name]
 
 
-def _stretched(old: Tensor, shape: tuple[int, ...], along: int) -> Tensor:
+def _stretched(old: Tensor, shape: tuple[int, ...], along: int, *, line: bool) -> Tensor:
     """Interpolate the positions of a table: `[…, L, …]` -> `[…, L', …]`."""
     import torch
     from torch.nn import functional
@@ -101,7 +103,7 @@ def _stretched(old: Tensor, shape: tuple[int, ...], along: int) -> Tensor:
     rows = old.movedim(along, -1)
     flat = rows.reshape(1, -1, rows.shape[-1]).float()
     length = shape[along]
-    for tokens in (0, 1, 2, 5):
+    for tokens in () if line else (0, 1, 2, 5):
         sides = isqrt(max(flat.shape[-1] - tokens, 0)), isqrt(max(length - tokens, 0))
         if all(side > 1 for side in sides) and (sides[0] ** 2, sides[1] ** 2) == (
             flat.shape[-1] - tokens,

@@ -13,6 +13,7 @@ from torchgraft.fixes.features import PASSES
 from torchgraft.fixes.places import module_of
 from torchgraft.fixes.shape import flat
 from torchgraft.modulespec import ModuleSpec
+from torchgraft.rules.breaks import joined, joins_samples, sizes
 
 if TYPE_CHECKING:
     from torchgraft.trace import Mismatch, Op
@@ -93,11 +94,15 @@ class Folded(Cause):
 
 
 def _broken(fault: Fault, at: Mismatch) -> Iterator[Proposal]:
-    """A view to a size that does not divide, or one before the break that folded the batch."""
+    """A view to rows of a size that does not divide, or what folded the batch before the break."""
     if plain(at.op) in ("view", "reshape") and fault.arrived:
-        yield from _flattened(at.path, at.op, number_of(fault.run, at.path, at.op))
+        if len(sizes(at)) == 2:  # rows of features: anything else parts heads, windows or maps
+            yield from _flattened(at.path, at.op, number_of(fault.run, at.path, at.op))
+    elif joins_samples(fault.run, at):
+        yield from _along(fault, at.path, at.inputs, number_of(fault.run, at.path, at.op))
     elif at.inputs:
-        folded = next((op for op in fault.through(at.inputs[0], PASSES) if _folds(fault, op)), None)
+        folded = joined(fault.run, at.inputs[0])
+        folded = folded or next((op for op in fault.through(at.inputs[0], PASSES) if _folds(fault, op)), None)
         if folded is not None:
             yield from _mended(fault, folded)
 
@@ -121,8 +126,20 @@ def _mended(fault: Fault, op: Op) -> Iterator[Proposal]:
     elif op.name in _VIEWS:
         yield from _flattened(op.path, op.name, number)
     elif plain(op.name) == "cat":
-        edit = Rewire(at=op.path, operation="cat", number=number, arguments={"dim": 1})
-        yield Proposal("features", ((edit,),), "joins features, not samples")
+        yield from _along(fault, op.path, op.inputs, number)
+
+
+def _along(fault: Fault, path: str, met: tuple[int, ...], number: int) -> Iterator[Proposal]:
+    """Concatenate along the channels, wherever they are."""
+    rank = len(fault.shape(met[0]))
+    last = rank > 2 and any(fault.channels_last(one) for one in met)
+    dims = (rank - 1, 1) if last else (1, rank - 1)
+    ways = tuple(
+        (Rewire(at=path, operation="cat", number=number, arguments={"dim": dim}),)
+        for dim in dict.fromkeys(dims)
+        if dim > 0
+    )
+    yield Proposal("features", ways, "joins features, not samples")
 
 
 def _flattened(path: str, name: str, number: int) -> Iterator[Proposal]:

@@ -12,6 +12,7 @@ from torchgraft.fixes.cause import Cause, Fault, Proposal
 from torchgraft.fixes.channels import maker_layer
 from torchgraft.fixes.places import before_break
 from torchgraft.fixes.shape import crop, flat, grow, pool, pool_flat, replicate, times
+from torchgraft.rules.breaks import joins_samples
 
 if TYPE_CHECKING:
     from torchgraft.trace import Mismatch
@@ -32,6 +33,8 @@ class Branches(Cause):
         at = fault.at
         if at is None or plain(at.op) not in _SUMS | _JOINS or len(at.inputs) < 2:
             return
+        if joins_samples(fault.run, at):
+            return  # the concatenation is at fault, not the branches
         shapes = [fault.shape(number) for number in at.inputs]
         if len({len(shape) for shape in shapes}) > 1:
             yield from _ranks(fault, at, shapes)
@@ -63,13 +66,21 @@ def _ranks(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> Iterato
 
 
 def _are_tokens(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> bool:
-    """Tell whether two tensors in a sum differ in their last dimension alone, and it holds channels."""
-    alike = len(shapes) == 2 and len(shapes[0]) > 2 and shapes[0][:-1] == shapes[1][:-1]
+    """Tell whether two tensors in a sum are sequences or maps that hold their channels last."""
+    alike = len(shapes) == 2 and len(shapes[0]) > 2
     return alike and plain(at.op) in _SUMS and any(fault.channels_last(number) for number in at.inputs)
 
 
 def _tokens(fault: Fault, at: Mismatch, shapes: list[tuple[int, ...]]) -> Iterator[Proposal]:
-    """Bring the channels, which come last, to agree."""
+    """Bring the channels, which come last, to agree; sequences of other lengths are stretched or averaged."""
+    if shapes[0][-1] == shapes[1][-1]:
+        for number in (0, 1):
+            given, out = shapes[number][1:], shapes[1 - number][1:]
+            word = "stretches" if given < out else "averages"
+            says = f"{word} a sequence of {times(given[:-1])} places to {times(out[:-1])}"
+            projection = Projection(out=out, given=given, channels="last")
+            yield Proposal("interpolate", before_break(fault, number, projection), says, harm=2)
+        return
     for number in (1, 0):
         maker = maker_layer(fault, at.inputs[number])
         if maker is not None:

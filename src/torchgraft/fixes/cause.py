@@ -21,6 +21,14 @@ __all__ = ["Cause", "Edits", "Fault", "Proposal", "causes"]
 
 Edits = tuple[Edit, ...]
 
+_LAST = frozenset(
+    {"linear", "layer_norm", "rms_norm", "multi_head_attention_forward", "embedding", "lstm", "gru"}
+    | {"rnn_tanh", "rnn_relu", "matmul", "__matmul__"}
+)
+"""Operations whose weights say that the last dimension holds the channels."""
+
+_TURNS = frozenset({"transpose", "permute", "movedim", "moveaxis", "swapaxes"})
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -53,12 +61,14 @@ class Fault:
         model: the model as it stands.
         run: the trace that shows the fault.
         example: the shapes of the inputs, batch included.
+        steps: the edits that were made on the way to this fault, where it is what remains after them.
     """
 
     finding: Finding | None
     model: nn.Module
     run: Trace
     example: tuple[tuple[int, ...], ...]
+    steps: Edits = ()
 
     @property
     def at(self) -> Mismatch | None:
@@ -97,14 +107,14 @@ class Fault:
 
     def channels_last(self, value: int) -> bool:
         """Tell whether a tensor holds its channels in the last dimension, as what a linear layer made does."""
+        turned = False
         for op in self.run.upstream(value):
+            if op.name.startswith("conv") and op.params:
+                return turned
             if op.params or "pool" in op.name:
-                return bool(op.params) and op.name in (
-                    "linear",
-                    "layer_norm",
-                    "rms_norm",
-                    "multi_head_attention_forward",
-                )
+                ends = op.outputs and self.shape(op.outputs[0])[-1:] == self.shape(value)[-1:]
+                return bool(op.params) and op.name in _LAST and bool(ends)
+            turned = turned or op.name in _TURNS
         return False
 
     def through(self, value: int, names: frozenset[str]) -> Iterator[Op]:
@@ -121,6 +131,8 @@ class Cause(ABC):
     registry: ClassVar[list[type[Cause]]] = []
     warnings: ClassVar[frozenset[str]] = frozenset()
     """Codes of findings that are no errors, and that this cause has a sure fix for."""
+    gives_up: ClassVar[frozenset[str]] = frozenset()
+    """Those of them whose fix is taken unasked although trained weights go."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -43,6 +43,10 @@ class Features(Cause):
             yield from _flattened(fault, at, takes)
         flattened = next((op for op in fault.through(at.inputs[0], PASSES) if _is_flatten(fault, op)), None)
         if flattened is not None and len(shape) == 2:
+            was = _other_channels(fault, flattened, takes)
+            if was:
+                yield from _widened(fault, at, flattened, was)
+                return
             yield from _pinned(fault, flattened, takes)
         yield from _resized(fault, at, takes, scrambled=flattened is not None)
 
@@ -70,6 +74,32 @@ def _flattened(fault: Fault, at: Mismatch, takes: int) -> Iterator[Proposal]:
         if cells is not None and all(a >= b for a, b in zip(sizes, cells, strict=True)):
             says = f"averages the {times(sizes)} map to {times(cells)}"
             yield Proposal("pool", before_break(fault, 0, pool_flat(cells)), says, harm=1)
+
+
+def _other_channels(fault: Fault, op: Op, takes: int) -> int:
+    """Give the channels of the map that a layer was made for, where it is of this size; else 0.
+
+    That is so where a step of the fix changed the channels, or where no map of another size has as many cells.
+    """
+    shape = fault.shape(op.inputs[0])
+    cells = math.prod(shape[2:])
+    if takes % cells:
+        return 0
+    maker = maker_layer(fault, op.inputs[0])
+    changed = any(isinstance(edit, Resize) and edit.at == maker and edit.outputs for edit in fault.steps)
+    fits = takes % shape[1] == 0 and grid(takes // shape[1], shape[2:]) is not None
+    return takes // cells if changed or not fits else 0
+
+
+def _widened(fault: Fault, at: Mismatch, op: Op, was: int) -> Iterator[Proposal]:
+    """Fit the channels before a flatten: they come first in it, so that those which stay keep their weights."""
+    shape = fault.shape(op.inputs[0])
+    yield Proposal("resize", ((Resize(at=at.path, inputs=fault.arrived[-1]),),))
+    maker = maker_layer(fault, op.inputs[0])
+    if maker is not None:
+        yield Proposal("resize-maker", ((Resize(at=maker, outputs=was),),))
+    projection = Projection(out=(was, *shape[2:]), given=shape[1:])
+    yield Proposal("project", before_op(fault, op, 0, projection))
 
 
 def _pinned(fault: Fault, op: Op, takes: int) -> Iterator[Proposal]:

@@ -18,6 +18,7 @@ class Orphans(Cause):
     """A layer for other classes was assigned to a name or a level that the forward pass does not know."""
 
     warnings: ClassVar[frozenset[str]] = frozenset({"P002"})
+    gives_up: ClassVar[frozenset[str]] = frozenset({"P002"})
 
     def proposals(self, fault: Fault) -> Iterator[Proposal]:
         """Take the orphan out, and give its classes to the layer that makes the output."""

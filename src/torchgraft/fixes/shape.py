@@ -47,14 +47,26 @@ def replicate(missing: Sequence[int]) -> dict[str, Any]:
 
 
 def grid(cells: int, like: Sequence[int]) -> tuple[int, ...] | None:
-    """Give the map of so many cells whose sides are nearest in proportion to those of `like`."""
+    """Give the map of so many cells whose sides are nearest in proportion to those of `like`.
+
+    Sides that are the same in `like` are the same here: a square map comes from a square one, so that 128 cells
+    are no 8×16 map for one of 16×16, but other channels. None where there is no such map.
+    """
+    found = _nearest(cells, like)
+    if found is None:
+        return None
+    pairs = set(zip(like, found, strict=True))
+    return found if len(pairs) == len({side for side, _ in pairs}) else None
+
+
+def _nearest(cells: int, like: Sequence[int]) -> tuple[int, ...] | None:
     if len(like) == 1:
         return (cells,)
     found: tuple[float, tuple[int, ...]] | None = None
     for side in range(1, cells + 1):
         if cells % side:
             continue
-        rest = grid(cells // side, like[1:])
+        rest = _nearest(cells // side, like[1:])
         if rest is not None:
             sizes = (side, *rest)
             ratios = [size / given for size, given in zip(sizes, like, strict=True)]

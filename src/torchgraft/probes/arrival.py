@@ -28,7 +28,8 @@ class Arrival:
         labels: the targets, where they are one tensor.
         lengths: how the loader cuts the data.
         weights: the dtype of the model's weights.
-        remedy: what had to be done to the inputs before the model took them: `dtype`, `channels`.
+        remedy: what had to be done to the inputs before the model took them: `dtype`, `channels`, or `swapped`
+            with the targets.
         norm: the first trained BatchNorm that data reach.
         expects: (mean, std) of the base's own preprocessing.
     """
@@ -112,7 +113,25 @@ def _taken(double: Double, batch: Batch, weights: Any) -> tuple[Batch, tuple[str
         run = evaluation(double, candidate)
         if run.broke is None:
             return candidate, remedy, run
-    return batch, (), first
+    return _swapped(double, batch) or (batch, (), first)
+
+
+def _swapped(double: Double, batch: Batch) -> tuple[Batch, tuple[str, ...], Evaluation] | None:
+    """Try the targets as inputs, where they are the only one of the two that is made of numbers with a comma."""
+    from dataclasses import replace
+
+    import torch
+
+    from torchgraft.probes.evaluation import evaluation
+
+    given = batch.args[0] if len(batch.args) == 1 and not batch.kwargs else None
+    if not isinstance(given, torch.Tensor) or not isinstance(batch.targets, torch.Tensor):
+        return None
+    if given.is_floating_point() or not batch.targets.is_floating_point():
+        return None
+    candidate = replace(batch, args=(batch.targets,), targets=given)
+    run = evaluation(double, candidate)
+    return (candidate, ("swapped",), run) if run.broke is None else None
 
 
 def _mapped(batch: Batch, change: Any) -> Batch:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import DataError
+from torchgraft.probes.arguments import is_named, several
+from torchgraft.wording import named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -129,7 +131,7 @@ def _from_iterable(data: Any) -> Any:
         return next(iter(data))
     except TypeError:
         raise DataError(
-            f"a {type(data).__name__} is no data",
+            f"{named(data)} is no data",
             where="data",
             hint="give a batch (inputs, targets), a DataLoader, a Dataset or a source such as folder:./images",
         ) from None
@@ -206,8 +208,18 @@ def _sorted(batch: Any, model: nn.Module) -> Batch:
     if isinstance(batch, (tuple, list)):
         if len(batch) == 1:
             return Batch((batch[0],))
-        return Batch(tuple(batch[:-1]), targets=batch[-1])
+        return _with_targets(tuple(batch[:-1]), batch[-1], model)
     return Batch((batch,))
+
+
+def _with_targets(inputs: tuple[Any, ...], targets: Any, model: nn.Module) -> Batch:
+    """Sort inputs that lie in one dict or tuple: by the names of the forward, or one after the other."""
+    first = inputs[0]
+    if len(inputs) == 1 and is_named(first, model):
+        return Batch((), dict(first), targets)
+    if len(inputs) == 1 and several(first, model):
+        return Batch(tuple(first), targets=targets)
+    return Batch(inputs, targets=targets)
 
 
 def _of_mapping(batch: dict[str, Any], model: nn.Module) -> Batch:

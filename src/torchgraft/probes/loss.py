@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torchgraft.probes.batch import Batch
 
-__all__ = ["forward", "judged", "main_of"]
+__all__ = ["entries_of", "forward", "judged", "main_of"]
 
 
 def forward(module: nn.Module, batch: Batch) -> Any:
@@ -52,6 +52,22 @@ def main_of(output: Any) -> Tensor:
     if not found:
         raise TypeError(f"the output, a {type(output).__name__}, holds no tensor")
     return found[0]
+
+
+def entries_of(output: Any) -> tuple[str, ...]:
+    """Write how one reaches each tensor of an output, main scores first: `out["out"]`, `out.logits`, `out[0]`."""
+    import torch
+
+    named = getattr(output, "_fields", None) or tuple(getattr(output, "__dict__", ()))
+    if isinstance(output, Mapping):
+        found = {f'out["{name}"]': one for name, one in output.items()}
+    elif isinstance(output, (tuple, list)) and not named:
+        found = {f"out[{number}]": one for number, one in enumerate(output)}
+    else:
+        found = {f"out.{name}": getattr(output, name, None) for name in named}
+    tensors = {name: one for name, one in found.items() if isinstance(one, torch.Tensor)}
+    main = main_of(output) if tensors else None
+    return tuple(sorted(tensors, key=lambda name: tensors[name] is not main))
 
 
 def _own_loss(output: Any) -> Any:

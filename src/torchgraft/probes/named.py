@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from torchgraft.errors import RecipeError
 from torchgraft.family import kind_of
+from torchgraft.wording import named
 
-__all__ = ["loss_name"]
+__all__ = ["check_loss", "loss_name"]
 
 _OTHERWISE = {
     "nllloss": "nll_loss",
@@ -17,6 +19,23 @@ _OTHERWISE = {
     "mseloss": "mse_loss",
     "l1loss": "l1_loss",
 }
+
+
+def check_loss(loss: Any) -> None:
+    """Refuse what can't be called as `loss(outputs, targets)`.
+
+    Raises:
+        RecipeError: a class, a name, anything else that is no function.
+    """
+    if loss is None or (callable(loss) and not isinstance(loss, type)):
+        return
+    raise RecipeError(
+        f"{named(loss)} is no loss",
+        where="loss",
+        hint=f"make one: {loss.__name__}()"
+        if isinstance(loss, type)
+        else "give what is called with (outputs, targets), such as torch.nn.CrossEntropyLoss()",
+    )
 
 
 def loss_name(loss: Any) -> str:

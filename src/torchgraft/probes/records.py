@@ -59,6 +59,7 @@ class Criterion:
         classes: how many classes the input has.
         labels: its targets.
         ignore: the label that is left out.
+        swapped: the targets depend on what is trained, and the input does not.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Criterion:
     classes: int
     labels: Labels
     ignore: int = -100
+    swapped: bool = False
 
     @property
     def by_index(self) -> bool:

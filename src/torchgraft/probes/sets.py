@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torchgraft.errors import RecipeError
 from torchgraft.probes.hidden import Hidden, hidden
+from torchgraft.wording import named
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +109,11 @@ class Sets:
 def sets(
     model: nn.Module, optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None = None
 ) -> Sets:
-    """Compare a model's parameters with an optimizer's, or with those of several; no value is read."""
+    """Compare a model's parameters with an optimizer's, or with those of several; no value is read.
+
+    Raises:
+        RecipeError: what is given is no optimizer: a class, a name, a schedule.
+    """
     names: dict[int, list[str]] = {}
     parameters: dict[int, nn.Parameter] = {}
     modules = list(model.named_modules(remove_duplicate=False))
@@ -217,7 +223,25 @@ def _full(cell: Any) -> bool:
 
 
 def _several(given: Any) -> list[Any]:
-    return [given] if hasattr(given, "param_groups") else list(given)
+    """Give the optimizers.
+
+    Raises:
+        RecipeError: something else is among them.
+    """
+    listed = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, Mapping)) else [given]
+    for one in listed:
+        if isinstance(one, type) or not isinstance(getattr(one, "param_groups", None), list):
+            raise _no_optimizer(one)
+    return listed
+
+
+def _no_optimizer(given: Any) -> RecipeError:
+    hint = "give one that holds the model's parameters: torch.optim.SGD(model.parameters(), lr=0.1)"
+    if hasattr(getattr(given, "optimizer", None), "param_groups"):
+        hint = "give the optimizer that it moves: its .optimizer"
+    elif isinstance(given, type):
+        hint = f"make one: {given.__name__}(model.parameters(), …)"
+    return RecipeError(f"{named(given)} is no optimizer", where="optimizer", hint=hint)
 
 
 def _held(optimizers: list[Any], parameters: Mapping[int, nn.Parameter], names: Mapping[int, list[str]]) -> Held:

@@ -28,6 +28,7 @@ class Step:
         given: whether the loss was given; else it was chosen by the targets.
         outputs: the tensors that training mode gave.
         kind: the class of the whole output, such as Tensor or InceptionOutputs.
+        entries: how one reaches the tensors of an output that is none itself, the main scores first.
         refused: the loss did not take the whole output, so it was given the main tensor of it.
         criteria: the loss functions of torch that were called.
         spreads: two shapes of the loss that were broadcast to a third.
@@ -41,6 +42,7 @@ class Step:
         written: parameters that the forward pass itself wrote to.
         odd: the first operation that made NaN or infinity out of finite values.
         overwritten: where an in-place operation spoilt what the backward pass needs: (who needs it, who wrote).
+        grown: path of a module and name of a function that the second pass registered as its hook once more.
         stale: names of the model's parameters that held a gradient before.
         course: the losses over real steps of the optimizer on this one batch, where one was given.
         broke: where it broke off.
@@ -50,6 +52,7 @@ class Step:
     given: bool = False
     outputs: tuple[Seen, ...] = ()
     kind: str = ""
+    entries: tuple[str, ...] = ()
     refused: bool = False
     criteria: tuple[Criterion, ...] = ()
     spreads: tuple[Spread, ...] = ()
@@ -63,6 +66,7 @@ class Step:
     written: tuple[str, ...] = ()
     odd: Place | None = None
     overwritten: tuple[Place, Place] | None = None
+    grown: tuple[tuple[str, str], ...] = ()
     stale: tuple[str, ...] = ()
     course: tuple[float, ...] | None = None
     broke: Broke | None = None
@@ -102,6 +106,7 @@ class _Notes:
     given: bool
     outputs: tuple[Seen, ...] = ()
     kind: str = ""
+    entries: tuple[str, ...] = ()
     refused: bool = False
     criteria: tuple[Criterion, ...] = ()
     spreads: tuple[Spread, ...] = ()
@@ -115,6 +120,7 @@ class _Notes:
     written: tuple[str, ...] = ()
     odd: Place | None = None
     overwritten: tuple[Place, Place] | None = None
+    grown: tuple[tuple[str, str], ...] = ()
     stale: tuple[str, ...] = field(default=())
     course: tuple[float, ...] | None = None
     broke: Broke | None = None
@@ -136,7 +142,9 @@ def _two_steps(double: Double, batch: Batch, loss: Any, notes: _Notes) -> None:
     notes.held = _held(double)
     _nudge(double.module)
     del value
+    hooks = _hooks(double.module)
     again = _pass(double, batch, loss, notes, Witness(double.module), "second ")
+    notes.grown = _grown(hooks, _hooks(double.module))
     if again is None or not _backward(again, notes, witness, "second "):
         return
     later = _norms(double.module)
@@ -150,7 +158,7 @@ def _pass(
     import torch
 
     from torchgraft.probes.arrival import seen
-    from torchgraft.probes.loss import forward, judged
+    from torchgraft.probes.loss import entries_of, forward, judged
     from torchgraft.trace.tree import tensors
 
     stage, output, value = "forward", None, None
@@ -166,6 +174,7 @@ def _pass(
         value = None
     if not nth and stage == "loss":
         notes.kind = type(output).__name__
+        notes.entries = () if isinstance(output, torch.Tensor) else entries_of(output)
         notes.outputs = tuple(seen(one) for one in tensors(output))
     return None if notes.broke else _noted(value, notes)
 
@@ -224,6 +233,21 @@ def _nudge(module: nn.Module) -> None:
                 length = float(parameter.float().norm()) or 1.0
                 parameter.add_(grad, alpha=-NUDGE * length / size)
             parameter.grad = None
+
+
+def _hooks(module: nn.Module) -> dict[tuple[str, str], int]:
+    """Count the hooks of each module by the name of the function."""
+    found: dict[tuple[str, str], int] = {}
+    for path, one in module.named_modules():
+        for hook in (*one._forward_hooks.values(), *one._forward_pre_hooks.values()):
+            key = (path, str(getattr(hook, "__name__", type(hook).__name__)))
+            found[key] = found.get(key, 0) + 1
+    return found
+
+
+def _grown(before: dict[tuple[str, str], int], after: dict[tuple[str, str], int]) -> tuple[tuple[str, str], ...]:
+    """Name the hooks that were there before and are there more often now; one that is new may be the only one."""
+    return tuple(key for key, count in after.items() if count > before.get(key, 0) > 0)
 
 
 def _held(double: Double) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class Witness(TorchFunctionMode):
         cuts: operations that took what needs gradients and gave what has none, in order.
         order: names of parameters by their first use.
         judging: whether the loss is under way.
+        last: the operation that is under way, and so the one that an error comes from; empty between two.
     """
 
     def __init__(self, module: nn.Module, *, each: Callable[[Any, Place], None] | None = None) -> None:
@@ -105,6 +106,7 @@ class Witness(TorchFunctionMode):
         given = tensors((args, kwargs))
         self._look(name, args, kwargs, given)
         result = func(*args, **kwargs)
+        self.last = ""  # it got through: what is raised next is not its fault
         made = tensors(result)
         self._judge(name, given, made)
         if self._each is not None and made:
@@ -166,6 +168,7 @@ def _criterion(
         classes=int(scores.shape[dim]) if scores.dim() else 1,
         labels=labels_of(targets, ignore=ignore),
         ignore=int(ignore),
+        swapped=given[1].requires_grad and not given[0].requires_grad,
     )
 
 

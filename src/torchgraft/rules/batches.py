@@ -293,9 +293,12 @@ class HookReplaces(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Look at the hooks that gave something back in a trace."""
         for path in dict.fromkeys(path for run in evidence.runs for path in run.replaced):
+            module = evidence.modules.get(path)
+            after = module is None or bool(module._forward_hooks)
             yield self.found(
                 evidence.place(path),
-                f"a forward hook of {path or 'the model'} gives something back: it goes on in place of the tensor",
+                f"a forward {'hook' if after else 'pre-hook'} of {path or 'the model'} gives something back: "
+                "it goes on in place of the tensor",
                 hint="let the hook return None: a def without return; or remove it with its handle",
             )
 

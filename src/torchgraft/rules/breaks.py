@@ -11,9 +11,9 @@ from torchgraft.rules.rule import Evidence
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.trace import Mismatch, Trace
+    from torchgraft.trace import Mismatch, Op, Trace
 
-__all__ = ["RANKS", "Break", "breaks"]
+__all__ = ["RANKS", "Break", "breaks", "joined", "joins_samples", "sizes"]
 
 _NORMS = ("batch_norm", "instance_norm", "group_norm")
 _MERGES = frozenset(
@@ -95,11 +95,25 @@ class Break:
             return self.weight[0] if self.weight else 0
         return self.weight[-1] if self.weight else 0
 
+    def held(self) -> list[str]:
+        """Write the model's own tensors that took part: `pos [1, 16, 8]`."""
+        state = {**dict(self.evidence.model.named_parameters()), **dict(self.evidence.model.named_buffers())}
+        return [f"{name} {list(state[name].shape)}" for name in self.at.params if name in state]
+
     def dtype(self) -> str:
         """Give the dtype of the operation's first parameter; nothing when it has none."""
         name = self.at.params[0] if self.at.params else ""
         state = {**dict(self.evidence.model.named_parameters()), **dict(self.evidence.model.named_buffers())}
         return str(state[name].dtype).removeprefix("torch.") if name in state else ""
+
+    def folded(self) -> str:
+        """Name the concatenation that joined the samples of what arrived, if one did."""
+        op = joined(self.run, self.at.inputs[0]) if self.at.inputs else None
+        if op is None:
+            return ""
+        took = " and ".join(self.arrived(number) for number in op.inputs[:3])
+        home = op.path or "the model's own forward"
+        return f"cat in {home} joins the samples (dim=0) of {took}"
 
     def arrivals(self) -> str:
         """Write every tensor that arrived."""
@@ -108,6 +122,34 @@ class Break:
     def code(self) -> str:
         """Tell which rule this break belongs to."""
         return next((code for code, test in _TESTS if test(self)), "S099")
+
+
+def joined(run: Trace, value: int) -> Op | None:
+    """Find the concatenation before a value that joined samples, where only what has no weights lies between."""
+    op = run.maker(value)
+    while op is not None and not op.params and op.inputs:
+        if op.name in ("cat", "concat", "concatenate"):
+            rows = run.values[op.outputs[0]].shape[:1]
+            took = [run.values[number].shape[:1] for number in op.inputs]
+            return op if rows != (run.batch,) and took.count((run.batch,)) == len(took) > 1 else None
+        op = run.maker(op.inputs[0]) if len(op.inputs) == 1 else None
+    return None
+
+
+def joins_samples(run: Trace, at: Mismatch) -> bool:
+    """Tell whether a pass broke off in a concatenation along the batch, which nothing asked for but a default."""
+    batches = [run.values[number].shape[:1] for number in at.inputs]
+    along = [value for place, value in at.settings if place in (1, "dim", "axis")]
+    return at.op in ("cat", "concat", "concatenate") and not any(along) and set(batches) == {(run.batch,)}
+
+
+def sizes(at: Mismatch) -> tuple[int, ...]:
+    """Give the sizes that a view or reshape was asked for; nothing for other operations."""
+    if at.op not in ("view", "reshape"):
+        return ()
+    asked = [value for place, value in at.settings if place != 0]
+    flat = asked[0] if len(asked) == 1 and isinstance(asked[0], (tuple, list)) else asked
+    return tuple(flat) if all(isinstance(size, int) for size in flat) else ()
 
 
 RANKS = {"conv1d": (2, 3), "conv2d": (3, 4), "conv3d": (4, 5)}
@@ -173,7 +215,7 @@ def _each(value: object, rank: int) -> tuple[int, ...] | None:
 
 
 def _disagree(one: Break) -> bool:
-    return one.at.op in _MERGES and len(one.at.inputs) > 1
+    return one.at.op in _MERGES and len(one.at.inputs) + len(one.at.params) > 1 and bool(one.at.inputs)
 
 
 _BY_VALUE = frozenset(

@@ -57,8 +57,9 @@ class Finding:
     def __str__(self) -> str:
         head = f"{self.severity}[{self.code}] {self.title}"
         lines = [f"{head}{self.where:>{max(len(self.where) + 3, 100 - len(head))}}" if self.where else head]
+        wide = max([10, *(len(fix.name) for fix in self.fixes)])
         lines += [f"  {fact}" for fact in self.facts]
-        lines += [f"  {fix.name:<10} {fix.sentence}" for fix in self.fixes]
+        lines += [f"  {fix.name:<{wide}} {fix.sentence}" for fix in self.fixes]
         if self.hint:
-            lines.append(f"  do         {self.hint}")
+            lines.append(f"  {'do':<{wide}} {self.hint}")
         return "\n".join(lines)

@@ -206,6 +206,32 @@ class ClassCount(Rule):
 _DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
+class NothingComesOut(Rule):
+    """The forward pass gets through, and gives no tensor back: often the `return` is missing."""
+
+    code = "H010"
+    severity: ClassVar[Severity] = "warning"
+    title = "no tensor comes out"
+    case = "def forward(self, x): self.fc(x)"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look for a pass with operations and without outputs; it is an error where a real one gave None."""
+        bare = [run for run in evidence.runs if run.mismatch is None and run.ops and not run.outputs]
+        if not bare:
+            return
+        last = bare[0].ops[-1]
+        found = self.found(
+            evidence.name,
+            f"in {' and '.join('training' if run.train else 'evaluation' for run in bare)} mode",
+            f"the last that is made is {bare[0].show(last.outputs[0])}, by {last.path or last.name}"
+            if last.outputs
+            else "",
+            hint="return the result at the end of forward",
+        )
+        none = evidence.step is not None and evidence.step.kind == "NoneType"
+        yield replace(found, severity="error") if none else found
+
+
 class ActivationAfterHead(Rule):
     """The output layer is followed by a ReLU or a dropout: scores can't be negative, or are set to zero by chance.
 

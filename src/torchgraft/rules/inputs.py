@@ -60,6 +60,26 @@ class ChannelsLast(Rule):
             )
 
 
+class SwappedBatch(Rule):
+    """A batch holds the targets first and the inputs second."""
+
+    code = "D027"
+    severity: ClassVar[Severity] = "error"
+    title = "inputs and targets have changed places"
+    case = "for labels, images in loader: loss(model(labels), images)"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look whether the model takes the targets, and not the inputs."""
+        seen = evidence.arrival
+        if seen is not None and "swapped" in seen.remedy:
+            targets = "" if seen.labels is None else f"; it takes the targets {list(seen.labels.shape)}"
+            yield self.found(
+                evidence.name,
+                f"the model does not take the inputs {list(seen.inputs[0].shape)}{targets}",
+                hint="give (inputs, targets) in this order",
+            )
+
+
 class OddInputs(Rule):
     """The inputs hold NaN or infinity: so will the loss, and after one step every weight."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -109,8 +110,7 @@ class SeveralOutputs(Rule):
                 f"in training mode the output is a {step.kind} of {len(step.outputs)} tensors: "
                 f"{', '.join(str(list(seen.shape)) for seen in step.outputs[:4])}",
                 "the loss was given the main one alone to go on" if step.given else "",
-                hint="take the scores out, and add the loss of auxiliary ones with a weight: "
-                "loss(out.logits, y) + 0.3 * loss(out.aux_logits, y)",
+                hint=_scores_of(step.entries),
             )
             yield found if step.given else replace(found, severity="note")
         elif step is None and evidence.loss:
@@ -123,8 +123,20 @@ class SeveralOutputs(Rule):
                     )
 
 
+def _scores_of(entries: tuple[str, ...]) -> str:
+    """Say how the loss is given what it takes, in the words of this very output."""
+    if not entries:
+        return "take the scores out of it, and give the loss these"
+    auxiliary = "".join(f" + 0.3 * loss({name}, y)" for name in entries[1:] if "aux" in name)
+    return f"give the loss the scores alone: loss({entries[0]}, y){auxiliary}"
+
+
 class SpreadLoss(Rule):
-    """A loss compares [N, 1] with [N]: both become [N, N], and every output is drawn to the mean target."""
+    """Outputs and targets have two shapes, and torch spreads the one over the other.
+
+    [N, 1] against [N] becomes [N, N]: every output is compared with every target, and drawn to their mean. Where
+    no samples are mixed, as with [N, 3] against [N, 1], one target stands for several outputs: a warning.
+    """
 
     code = "H008"
     severity: ClassVar[Severity] = "error"
@@ -139,13 +151,49 @@ class SpreadLoss(Rule):
         pairs = {(one.name, one.scores, one.labels.shape) for one in step.criteria if _is_distance(one)}
         pairs |= {(one.op, one.shapes[0], one.shapes[1]) for one in step.spreads if one.op not in _DISTANCES}
         for name, scores, targets in sorted(pairs):
-            column = {(len(scores), len(targets))} & {(1, 2), (2, 1)} and 1 in (scores[-1], targets[-1])
-            if scores[:1] == targets[:1] and scores[0] > 1 and column:
+            met = _spread(scores, targets)
+            largest = max(math.prod(scores), math.prod(targets))
+            if met is None or math.prod(met) == math.prod(scores) == math.prod(targets):
+                continue  # sizes of 1 apart they are the same
+            if math.prod(met) > largest:
                 yield self.found(
                     evidence.name,
                     f"{name} of {list(scores)} and {list(targets)} compares every output with every target",
-                    hint="give both one shape: outputs.squeeze(1), or targets.unsqueeze(1)",
+                    hint=_one_shape(scores, targets),
                 )
+            elif name in _DISTANCES and min(math.prod(scores), math.prod(targets)) > 1:
+                found = self.found(
+                    evidence.name,
+                    f"{name} spreads {list(scores)} and {list(targets)} to {list(met)}",
+                    "one target stands for several outputs"
+                    if met == scores
+                    else "one output stands for several targets",
+                    hint=_one_shape(scores, targets),
+                )
+                yield replace(found, severity="warning")
+
+
+def _spread(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Give the shape that two are broadcast to; None where they can't be."""
+    rank = max(len(one), len(other))
+    pairs = list(
+        zip((1,) * (rank - len(one)) + one, (1,) * (rank - len(other)) + other, strict=True),
+    )
+    if any(first != second and 1 not in (first, second) for first, second in pairs):
+        return None
+    return tuple(second if first == 1 else first for first, second in pairs)
+
+
+def _one_shape(scores: tuple[int, ...], targets: tuple[int, ...]) -> str:
+    """Say how outputs and targets get one shape."""
+    if scores == (*targets, 1):
+        return f"give both one shape: outputs.squeeze({len(targets)}), or targets.unsqueeze({len(targets)})"
+    if targets == (*scores, 1):
+        return f"give both one shape: targets.squeeze({len(scores)})"
+    if len(scores) > max(len(targets), 2) and math.prod(scores[1:]) == math.prod(targets):
+        end = "" if scores[1:] == targets else f".reshape({list(targets)})"
+        return f"the first dimension is no batch, as that of a recurrent layer's state: outputs[-1]{end}"
+    return f"give both one shape: targets of {list(scores)}, or outputs of {list(targets)}"
 
 
 _DISTANCES = frozenset(["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import ClassVar
 
-from torchgraft.rules.breaks import RANKS, Break, breaks
+from torchgraft.rules.breaks import RANKS, Break, breaks, joins_samples, sizes
 from torchgraft.rules.finding import Finding, Severity
 from torchgraft.rules.rule import Evidence, Rule
 
 __all__: list[str] = []
+
+_ALONG = "join the channels or features: cat(…, dim=1), or dim=-1 where they come last"
 
 
 class Channels(Rule):
@@ -27,8 +30,10 @@ class Channels(Rule):
             yield self.found(
                 one.where,
                 f"{one.consumer} takes {one.takes()} channels, but gets {gets} of {one.arrived(one.at.inputs[0])}",
-                *one.makers(),
-                hint=f"input(channels={gets})"
+                *(one.makers() if not one.folded() else [one.folded()]),
+                hint=_ALONG
+                if one.folded()
+                else f"input(channels={gets})"
                 if one.run.maker(one.at.inputs[0]) is None
                 else f"make the two agree: {one.takes()} channels out there, or {gets} in here",
             )
@@ -52,8 +57,10 @@ class Features(Rule):
             yield self.found(
                 one.where,
                 f"{one.consumer} takes {one.takes()} features, but gets {gets} of {one.arrived(one.at.inputs[0])}",
-                *one.makers(),
-                hint="flatten or pool before it, or resize the layer"
+                *(one.makers() if not one.folded() else [one.folded()]),
+                hint=_ALONG
+                if one.folded()
+                else "flatten or pool before it, or resize the layer"
                 if len(one.shape) > 2
                 else f"make the two agree: {one.takes()} features out there, or {gets} in here",
             )
@@ -89,13 +96,24 @@ class Disagree(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
         for one in breaks(evidence, self.code):
-            shapes = " and ".join(one.arrived(number) for number in one.at.inputs[:3])
+            shapes = " and ".join([*(one.arrived(number) for number in one.at.inputs), *one.held()][:3])
             yield self.found(
                 one.where,
                 f"{one.consumer} joins {shapes} by {one.at.op}",
+                "cat joins the samples (dim=0), so all their other sizes must be the same"
+                if joins_samples(one.run, one.at)
+                else "",
                 *one.makers(),
-                hint="give the branches the same channels, stride and padding",
+                hint=_agree(one),
             )
+
+
+def _agree(one: Break) -> str:
+    if joins_samples(one.run, one.at):
+        return _ALONG
+    if one.at.params:
+        return f"give {one.at.params[0]} the size of what it meets: reshape(at='{one.at.params[0]}', shape=…)"
+    return "give the branches the same channels, stride and padding"
 
 
 class NeverCalled(Rule):
@@ -206,6 +224,25 @@ class Breaks(Rule):
                 one.where,
                 f"{one.at.op} in {one.consumer} gets {shapes}",
                 *one.makers(),
-                f"it says  {one.at.error}: {one.at.message.splitlines()[0]}",
-                hint="look at that module's forward with these shapes",
+                _undivided(one)[0] or f"it says  {one.at.error}: {(one.at.message.splitlines() or [''])[0]}",
+                hint=_undivided(one)[1] or "look at that module's forward with these shapes",
             )
+
+
+def _undivided(one: Break) -> tuple[str, str]:
+    """Say which size of a view does not divide what it is cut from, and what to do."""
+    asked, shape = sizes(one.at), one.shape
+    known = [size for size in asked if size > 0]
+    if not shape or len(known) < len(asked) - 1 or not known:
+        return "", ""
+    same = 0
+    while same < min(len(asked), len(shape)) - 1 and asked[same] == shape[same]:
+        same += 1
+    parts, whole = prod(size for size in asked[same:] if size > 0), prod(shape[same:])
+    told = f"to {list(asked)}"
+    if len(known) == len(asked):
+        return f"{told}: {parts} values are asked for where there are {whole}", "correct the sizes, or write one as -1"
+    if whole % parts == 0:
+        return "", ""
+    hint = f"choose a size that divides {whole}, or change the layer before it to a multiple of {parts}"
+    return f"{told}: {parts} does not divide {whole}", hint

@@ -36,7 +36,9 @@ class StepBroke(Rule):
         found = self.found(
             evidence.place(broke.path),
             f"the {_STAGES.get(broke.stage, broke.stage)} breaks off{f' at {broke.op}' if broke.op else ''}",
-            f"torch says: {broke.error}: {broke.message.splitlines()[0][:200]}" if broke.error else broke.message,
+            f"{'torch' if broke.op else 'it'} says: {broke.error}: {broke.message.splitlines()[0][:200]}"
+            if broke.error
+            else broke.message,
             hint="run model(inputs) and loss(outputs, targets) on one batch by hand",
         )
         yield replace(found, severity="note") if broke.stage == "copy" else found
@@ -70,6 +72,7 @@ def _known(evidence: Evidence, broke: Broke) -> bool:
         bool(step.held) and broke.stage.startswith("second"),
         _elsewhere(step),
         _sets_flag(broke),
+        step.kind == "NoneType",
         arrival is not None and arrival.samples == 1 and broke.op == "batch_norm",
     )
     return any(causes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -15,19 +16,37 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _BY_CLASS = ("cross_entropy", "nll_loss")
+_EITHER_WAY = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+"""Losses that give the same where outputs and targets change places."""
 
 
 def layout(one: Criterion) -> tuple[str, str] | None:
     """Say what is wrong with the layout of targets, and what to write; None where nothing is."""
     labels, scores = one.labels, one.scores
+    if one.swapped and one.name not in _EITHER_WAY:
+        return "the targets stand where the outputs belong", f"outputs first: F.{one.name}(outputs, targets)"
     if one.name in _BY_CLASS:
         return _class_layout(one)
-    same = one.name.startswith("binary_cross_entropy") and labels.shape != scores
-    if same:
-        return "", f"give both one shape: targets.reshape({list(scores)}).float()"
+    if one.name.startswith("binary_cross_entropy") and labels.shape != scores:
+        return _binary_shape(one)
     if one.name.startswith("binary_cross_entropy") and not labels.is_float:
         return "", "targets.float()"
     return None
+
+
+def _binary_shape(one: Criterion) -> tuple[str, str]:
+    """Say how targets of another shape become a yes or no for each output."""
+    labels, scores = one.labels, list(one.scores)
+    if math.prod(labels.shape) == math.prod(scores):
+        return "", f"give both one shape: targets.reshape({scores}).float()"
+    by_class = len(scores) == 2 and labels.shape in ((scores[0],), (scores[0], 1)) and labels.whole
+    if by_class and labels.low >= 0 and labels.high < scores[1]:
+        flat = "targets" if len(labels.shape) == 1 else "targets.squeeze(1)"
+        return (
+            "the targets are class numbers, and the loss wants a yes or no for each class",
+            f"CrossEntropyLoss, where one class is right; else F.one_hot({flat}.long(), {scores[1]}).float()",
+        )
+    return "the loss wants a yes or no for each output", f"give targets of shape {scores} as floats"
 
 
 def _class_layout(one: Criterion) -> tuple[str, str] | None:
@@ -35,6 +54,13 @@ def _class_layout(one: Criterion) -> tuple[str, str] | None:
     wanted = (*scores[:1], *scores[2:])
     if labels.is_float and labels.shape == scores:
         return None  # shares of each class
+    last = len(scores) > 2 and labels.shape == scores[:-1] != wanted
+    if last and labels.whole and labels.high < scores[-1]:
+        turned = "outputs.transpose(1, 2)" if len(scores) == 3 else "outputs.movedim(-1, 1)"
+        return "the classes are the second dimension of what the loss is given, not the last", turned
+    flat = len(scores) == 2 and len(labels.shape) > 1 and labels.shape[0] != scores[0]
+    if flat and labels.whole and math.prod(labels.shape) == scores[0]:
+        return "each row of the outputs has one target", "targets.flatten()"
     if labels.is_float and labels.shape == wanted:
         return "class numbers are integers", "targets.long()"
     if len(scores) > 1 and scores[:1] != labels.shape[:1]:
@@ -55,7 +81,8 @@ class TargetLayout(Rule):
     """The targets do not have the layout that the loss takes.
 
     Cross-entropy takes class numbers as int64 of the outputs' shape without the classes, or a share for each class
-    as floats of the outputs' shape. Binary losses take floats of the outputs' very shape.
+    as floats of the outputs' shape. Binary losses take floats of the outputs' very shape. Outputs come first,
+    targets second.
     """
 
     code = "D010"

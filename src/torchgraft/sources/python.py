@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import os
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import SourceError, nearest
 from torchgraft.sources.base import Base, Source, seeded
+from torchgraft.wording import named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +21,9 @@ __all__ = ["Python"]
 
 
 class Python(Source):
-    """A function or class without required arguments that gives a module; runs only where it is trusted.
+    """A function or class without required arguments that gives a module, or a module itself.
+
+    It runs only where it is trusted.
 
     It may give the module and an example with its batch as well: `return model, (tokens, mask)`.
     """
@@ -36,8 +40,10 @@ class Python(Source):
     def load(self, *, seed: int = 0, trust: bool = False) -> Base:
         """Import the factory and call it."""
         self.check(trust=trust)
-        factory = self._factory()
         with seeded(seed):
+            factory = self._factory()
+            if _is_model(factory):
+                return _checked(copy.deepcopy(factory), self)  # edits must not reach the module that was imported
             try:
                 module = factory()
             except (Exception, SystemExit) as error:
@@ -69,6 +75,12 @@ class Python(Source):
         return getattr(module, name)
 
 
+def _is_model(given: Any) -> bool:
+    from torch import nn
+
+    return isinstance(given, nn.Module)
+
+
 def _of_file(path: str) -> Any:
     """Import a file by its path, under the name of the file."""
     name = f"_file_{Path(path).stem}"  # not the plain name: a model.py or torch.py must not hide another module
@@ -94,7 +106,7 @@ def _checked(module: Any, source: Source) -> Base:
         module, example = module
     if not isinstance(module, nn.Module):
         raise SourceError(
-            f"the factory gave a {type(module).__name__}, not a torch.nn.Module",
+            f"the factory gave {named(module)}, not a torch.nn.Module",
             where=str(source),
             hint="return the model itself",
         )

@@ -10,6 +10,7 @@ from torchgraft.errors import SourceError
 from torchgraft.weights.plan import Plan, plan
 from torchgraft.weights.reading import misnamed, read
 from torchgraft.weights.unwrap import Found, states
+from torchgraft.wording import named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,4 +73,4 @@ def _nothing_in(held: Any) -> str:
         return "it is the state of an optimizer, which holds no weights"
     if isinstance(held, dict):
         return f"it holds no weights: its keys are {', '.join(map(str, list(held)[:6])) or 'none'}"
-    return f"a {type(held).__name__} is no state dict"
+    return f"{named(held)} is no state dict"

@@ -150,6 +150,8 @@ def _reason(path: Path, error: Exception) -> tuple[str, str]:
         return "it is a TorchScript archive, which is code", "save its state dict: torch.save(m.state_dict(), …)"
     if isinstance(error, UnpicklingError):  # torch's own words advise to run the code in the file
         return _pickled_code(path), _FORMS
+    if isinstance(error, (LookupError, AttributeError, TypeError)):  # bytes that are no pickle
+        return "it is no file of weights", _FORMS
     return (str(error).splitlines()[0] if str(error) else type(error).__name__), _FORMS
 
 

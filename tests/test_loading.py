@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import torchgraft as tg
+from torchgraft.errors import RecipeError
+
+
+class Both(nn.Module):
+    """Takes a picture's features and a row of a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 3), nn.Linear(5, 3)
+
+    def forward(self, image, table):
+        return self.a(image) + self.b(table)
+
+
+class ByName(Both):
+    def forward(self, image, *, table):
+        return super().forward(image, table)
+
+
+class Open(Both):
+    def forward(self, **given):
+        return super().forward(given["image"], given["table"])
+
+
+class Whole(Both):
+    def forward(self, batch):
+        return super().forward(batch["image"], batch["table"])
+
+
+GIVEN = {"table": torch.randn(8, 5), "image": torch.randn(8, 4)}
+CLASSES = torch.arange(8) % 3
+
+
+@pytest.mark.parametrize("model", [Both(), ByName(), Open(), Whole()])
+def test_a_dict_is_given_by_name_wherever_the_forward_takes_such_names(model):
+    assert tg.check(model, GIVEN) == ()
+    assert tg.check(model, GIVEN, data=(GIVEN, CLASSES)) == ()
+    assert tg.check(model, data=(GIVEN, CLASSES)) == ()
+    graft = tg.load(model, input=GIVEN)
+    assert graft.trace(cached=False).output_shapes() == graft.trace().output_shapes() == [(8, 3)]
+
+
+def test_a_dict_of_which_one_entry_does_not_fit_is_told_at_the_layer():
+    (found,) = tg.check(ByName(), {**GIVEN, "table": torch.randn(8, 6)})
+    assert (found.code, found.where) == ("S002", "ByName / b")
+
+
+def test_an_entry_that_no_argument_is_named_after_is_refused():
+    with pytest.raises(RecipeError, match=r"names table, picture; the forward takes image, table"):
+        tg.load(Both(), input={"table": GIVEN["table"], "picture": GIVEN["image"]})
+
+
+def test_defaults_between_named_arguments_stay():
+    class Gap(Both):
+        def forward(self, image, mask=None, table=None):
+            assert mask is None
+            return super().forward(image, table)
+
+    assert tg.check(Gap(), GIVEN) == ()
+
+
+@pytest.mark.parametrize("given", ["abc", ("a", 3), (3.5,), 5, b"x", {"x": "y"}])
+def test_an_input_without_a_tensor_is_refused(given):
+    with pytest.raises(RecipeError, match="holds no tensor"):
+        tg.load(nn.Linear(4, 3), input=given)
+
+
+@pytest.mark.parametrize("given", [np.zeros((2, 4)), (np.zeros((2, 4)),), {"input": np.zeros((2, 4))}])
+def test_an_array_is_refused_with_what_makes_it_a_tensor(given):
+    with pytest.raises(RecipeError, match=r"torch\.from_numpy"):
+        tg.load(nn.Linear(4, 3), input=given)
+
+
+def test_sizes_may_be_numbers_of_numpy():
+    assert tg.load(nn.Linear(4, 3), input=(np.int64(4),)).input_shape == (4,)
