@@ -55,6 +55,7 @@ def _row(name: str) -> tuple[str, ...]:
     scratch: list[tuple[float, float]] = []
     for path in _places(g):
         new = nn.Sequential(model.get_submodule(path), nn.ReLU())
+        g._looks.sweep()  # as every edit does first
         g._do(tg.edits.kinds()["replace"].of(path, new))
         known.append(_timed(lambda: judge(g.evidence(quick=True), errors=True)))
         scratch.append(_timed(lambda: (g.trace(cached=False), g.trace(train=True, cached=False))))

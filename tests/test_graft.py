@@ -195,4 +195,4 @@ def test_what_is_no_edit_is_refused(given, match):
 
 def test_a_misspelt_name_is_told_with_names_that_are_meant_for_use():
     with pytest.raises(AttributeError, match=r"did you mean head[^_]*$"):
-        tg.load(Small(), input=(3, 8, 8)).haed
+        tg.load(Small(), input=(3, 8, 8)).haed(10)

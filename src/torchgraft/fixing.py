@@ -306,7 +306,13 @@ class _Bench:
         """Rank the model as it stands: weights lost, harm to what passes, new parameters, keys moved, order."""
         edits = self._edits
         lost = 0 if self._is_odd() else self._lost() + sum(one.scrambles for one in taken)
-        return (lost, max(one.harm for one in taken), max(self._gained(), 0), sum(len(edit.keys()) for edit in edits), order)
+        return (
+            lost,
+            max(one.harm for one in taken),
+            max(self._gained(), 0),
+            sum(len(edit.keys()) for edit in edits),
+            order,
+        )
 
     def _lost(self) -> int:
         return _lost(self._tensors, dict(self._graft.module.named_parameters()), self._edits)

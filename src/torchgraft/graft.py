@@ -159,7 +159,7 @@ class Graft:
         Args:
             quick: leave out the pass with twice as many samples, and the sets of parameters.
         """
-        self._looks.sweep()
+        self._looks.sweep(quick=quick)
         runs = (self._looks.of("eval"), self._looks.of("train"))
         rows = [runs[0].values[number].shape[:1] for number in runs[0].inputs]
         whole = not quick and runs[0].mismatch is None and not self._looks.real and (runs[0].batch,) in rows
@@ -312,7 +312,7 @@ class Graft:
         self._history.append((done, surgery))
         self.recipe = self.recipe.model_copy(update={"edits": (*self.recipe.edits, done)})
         if edit.structural:
-            self._looks.forget()
+            self._looks.forget(surgery.touched)
         return surgery.added
 
     def _mark(self) -> _Mark:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, Literal
 
 from torch import nn
@@ -30,18 +30,24 @@ class Looks:
         self._tracer = Tracer(module, values=real)
         self._taken: dict[Mode, Trace] = {}
         self._stale = True  # the tracer has not seen the model as it is now
+        self._touched: set[int] | None = None
 
-    def sweep(self) -> None:
-        """Forget the traces where the model changed since they were taken, by whatever hand."""
-        self._stale = False
-        if self._tracer.sweep() or self.real:  # real values may have changed without a trace
+    def sweep(self, *, quick: bool = False) -> None:
+        """Forget the traces where the model changed since they were taken, by whatever hand.
+
+        Args:
+            quick: look only at what edits touched, where the model was looked at as a whole just before them.
+        """
+        touched = self._touched if quick else None
+        self._stale, self._touched = False, set()
+        if self._tracer.sweep(touched) or self.real:  # real values may have changed without a trace
             self._taken = {}
 
     def of(self, mode: Mode) -> Trace:
         """Give the latest trace of a mode."""
         if mode not in self._taken:
             if self._stale:
-                self.sweep()
+                self.sweep(quick=True)
             given = self._inputs()
             given = doubled(given) if mode == "wide" else given
             self._taken[mode] = self._run(self._tracer, given, train=mode == "train", swept=True)
@@ -63,8 +69,14 @@ class Looks:
             return tracer.trace((), **settings, kwargs=given)
         return tracer.trace(given, **settings)
 
-    def forget(self) -> None:
-        """Take every trace anew: the model or its input has changed."""
+    def forget(self, touched: Set[int] | None = None) -> None:
+        """Take every trace anew: the model or its input has changed.
+
+        Args:
+            touched: ids of the only modules that an edit changed, where that is known.
+        """
+        known = touched is not None and self._touched is not None
+        self._touched = self._touched | touched if known else None  # type: ignore[operator]
         self._taken, self._stale = {}, True
 
     def mark(self) -> dict[Mode, Trace]:
@@ -73,4 +85,4 @@ class Looks:
 
     def back_to(self, taken: dict[Mode, Trace]) -> None:
         """Take traces as the latest again: the model is as it was when they were taken."""
-        self._taken, self._stale = dict(taken), True
+        self._taken, self._stale, self._touched = dict(taken), True, None

@@ -61,3 +61,62 @@ def test_a_concatenation_joins_features_and_the_next_layer_is_widened():
     g, output = mended(model, torch.randn(3, 8))
     assert output.shape == (3, 5)
     assert g.module.out.in_features == 8
+
+
+def joined(kind: str, **widths: int) -> tuple[nn.Module, torch.Tensor]:
+    """Two branches that a concatenation without a dimension joins, and a layer that is right for both."""
+    a, b = widths.get("a", 8), widths.get("b", 8)
+
+    def forward(net, x):
+        return net.out(torch.cat([net.a(x), net.b(x)]))
+
+    if kind == "map":
+        parts = {"a": nn.Conv2d(3, a, 3), "b": nn.Conv2d(3, b, 3), "out": nn.Conv2d(a + b, 4, 1)}
+        return Net(forward, **parts), torch.randn(4, 3, 8, 8)
+    parts = {"a": nn.Linear(3, a), "b": nn.Linear(3, b), "out": nn.Linear(a + b, 4)}
+    return Net(forward, **parts), torch.randn(4, 3) if kind == "vector" else torch.randn(4, 6, 3)
+
+
+@pytest.mark.parametrize("b", [8, 32])
+@pytest.mark.parametrize("kind", ["map", "vector", "sequence"])
+def test_a_concatenation_of_samples_is_named_and_joins_features_instead(kind, b):
+    model, example = joined(kind, b=b)
+    (finding,) = tg.check(model, example)
+    assert any("joins the samples (dim=0)" in fact for fact in finding.facts)
+    assert "dim=1" in finding.hint
+    own = [name for name, _ in model.named_parameters()]
+    g, output = mended(model, example)
+    assert output.shape[0] == 4
+    assert output.shape[1 if kind == "map" else -1] == 4
+    assert [edit.kind() for edit in g.recipe.edits] == ["rewire"]
+    assert [name for name, _ in g.module.named_parameters()] == own
+
+
+def test_a_concatenation_along_a_dimension_that_was_asked_for_is_not_blamed():
+    def forward(net, x):
+        return net.out(torch.cat([net.a(x), net.b(x)], 1))
+
+    model = Net(forward, a=nn.Conv2d(3, 8, 3), b=nn.Conv2d(3, 8, 3), out=nn.Conv2d(12, 4, 1))
+    (finding,) = tg.check(model, torch.randn(4, 3, 8, 8))
+    assert not any("samples" in fact for fact in finding.facts)
+
+
+def test_heads_that_do_not_divide_are_said_and_never_flattened():
+    def forward(net, x):
+        count, length, _ = x.shape
+        parts = net.q(x).view(count, length, 4, -1).transpose(1, 2)
+        return net.out((parts @ parts.transpose(-1, -2) @ parts).transpose(1, 2).reshape(count, length, -1))
+
+    model = Net(forward, q=nn.Linear(90, 90), out=nn.Linear(90, 2))
+    (finding,) = tg.check(model, torch.randn(2, 5, 90))
+    assert finding.code == "S099"
+    assert "to [2, 5, 4, -1]: 4 does not divide 90" in finding.facts
+    assert "choose a size that divides 90" in finding.hint
+    assert finding.fixes == ()
+
+
+def test_a_view_to_fixed_sizes_says_how_many_values_there_are():
+    model = Net(lambda net, x: net.fc(x).view(x.shape[0], 3, 4, 2), fc=nn.Linear(5, 20))
+    (finding,) = tg.check(model, torch.randn(2, 5))
+    assert "to [2, 3, 4, 2]: 24 values are asked for where there are 20" in finding.facts
+    assert finding.fixes == ()

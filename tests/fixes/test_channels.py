@@ -101,7 +101,9 @@ def test_a_norm_inside_a_residual_block_is_the_culprit_too():
         model = resnet18(weights=None)
         setattr(model.layer2[0], name, nn.BatchNorm2d(256))
         g, _ = mended(model, torch.randn(2, 3, 64, 64))
-        assert [edit.brief() for edit in g.recipe.edits] == [{"at": f"layer2.0.{name}", "inputs": 128, "drops": 256}]
+        assert [edit.brief() for edit in g.recipe.edits] == [
+            {"at": f"layer2.0.{name}", "inputs": 128, "drops": 256}
+        ]
 
 
 def test_a_norm_that_fits_what_comes_behind_is_not_the_culprit():

@@ -205,7 +205,9 @@ def test_classes_that_come_last_are_told_with_what_turns_them():
     right = found(words(), (IDS, NEXT), loss=lambda out, y: F.cross_entropy(out.transpose(1, 2), y))
     assert "D010" not in right
     maps = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(2), nn.Unflatten(2, (16, 16)))
-    last = found(maps, (IMAGES, torch.randint(0, 4, (8, 16, 16))), loss=lambda o, y: F.cross_entropy(o.movedim(1, -1), y))
+    last = found(
+        maps, (IMAGES, torch.randint(0, 4, (8, 16, 16))), loss=lambda o, y: F.cross_entropy(o.movedim(1, -1), y)
+    )
     assert last["D010"].hint == "outputs.movedim(-1, 1)"
 
 

@@ -11,6 +11,8 @@ import torchgraft as tg
 from torchgraft.errors import EditError
 
 IMAGE = (3, 16, 16)
+
+
 def small(classes: int = 4) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3),

@@ -71,7 +71,11 @@ class Reshape(Edit):
         from torch import nn
 
         with torch.no_grad():
-            source = old.detach() if self.along is None else _stretched(old.detach(), self.shape, self.along, line=self.line)
+            source = (
+                old.detach()
+                if self.along is None
+                else _stretched(old.detach(), self.shape, self.along, line=self.line)
+            )
             start = source.mean() if self.start == "mean" and source.is_floating_point() else source.new_zeros(())
             new = start.expand(self.shape).clone()
             shared = tuple(slice(min(sizes)) for sizes in zip(new.shape, source.shape, strict=True))

@@ -39,6 +39,7 @@ class Surgery:
         trust: whether the user's own code may be imported and run.
         added: paths of the modules that this edit put in.
         placed: the modules themselves, once the edit is done.
+        touched: ids of the modules that were changed; None where something beside modules was.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Surgery:
         self.trust = trust
         self.added: list[str] = []
         self.placed: dict[str, nn.Module] = {}
+        self.touched: set[int] | None = set()
         self._changes: list[Change] = []
 
     # reading
@@ -137,7 +139,7 @@ class Surgery:
             else:
                 held.pop(attribute, None)
 
-        self._do(Change(lambda: held.__setitem__(attribute, value), undo))
+        self._do(Change(lambda: held.__setitem__(attribute, value), undo), holder)
 
     def register(self, parent: nn.Module, name: str, module: nn.Module) -> None:
         """Hold a module as a child under the name of a plain attribute, which gives way."""
@@ -149,19 +151,20 @@ class Surgery:
             held.update(before)
 
         self._become_like(module, parent)
-        self._do(Change(lambda: held.pop(name, None) and None, undo))
+        self._do(Change(lambda: held.pop(name, None) and None, undo), parent)
         self._children(parent, {**parent._modules, name: module})
 
     def recast(self, module: nn.Module, cls: type[nn.Module]) -> None:
         """Give a module another class, such as one with a rewritten forward."""
         before = type(module)
-        self._do(Change(lambda: setattr(module, "__class__", cls), lambda: setattr(module, "__class__", before)))
+        change = Change(lambda: setattr(module, "__class__", cls), lambda: setattr(module, "__class__", before))
+        self._do(change, module)
 
     def set_grad(self, parameter: nn.Parameter, wanted: bool) -> None:
         """Freeze or unfreeze one parameter."""
         before = parameter.requires_grad
         if before != wanted:
-            self._do(Change(lambda: _flag(parameter, wanted), lambda: _flag(parameter, before)))
+            self._do(Change(lambda: _flag(parameter, wanted), lambda: _flag(parameter, before)), None)
 
     def settle(self) -> None:
         """Remember which module each added path holds, once the edit is done."""
@@ -184,9 +187,17 @@ class Surgery:
         for change in self._changes:
             change.do()
 
-    def _do(self, change: Change) -> None:
+    def _do(self, change: Change, holder: object) -> None:
+        """Make a change, and note whose it is; None: of a flag that no trace depends on."""
+        from torch import nn
+
         change.do()
         self._changes.append(change)
+        if isinstance(holder, nn.Module):
+            if self.touched is not None:
+                self.touched.add(id(holder))
+        elif holder is not None:
+            self.touched = None
 
     def _children(self, parent: nn.Module, wanted: Mapping[str, nn.Module | None]) -> None:
         from torch import jit
@@ -199,7 +210,7 @@ class Surgery:
             )
         before = dict(parent._modules)
         after = dict(wanted)
-        self._do(Change(lambda: _hold(parent, after), lambda: _hold(parent, before)))
+        self._do(Change(lambda: _hold(parent, after), lambda: _hold(parent, before)), parent)
 
     def _become_like(self, module: nn.Module, model: nn.Module) -> None:
         """Give a new module the training flag of its place."""

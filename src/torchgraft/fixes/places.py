@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torchgraft.fixes.cause import Edits, Fault
     from torchgraft.trace import Call, Op
 
-__all__ = ["before_break", "before_call", "before_op", "module_of"]
+__all__ = ["before_break", "before_call", "before_module", "before_op", "before_operands", "module_of"]
 
 
 def before_break(fault: Fault, operand: int, spec: object) -> tuple[Edits, ...]:
@@ -24,6 +24,25 @@ def before_break(fault: Fault, operand: int, spec: object) -> tuple[Edits, ...]:
     assert at is not None
     number = number_of(fault.run, at.path, at.op)
     return _ways(fault, at.inputs[operand], None, (at.path, at.op, number, operand), spec)
+
+
+def before_module(fault: Fault, spec: object) -> tuple[Edits, ...]:
+    """Put a module before the module that the pass broke off in, or around it as far as the same tensor comes."""
+    at = fault.at
+    assert at is not None
+    given = fault.run.calls_of(at.path)[-1].given
+    return _ways(fault, given[0], None, (at.path, "forward", 0, 0), spec)
+
+
+def before_operands(fault: Fault, specs: dict[int, object]) -> tuple[Edits, ...]:
+    """Put a module on each of these tensors that the failing module is called with, in the forward of its parent."""
+    assert fault.at is not None
+    parent, _, child = fault.at.path.rpartition(".")
+    edits = [
+        Rewire(at=parent, operation=child, operand=place, module=ModuleSpec.model_validate(spec))
+        for place, spec in specs.items()
+    ]
+    return (tuple(edits),) if child else ()
 
 
 def before_call(fault: Fault, value: int, spec: object) -> tuple[Edits, ...]:
@@ -67,7 +86,9 @@ def _ways(
 
 def _neighbours(fault: Fault, value: int, op: Op | None, path: str, module: ModuleSpec) -> Iterator[Insert]:
     """Insert before a module that takes the tensor, the outermost first, or after one that gave it."""
-    alone = not any(value in one.inputs for one in fault.run.ops if one is not op)
+    inside = f"{fault.at.path}." if fault.at is not None and op is None else "/"
+    readers = [one for one in fault.run.ops if value in one.inputs and one is not op]
+    alone = all(f"{one.path}.".startswith(inside) for one in readers)
     for call in _consumers(fault, value, op) if alone else ():
         if call.given[0] == value and path and (call.path == path or path.startswith(f"{call.path}.")):
             yield Insert(module=module, before=call.path)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Positions"]
 
-_VIEWS = frozenset({"__getitem__", "view", "reshape", "unsqueeze", "squeeze", "expand", "expand_as", "to", "type_as"})
+_VIEWS = frozenset(
+    {"__getitem__", "view", "reshape", "unsqueeze", "squeeze", "expand", "expand_as", "to", "type_as"}
+)
 
 
 class Positions(Cause):
@@ -52,9 +54,7 @@ def _held(fault: Fault, number: int) -> str:
     return op.params[0] if op is not None and alone else ""
 
 
-def _fitted(
-    fault: Fault, name: str, table: tuple[int, ...], met: tuple[int, ...], number: int
-) -> Reshape | None:
+def _fitted(fault: Fault, name: str, table: tuple[int, ...], met: tuple[int, ...], number: int) -> Reshape | None:
     """Give a table as many places as what it meets has; None where it is not the places that differ."""
     other = fault.shape(number)
     rank = len(other)

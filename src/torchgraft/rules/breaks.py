@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torchgraft.trace import Mismatch, Op, Trace
 
-__all__ = ["RANKS", "Break", "breaks", "joined", "joins_samples", "sizes"]
+__all__ = ["RANKS", "Break", "breaks", "joined", "joins_samples", "misfits", "sizes"]
 
 _NORMS = ("batch_norm", "instance_norm", "group_norm")
 _MERGES = frozenset(
@@ -106,6 +106,15 @@ class Break:
         state = {**dict(self.evidence.model.named_parameters()), **dict(self.evidence.model.named_buffers())}
         return str(state[name].dtype).removeprefix("torch.") if name in state else ""
 
+    def misfits(self) -> list[tuple[int, int]]:
+        """Give the places of tensors of another width than the layer declares, with that width."""
+        return misfits(self.module, self.run, self.called())
+
+    def called(self) -> tuple[int, ...]:
+        """Give what the module itself was called with."""
+        calls = self.run.calls_of(self.at.path)
+        return calls[-1].given if calls else self.at.inputs
+
     def folded(self) -> str:
         """Name the concatenation that joined the samples of what arrived, if one did."""
         op = joined(self.run, self.at.inputs[0]) if self.at.inputs else None
@@ -122,6 +131,26 @@ class Break:
     def code(self) -> str:
         """Tell which rule this break belongs to."""
         return next((code for code, test in _TESTS if test(self)), "S099")
+
+
+_WIDTHS = {
+    "RNNBase": ("input_size",),
+    "RNNCellBase": ("input_size",),
+    "MultiheadAttention": ("embed_dim", "kdim", "vdim"),
+}
+"""Layers that say themselves how wide each of their tensors is, by the names of their bases."""
+
+
+def misfits(module: object, run: Trace, given: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Give the tensors of a recurrent or attention layer whose last dimension is another than it is built for.
+
+    Returns:
+        the place of each among those that were given, and the width that it should have.
+    """
+    names = next((_WIDTHS[cls.__name__] for cls in type(module).__mro__ if cls.__name__ in _WIDTHS), ())
+    widths = [int(getattr(module, name)) for name in names]
+    pairs = enumerate(zip(given, widths, strict=False))
+    return [(place, width) for place, (number, width) in pairs if run.values[number].shape[-1:] != (width,)]
 
 
 def joined(run: Trace, value: int) -> Op | None:
@@ -174,6 +203,8 @@ def _wrong_channels(one: Break) -> bool:
 
 
 def _wrong_features(one: Break) -> bool:
+    if one.misfits():
+        return True
     known = one.at.op in ("linear", "layer_norm", "rms_norm", "addmm") or one.at.op.startswith("matmul")
     return known and bool(one.takes()) and bool(one.shape) and one.shape[-1] != one.takes()
 
@@ -238,9 +269,15 @@ def _fixed_size(one: Break) -> bool:
     return one.at.error == "AssertionError"
 
 
+def _mixed_types(one: Break) -> bool:
+    """Tell whether dtypes met that do not go together, or an embedding was to look up what are no whole numbers."""
+    looked_up = one.run.values[one.at.inputs[0]].dtype if one.at.inputs else ""
+    return one.at.error == "MixedTypesError" or (one.at.op == "embedding" and looked_up not in ("", "int64", "int32"))
+
+
 _TESTS = (
     ("S009", lambda one: one.at.error in _BY_VALUE),
-    ("S012", lambda one: one.at.error == "MixedTypesError"),
+    ("S012", _mixed_types),
     ("S013", lambda one: one.at.error == "OutOfRangeError"),
     ("S021", _in_training_alone),
     ("S007", _wrong_rank),

@@ -40,7 +40,7 @@ class Channels(Rule):
 
 
 class Features(Rule):
-    """A linear layer or layer norm is given a last dimension that its weights are not for.
+    """A linear, recurrent or attention layer or layer norm is given a last dimension that its weights are not for.
 
     Often a flatten is missing, or a classifier was sized for another image size.
     """
@@ -53,16 +53,19 @@ class Features(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
         for one in breaks(evidence, self.code):
-            gets = one.shape[-1]
+            number, takes = one.at.inputs[0] if one.at.inputs else 0, one.takes()
+            for place, takes in one.misfits()[:1]:
+                number = one.called()[place]
+            gets = one.run.values[number].shape[-1]
             yield self.found(
                 one.where,
-                f"{one.consumer} takes {one.takes()} features, but gets {gets} of {one.arrived(one.at.inputs[0])}",
-                *(one.makers() if not one.folded() else [one.folded()]),
+                f"{one.consumer} takes {takes} features, but gets {gets} of {one.arrived(number)}",
+                one.folded() or evidence.made_by(one.run, one.run.maker(number)),
                 hint=_ALONG
                 if one.folded()
                 else "flatten or pool before it, or resize the layer"
-                if len(one.shape) > 2
-                else f"make the two agree: {one.takes()} features out there, or {gets} in here",
+                if len(one.shape) > 2 and not one.misfits()
+                else f"make the two agree: {takes} features out there, or {gets} in here",
             )
 
 
@@ -190,7 +193,7 @@ def _unbatched(one: Break) -> bool:
 
 
 class FixedSize(Rule):
-    """The model itself refuses the input: it was built for one image size, such as a ViT's 224."""
+    """The model itself refuses what arrives by an assertion: it was built for one size, such as a ViT's 224."""
 
     code = "S008"
     severity: ClassVar[Severity] = "error"
@@ -203,9 +206,17 @@ class FixedSize(Rule):
             yield self.found(
                 one.where,
                 f"{one.consumer} gets {', '.join(one.arrived(number) for number in one.given())}",
-                f"it says  {one.at.message.splitlines()[0]}",
-                hint="give images of the size that the model was built for",
+                f"it says  {(one.at.message.splitlines() or ['an assertion without words'])[0]}",
+                hint="give images of the size that the model was built for"
+                if _takes_images(one)
+                else f"look at what {one.at.path or 'its forward'} asserts, and give it that",
             )
+
+
+def _takes_images(one: Break) -> bool:
+    """Tell whether the refused tensor is an image: it comes in with channels and a map."""
+    met = [number for number in one.given() if number in one.run.inputs]
+    return any(len(one.run.values[number].shape) == 4 for number in met)
 
 
 class Breaks(Rule):
@@ -241,7 +252,10 @@ def _undivided(one: Break) -> tuple[str, str]:
     parts, whole = prod(size for size in asked[same:] if size > 0), prod(shape[same:])
     told = f"to {list(asked)}"
     if len(known) == len(asked):
-        return f"{told}: {parts} values are asked for where there are {whole}", "correct the sizes, or write one as -1"
+        return (
+            f"{told}: {parts} values are asked for where there are {whole}",
+            "correct the sizes, or write one as -1",
+        )
     if whole % parts == 0:
         return "", ""
     hint = f"choose a size that divides {whole}, or change the layer before it to a multiple of {parts}"

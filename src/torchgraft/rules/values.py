@@ -45,6 +45,7 @@ class Types(Rule):
     _CURES: ClassVar[dict[str, str]] = {
         "uint8": "scale the images: x.float() / 255",
         "float64": "cast the input: x.float()",
+        "embedding": "give the numbers of words or classes: x.long(); or a linear layer for values",
         "int64": "cast the input: x.float(); or look the numbers up in an embedding",
     }
 
@@ -53,8 +54,10 @@ class Types(Rule):
         for one in breaks(evidence, self.code):
             tensors = [(number, one.run.values[number].dtype) for number in one.at.inputs]
             met = " and ".join(f"{one.arrived(number)} of {dtype}" for number, dtype in tensors)
-            held = f", its weights are {one.dtype()}" if one.dtype() else ""
-            first = tensors[0][1] if tensors else ""
+            looks_up = one.at.op == "embedding"
+            held = f", its weights are {one.dtype()}" if one.dtype() and not looks_up else ""
+            held = ", but looks up whole numbers" if looks_up else held
+            first = "embedding" if looks_up else tensors[0][1] if tensors else ""
             yield self.found(
                 one.where,
                 f"{one.consumer} gets {met or 'tensors of different dtypes'}{held}",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Set
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -105,8 +105,11 @@ class Body:
 
     # sweeping
 
-    def sweep(self) -> bool:
+    def sweep(self, touched: Set[int] | None = None) -> bool:
         """See what changed since the last sweep, make that anew, and tell whether there was anything.
+
+        Args:
+            touched: ids of the only modules that can have changed, where that is known.
 
         Raises:
             SourceError: a layer's sizes are not known yet (`nn.LazyLinear` and the like).
@@ -114,10 +117,14 @@ class Body:
         self._look_at_place()
         self._stamp += 1
         self._outside = {}
-        changed = {key for key, part in self.parts.items() if part.dirty or not _same(part, self._stamp)}
+        if touched is None:
+            changed = {key for key, part in self.parts.items() if part.dirty or not _same(part, self._stamp)}
+        else:
+            changed = {key for key, part in self.parts.items() if part.dirty or key in touched}
         if self.parts and not changed:
             return False
-        self._spread(changed)
+        if touched is None:
+            self._spread(changed)
         before = self.parts
         self.parts = self._walked(changed)
         new = self.parts.keys() - before.keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -80,13 +80,16 @@ class Tracer:
         self._tape: Tape | None = None
         self.given_back: list[Tensor] = []
 
-    def sweep(self) -> bool:
+    def sweep(self, touched: Set[int] | None = None) -> bool:
         """Look at every module, and tell whether anything changed since the last trace.
+
+        Args:
+            touched: ids of the only modules that can have changed, where that is known.
 
         Raises:
             SourceError: a layer's sizes are not known yet.
         """
-        return self._body.sweep()
+        return self._body.sweep(touched)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
