@@ -49,9 +49,9 @@ def check(
             parameters, or the shape of one input without the batch; a source may know its own. With a batch, a
             Dataset or a loader as `data` it may be left out.
         data: a batch `(inputs, targets)`, where several inputs are a tuple or a dict, or one dict of both; a
-            Dataset, a DataLoader or another iterable of batches, a data source such as `folder:./images`, or `plan`
-            for the data of the recipe's plan. A few samples are run forward and backward on a copy of the model; an
-            iterator loses the batch that is read.
+            Dataset, a DataLoader or another iterable of batches, a data source such as `folder:./images`, or
+            `plan` for the data of the recipe's plan. A few samples are run forward and backward on a copy of the
+            model; an iterator loses the batch that is read.
         optimizer: what will train the model: its groups are compared with the parameters, and with data a copy of
             it takes a few steps.
         loss: what the outputs are judged by, `loss(outputs, targets)`; cross-entropy when left out.

@@ -8,26 +8,21 @@ then new parameters, then how little is moved.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.input import Input
-from torchgraft.edits.insert import Insert
-from torchgraft.edits.reshape import Reshape
-from torchgraft.edits.resize import Resize
 from torchgraft.errors import EditError, TorchgraftError
 from torchgraft.fixes import Edits, Fault, Proposal, causes
 from torchgraft.fixes.odd import is_odd_norm
+from torchgraft.fixes.price import is_shared, lost, turns_back
 from torchgraft.fixes.proof import proven
 from torchgraft.rules import Evidence, Finding, Fix, judge
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from torchgraft.graft import Graft
     from torchgraft.trace import Trace
 
@@ -47,6 +42,9 @@ _ENOUGH = 2
 
 _REFUSED = (TorchgraftError, RuntimeError, ValueError, TypeError, IndexError)
 """What an edit that does not fit raises: its own refusal, or torch's where a layer can't be built."""
+
+_OUTSIDE = frozenset({"S024"})
+"""Findings whose cause no edit of the model takes away: a hook of the user's."""
 
 _ROUNDS = 16
 """So many findings are mended in one go."""
@@ -172,6 +170,8 @@ def _gives_up(finding: Finding) -> bool:
 
 def _tried(graft: Graft, finding: Finding, *, quick: bool = False) -> list[_Tried]:
     """Try every proposal for a finding, when quick up to one that costs nothing, and rank those that work."""
+    if finding.code in _OUTSIDE:
+        return []
     try:
         evidence = graft.evidence()
     except TorchgraftError:
@@ -294,7 +294,7 @@ class _Bench:
                 try:
                     self._apply(way, proposal)
                     now = self._stuck()
-                    if (now is None or _break_of(now) not in met) and not _turns_back(graft.recipe.edits):
+                    if (now is None or _break_of(now) not in met) and not turns_back(graft.recipe.edits):
                         yield self._rank([*self._taken, proposal], order), way, proposal
                         break
                 except _REFUSED:
@@ -305,9 +305,9 @@ class _Bench:
     def _rank(self, taken: Sequence[Proposal], order: int) -> tuple[int, ...]:
         """Rank the model as it stands: weights lost, harm to what passes, new parameters, keys moved, order."""
         edits = self._edits
-        lost = 0 if self._is_odd() else self._lost() + sum(one.scrambles for one in taken)
+        gone = 0 if self._is_odd() else self._lost() + sum(one.scrambles for one in taken)
         return (
-            lost,
+            gone,
             max(one.harm for one in taken),
             max(self._gained(), 0),
             sum(len(edit.keys()) for edit in edits),
@@ -315,7 +315,7 @@ class _Bench:
         )
 
     def _lost(self) -> int:
-        return _lost(self._tensors, dict(self._graft.module.named_parameters()), self._edits)
+        return lost(self._tensors, dict(self._graft.module.named_parameters()), self._edits)
 
     def _is_odd(self) -> bool:
         """Tell whether all that was done is to resize a norm that fitted neither of its neighbours."""
@@ -333,7 +333,7 @@ class _Bench:
         new = [one for one in found if one.is_error and (one.code, one.where) not in self._before]
         key = (self._finding.code, self._finding.where)
         folded = any(one.code == "S010" for one in found)
-        shared = any(_is_shared(edit, run) for edit in self._graft.recipe.edits for run in evidence.runs)
+        shared = any(is_shared(edit, run) for edit in self._graft.recipe.edits for run in evidence.runs)
         return key not in places and not new and not folded and not shared
 
     def _described(self, proposal: Proposal, order: int) -> _Tried:
@@ -367,52 +367,6 @@ def _break_of(run: Trace) -> tuple[object, ...] | None:
     if at is None:
         return None
     return (at.path, at.op, tuple(run.values[number].shape for number in at.inputs), at.message, run.train)
-
-
-def _turns_back(edits: Sequence[Edit]) -> bool:
-    """Tell whether a layer is resized twice on the same side: what it lost first does not come back."""
-    sides = [
-        (edit.at, side)
-        for edit in edits
-        if isinstance(edit, Resize)
-        for side in ("inputs", "outputs")
-        if getattr(edit, side)
-    ]
-    return len(sides) != len(set(sides))
-
-
-def _is_shared(edit: Edit, run: Trace) -> bool:
-    """Tell whether an insert wrapped a layer that is called more than once."""
-    return isinstance(edit, Insert) and bool(edit.moved) and len(run.calls_of(edit.at)) > 1
-
-
-def _lost(before: Mapping[str, Tensor], now: Mapping[str, Tensor], edits: Sequence[Edit]) -> int:
-    """Count the values of the parameters before that are in no parameter now."""
-    held = {id(tensor) for tensor in now.values()}
-    folded = any(isinstance(edit, Input) for edit in edits)
-    resized = {edit.at for edit in edits if isinstance(edit, Resize)}
-    reshaped = {
-        edit.at: edit.drops if edit.along is None else 0  # positions that are interpolated are still there
-        for edit in edits
-        if isinstance(edit, Reshape)
-    }
-    lost = 0
-    for name, tensor in before.items():
-        if id(tensor) in held:
-            continue
-        new = now.get(name)
-        if new is not None and name in reshaped:
-            lost += reshaped[name]
-            continue
-        if new is not None and folded and name.rpartition(".")[0] not in resized:
-            continue
-        kept = 0
-        if new is not None and name.rpartition(".")[0] in resized and new.dim() == tensor.dim():
-            kept = 1
-            for ours, theirs in zip(new.shape, tensor.shape, strict=True):
-                kept *= min(ours, theirs)
-        lost += tensor.numel() - kept
-    return lost
 
 
 def _call_with(graft: Graft, call: Callable[[Any], Any]) -> None:

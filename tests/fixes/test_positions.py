@@ -90,3 +90,27 @@ def test_sequences_are_never_mixed_along_their_length_as_if_it_were_channels():
 def test_a_part_of_a_table_of_other_channels_is_not_taken_for_positions():
     model = Text(lambda pos, length: pos[:, :length, :4])
     assert "reshape" not in offered(model, torch.randint(1, 50, (3, 16)))
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["counted", "with a batch"])
+def test_an_embedding_of_positions_that_is_too_short_gets_more_rows(ahead):
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.pos, self.out = nn.Embedding(50, 8), nn.Embedding(16, 8), nn.Linear(8, 3)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            places = torch.arange(tokens.shape[1])
+            places = places.unsqueeze(0).expand(tokens.shape) if ahead else places
+            return self.out((self.words(tokens) + self.pos(places)).mean(1))
+
+    model = Counted()
+    trained = model.pos.weight.detach().clone()
+    g, output = mended(model, TOKENS)
+    assert output.shape == (3, 3)
+    assert g.module.pos.num_embeddings == 20
+    assert torch.equal(g.module.pos.weight[:16], trained)
+
+
+def test_words_that_a_vocabulary_lacks_are_not_given_rows():
+    assert offered(nn.Sequential(nn.Embedding(50, 8)), torch.full((2, 3), 70)) == []

@@ -20,9 +20,7 @@ def last_of(net: Any, tokens: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_a_recurrent_layer_of_another_width_is_projected_to_or_its_maker_resized(kind):
     def model() -> nn.Module:
-        return Net(
-            last_of, words=nn.Embedding(50, 24), body=kind(32, 16, batch_first=True), out=nn.Linear(16, 2)
-        )
+        return Net(last_of, words=nn.Embedding(50, 24), body=kind(32, 16, batch_first=True), out=nn.Linear(16, 2))
 
     (finding,) = tg.check(model(), TOKENS)
     assert (finding.code, finding.where) == ("S002", "Net / body")

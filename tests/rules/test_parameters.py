@@ -130,6 +130,23 @@ def test_what_was_left_on_meta_is_told():
     assert "P023" not in told(small().to("meta"))
 
 
+class Making(nn.Module):
+    def __init__(self, last):
+        super().__init__()
+        self.body, self.last = nn.Linear(4, 6), last
+
+    def forward(self, x):
+        return self.last(self.body(x))
+
+
+def test_a_layer_that_every_pass_makes_anew_is_told():
+    found = told(Making(lambda h: nn.Linear(h.shape[1], 3)(h)), example=(4,))
+    assert found["P024"].facts == ("the weight of linear, [3, 6], is made in the pass",)
+    computed = Making(lambda h: nn.functional.linear(h, h.requires_grad_()[:1]))
+    assert "P024" not in told(computed, example=(4,))
+    assert "P024" not in told(Making(lambda h: nn.functional.linear(h, torch.ones(3, 6))), example=(4,))
+
+
 def test_a_layer_that_is_frozen_by_half_is_told():
     model = small()
     model[5].bias.requires_grad = False

@@ -182,3 +182,45 @@ def test_models_as_they_come_give_no_finding(name):
 def test_a_film_network_given_pictures_is_told_its_dimensions():
     (found,) = tg.check(models.video.r3d_18(weights=None), (3, 32, 32))
     assert (found.code, "[N, C, D, H, W]" in found.facts[0]) == ("S007", True)
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["hook", "pre-hook"])
+def test_a_hook_that_changes_the_shape_is_the_cause_and_no_layer_is_bent_to_it(before):
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    if before:
+        model[1].register_forward_pre_hook(lambda module, given: (given[0][:, :4],))
+    else:
+        model[0].register_forward_hook(lambda module, given, output: output[:, :4])
+    example = torch.randn(3, 8)
+    finding = tg.check(model, example)[0]
+    assert (finding.code, finding.severity, finding.fixes) == ("S024", "error", ())
+    assert f"a hook of {int(before)} gave that, in place of what passes" in finding.facts
+    with pytest.raises(tg.errors.EditError, match="let the hook return None"):
+        tg.load(model, input=example).fix()
+    words = [one.facts[0] for one in tg.check(model, example) if one.code == "S019"]
+    assert [("pre-hook" in word) for word in words] == [before]
+
+
+def test_a_hook_that_keeps_the_shape_is_not_blamed_for_a_break_behind_it():
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(8, 2))
+    model[0].register_forward_hook(lambda module, given, output: output * 2)
+    assert tg.check(model, torch.randn(3, 8))[0].code == "S002"
+
+
+def test_an_assertion_about_no_image_asks_for_no_image():
+    class Strict(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.shape[1] == 5, "five steps"
+            return x
+
+    (finding,) = tg.check(Strict(), torch.randn(2, 4, 3))
+    assert finding.code == "S008"
+    assert "image" not in finding.hint
+    assert "images of the size" in tg.check(Strict(), torch.randn(2, 4, 3, 3))[0].hint
+
+
+def test_an_embedding_that_is_given_no_whole_numbers_says_so():
+    (finding,) = tg.check(nn.Sequential(nn.Embedding(50, 8)), torch.randn(3, 7))
+    assert finding.code == "S012"
+    assert "looks up whole numbers" in finding.facts[0]
+    assert "x.long()" in finding.hint

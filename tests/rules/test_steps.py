@@ -273,6 +273,15 @@ def test_a_dropout_that_is_always_on_is_told():
     assert told.facts[0].startswith("dropout in")
 
 
+@pytest.mark.parametrize("drop", [F.dropout, F.dropout1d, lambda x: F.dropout(x, 0.2, True)])
+def test_a_dropout_that_is_always_on_is_told_without_data(drop):
+    model = Net(lambda s, x: drop(s.d(s.a(x))), a=nn.Linear(6, 3), d=nn.Dropout(0.1))
+    (told,) = tg.check(model, (6,))
+    assert told.code == "T015"
+    right = Net(lambda s, x: F.dropout(s.d(s.a(x)), training=s.training), a=nn.Linear(6, 3), d=nn.Dropout(0.1))
+    assert tg.check(right, (6,)) == ()
+
+
 @pytest.mark.parametrize(
     ("op", "model"),
     [

@@ -81,7 +81,7 @@ class Resize(Edit):
 
 
 SIZES = frozenset(
-    {"in_features", "out_features", "in_channels", "out_channels", "groups", "embedding_dim"}
+    {"in_features", "out_features", "in_channels", "out_channels", "groups", "num_embeddings", "embedding_dim"}
     | {"num_features", "num_channels", "num_groups", "normalized_shape"}
     | {"embed_dim", "kdim", "vdim", "num_heads", "head_dim"}
 )

@@ -35,7 +35,7 @@ def before_module(fault: Fault, spec: object) -> tuple[Edits, ...]:
 
 
 def before_operands(fault: Fault, specs: dict[int, object]) -> tuple[Edits, ...]:
-    """Put a module on each of these tensors that the failing module is called with, in the forward of its parent."""
+    """Put a module on each of these tensors of the failing module's call, in the forward of its parent."""
     assert fault.at is not None
     parent, _, child = fault.at.path.rpartition(".")
     edits = [
@@ -78,23 +78,25 @@ def _ways(
 ) -> tuple[Edits, ...]:
     """List the places: those that move no key first, then a rewritten forward, then a wrapper around a layer."""
     module = ModuleSpec.model_validate(spec)
-    made = list(_neighbours(fault, value, op, home[0], module))
+    made = list(_neighbours(fault, value, op, home, module))
     light = [edit for edit in made if _light(fault, edit)]
     heavy = [edit for edit in made if edit not in light]
     return tuple((edit,) for edit in (*light, *_rewired(fault, value, op, home, module), *heavy))
 
 
-def _neighbours(fault: Fault, value: int, op: Op | None, path: str, module: ModuleSpec) -> Iterator[Insert]:
+def _neighbours(
+    fault: Fault, value: int, op: Op | None, place: tuple[str, str, int, int], module: ModuleSpec
+) -> Iterator[Insert]:
     """Insert before a module that takes the tensor, the outermost first, or after one that gave it."""
-    inside = f"{fault.at.path}." if fault.at is not None and op is None else "/"
+    path, name, _, _ = place
+    home = f"{path}." if name == "forward" else "/"  # what a module does with its own tensor is its own affair
     readers = [one for one in fault.run.ops if value in one.inputs and one is not op]
-    alone = all(f"{one.path}.".startswith(inside) for one in readers)
+    alone = all(f"{one.path}.".startswith(home) for one in readers)
     for call in _consumers(fault, value, op) if alone else ():
         if call.given[0] == value and path and (call.path == path or path.startswith(f"{call.path}.")):
             yield Insert(module=module, before=call.path)
-    others = [one for one in fault.run.ops if value in one.inputs and one is not op]
     for call in fault.run.calls:
-        inside = all(call.first_op <= one.index < call.last_op for one in others)
+        inside = all(call.first_op <= one.index < call.last_op for one in readers)
         if call.path and call.gave == (value,) and value not in call.given and inside:
             yield Insert(module=module, after=call.path)
 

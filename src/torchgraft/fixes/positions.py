@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from torchgraft.edits.forward import plain
 from torchgraft.edits.reshape import Reshape
+from torchgraft.edits.resize import Resize
 from torchgraft.fixes.cause import Cause, Fault, Proposal
 
 if TYPE_CHECKING:
     from torchgraft.trace import Mismatch
 
-__all__ = ["Positions"]
+__all__ = ["Positions", "Rows"]
 
 _VIEWS = frozenset(
     {"__getitem__", "view", "reshape", "unsqueeze", "squeeze", "expand", "expand_as", "to", "type_as"}
@@ -32,6 +33,24 @@ class Positions(Cause):
             edit = _fitted(fault, name, sizes.get(name, ()), met, number)
             if edit is not None:
                 yield Proposal("reshape", ((edit,),), "its positions are interpolated")
+
+
+class Rows(Cause):
+    """Positions are counted and looked up in an embedding that has fewer rows."""
+
+    def proposals(self, fault: Fault) -> Iterator[Proposal]:
+        """Give the table as many rows as are counted; words that a vocabulary lacks are another matter."""
+        at = fault.at
+        if at is None or at.op != "embedding" or at.error != "OutOfRangeError" or not at.inputs:
+            return
+        counted = fault.run.maker(at.inputs[0])
+        while counted is not None and counted.name in _VIEWS and counted.inputs:
+            counted = fault.run.maker(counted.inputs[0])
+        if counted is not None and counted.name == "arange":
+            rows = fault.shape(counted.outputs[0])[0]
+            yield Proposal(
+                "rows", ((Resize(at=at.path, inputs=rows),),), "its further rows are new, to be trained"
+            )
 
 
 def _tables(fault: Fault, at: Mismatch) -> Iterator[tuple[str, tuple[int, ...], int]]:

@@ -294,10 +294,10 @@ class HookReplaces(Rule):
         """Look at the hooks that gave something back in a trace."""
         for path in dict.fromkeys(path for run in evidence.runs for path in run.replaced):
             module = evidence.modules.get(path)
-            after = module is None or bool(module._forward_hooks)
+            before = module is not None and bool(module._forward_pre_hooks) and not module._forward_hooks
             yield self.found(
                 evidence.place(path),
-                f"a forward {'hook' if after else 'pre-hook'} of {path or 'the model'} gives something back: "
+                f"a forward {'pre-hook' if before else 'hook'} of {path or 'the model'} gives something back: "
                 "it goes on in place of the tensor",
                 hint="let the hook return None: a def without return; or remove it with its handle",
             )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torchgraft.rules.finding import Finding, Severity
 from torchgraft.rules.rule import Evidence, Rule
 from torchgraft.rules.wording import at
+
+if TYPE_CHECKING:
+    from torchgraft.probes.records import Place
 
 __all__: list[str] = []
 
@@ -44,14 +47,25 @@ class EvaluationRandom(Rule):
     case = "F.dropout(x, 0.5) in the forward of a classifier"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
-        """Look whether the random numbers moved."""
-        place = evidence.state.random if evidence.state is not None else None
+        """Look whether the random numbers moved; without data, whether a dropout was told that it is training."""
+        place = evidence.state.random if evidence.state is not None else _dropping(evidence)
         if place is not None:
             yield self.found(
                 evidence.place(place.path),
                 f"{at(place)} draws random numbers in evaluation mode",
                 hint="F.dropout(x, p, training=self.training), or nn.Dropout",
             )
+
+
+def _dropping(evidence: Evidence) -> Place | None:
+    """Find the first dropout of a pass in evaluation mode that was told to drop."""
+    from torchgraft.probes.records import Place
+
+    for run in evidence.runs:
+        for op in run.ops if not run.train else ():
+            if "dropout" in op.name and ("training", True) in op.settings:
+                return Place(op.name, op.path)
+    return None
 
 
 class SamplesMix(Rule):

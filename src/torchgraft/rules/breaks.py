@@ -11,7 +11,7 @@ from torchgraft.rules.rule import Evidence
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.trace import Mismatch, Op, Trace
+    from torchgraft.trace import Call, Mismatch, Op, Trace
 
 __all__ = ["RANKS", "Break", "breaks", "joined", "joins_samples", "misfits", "sizes"]
 
@@ -114,6 +114,31 @@ class Break:
         """Give what the module itself was called with."""
         calls = self.run.calls_of(self.at.path)
         return calls[-1].given if calls else self.at.inputs
+
+    def hook(self) -> str:
+        """Name the module whose hook changed the shape of what arrived; nothing where none did."""
+        for path in self.run.replaced if self.at.inputs else ():
+            for call in self.run.calls_of(path):
+                if self._changed_after(call) or self._changed_before(call):
+                    return path or self.evidence.name
+        return ""
+
+    def _changed_after(self, call: Call) -> bool:
+        """Tell whether what a module gave was given another shape before anything else happened."""
+        op = self.run.maker(self.at.inputs[0])
+        while op is not None and not op.params and op.index >= call.last_op:
+            shapes = {self.run.values[number].shape for number in call.gave}
+            if op.index == call.last_op and op.path == call.path.rpartition(".")[0] and call.gave:
+                return self.shape not in shapes
+            op = self.run.maker(op.inputs[0]) if op.inputs else None
+        return False
+
+    def _changed_before(self, call: Call) -> bool:
+        """Tell whether what a module takes was made right before it, in its own hook."""
+        module = self.evidence.modules.get(call.path)
+        op = self.run.maker(self.at.inputs[0])
+        hooked = module is not None and bool(module._forward_pre_hooks) and call.given[:1] == self.at.inputs[:1]
+        return hooked and op is not None and op.index == call.first_op - 1 and not op.params
 
     def folded(self) -> str:
         """Name the concatenation that joined the samples of what arrived, if one did."""
@@ -270,12 +295,19 @@ def _fixed_size(one: Break) -> bool:
 
 
 def _mixed_types(one: Break) -> bool:
-    """Tell whether dtypes met that do not go together, or an embedding was to look up what are no whole numbers."""
+    """Tell whether dtypes met that do not go together, or an embedding was to look up no whole numbers."""
     looked_up = one.run.values[one.at.inputs[0]].dtype if one.at.inputs else ""
-    return one.at.error == "MixedTypesError" or (one.at.op == "embedding" and looked_up not in ("", "int64", "int32"))
+    return one.at.error == "MixedTypesError" or (
+        one.at.op == "embedding" and looked_up not in ("", "int64", "int32")
+    )
+
+
+def _by_hook(one: Break) -> bool:
+    return bool(one.hook())
 
 
 _TESTS = (
+    ("S024", _by_hook),
     ("S009", lambda one: one.at.error in _BY_VALUE),
     ("S012", _mixed_types),
     ("S013", lambda one: one.at.error == "OutOfRangeError"),

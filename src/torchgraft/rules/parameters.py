@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torchgraft.edits.unfreeze import Unfreeze
 from torchgraft.rules.finding import Finding, Fix, Severity
 from torchgraft.rules.rule import Evidence, Rule
 from torchgraft.rules.weights import by_module, heads
+
+if TYPE_CHECKING:
+    from torchgraft.trace import Trace
 
 __all__: list[str] = []
 
@@ -195,8 +198,38 @@ class LeftOnMeta(Rule):
                 evidence.place(empty[0].rpartition(".")[0] if len(empty) == 1 else ""),
                 f"{len(empty)} are on the meta device: {by_module(empty)}",
                 f"{filled} others have values",
-                hint="load weights that hold them, with assign=True; or module.to_empty(…), and initialise them",
+                hint="load weights that hold them with assign=True, or module.to_empty(…) and initialise",
             )
+
+
+class MadeInForward(Rule):
+    """A layer is made anew in each forward pass: its weights are random each time, and no optimizer knows them."""
+
+    code = "P024"
+    severity: ClassVar[Severity] = "warning"
+    title = "a layer is made in the forward"
+    case = "return nn.Linear(x.shape[1], 10)(x) at the end of forward"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look for weights that come of no input and no parameter, and were made to be trained."""
+        run = evidence.runs[0]
+        if not any(op.name == "requires_grad_" for op in run.ops):
+            return
+        for op in run.ops:
+            fresh = [value for value in op.inputs[1:2] if not op.params and _made_anew(run, value)]
+            if fresh and op.name.startswith(("linear", "conv", "embedding", "bilinear")):
+                yield self.found(
+                    evidence.place(op.path),
+                    f"the weight of {op.name}, {list(run.values[op.inputs[1]].shape)}, is made in the pass",
+                    hint="make the layer in __init__, as an attribute; nn.LazyLinear finds its own width",
+                )
+
+
+def _made_anew(run: Trace, value: int) -> bool:
+    """Tell whether a value is a parameter that the pass itself made."""
+    ops = list(run.upstream(value))
+    outside = any(op.params or set(op.inputs) & set(run.inputs) for op in ops)
+    return not outside and any(op.name == "requires_grad_" for op in ops)
 
 
 class TiedFrozen(Rule):

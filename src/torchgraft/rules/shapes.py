@@ -53,9 +53,8 @@ class Features(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Read the traces."""
         for one in breaks(evidence, self.code):
-            number, takes = one.at.inputs[0] if one.at.inputs else 0, one.takes()
-            for place, takes in one.misfits()[:1]:
-                number = one.called()[place]
+            wrong = one.misfits()
+            number, takes = (one.called()[wrong[0][0]], wrong[0][1]) if wrong else (one.at.inputs[0], one.takes())
             gets = one.run.values[number].shape[-1]
             yield self.found(
                 one.where,
@@ -64,7 +63,7 @@ class Features(Rule):
                 hint=_ALONG
                 if one.folded()
                 else "flatten or pool before it, or resize the layer"
-                if len(one.shape) > 2 and not one.misfits()
+                if len(one.shape) > 2 and not wrong
                 else f"make the two agree: {takes} features out there, or {gets} in here",
             )
 
@@ -217,6 +216,28 @@ def _takes_images(one: Break) -> bool:
     """Tell whether the refused tensor is an image: it comes in with channels and a map."""
     met = [number for number in one.given() if number in one.run.inputs]
     return any(len(one.run.values[number].shape) == 4 for number in met)
+
+
+class HookedShape(Rule):
+    """A forward hook or pre-hook gives a tensor of another shape, and what comes next can't take it.
+
+    No edit of the model mends that: its layers agree with one another.
+    """
+
+    code = "S024"
+    severity: ClassVar[Severity] = "error"
+    title = "a hook changes the shape of what passes"
+    case = "register_forward_hook(lambda m, i, o: o[:, :4]), to look at four channels"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read the traces."""
+        for one in breaks(evidence, self.code):
+            yield self.found(
+                one.where,
+                f"{one.at.op} in {one.consumer} can't take {one.arrivals()}",
+                f"a hook of {one.hook()} gave that, in place of what passes",
+                hint="let the hook return None: a def without return; or remove it with its handle",
+            )
 
 
 class Breaks(Rule):

@@ -321,9 +321,11 @@ _TELLING = frozenset(
 
 
 def _settings(name: str, asked: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[int | str, Any], ...]:
+    args, kwargs = asked
+    if "dropout" in name and "training" in kwargs:  # the share is left out: traces of other shares are shared
+        return (("training", bool(kwargs["training"])),)
     if name not in _TELLING:
         return ()
-    args, kwargs = asked
     pairs: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     return tuple([(place, one) for place, one in pairs if _plain(one)])
 
