@@ -109,4 +109,7 @@ def test_a_linear_layer_after_vgg16s_thousand_classes_works_and_is_noted():
     g.append("classifier", nn.Linear(1000, 10), name="Linear")
     assert list(g.module.classifier._modules)[-1] == "Linear"
     assert g.trace().output_shapes() == [(2, 10)]
-    assert [finding.code for finding in g.check()] == ["H002", "S022"]  # the images are small: vgg16 stretches their last map
+    assert [finding.code for finding in g.check()] == [
+        "H002",
+        "S022",
+    ]  # the images are small: vgg16 stretches their last map

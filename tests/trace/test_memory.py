@@ -38,7 +38,9 @@ class Block(nn.Module):
 
 
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("name", ["resnet18", "googlenet", "densenet121", "swin_v2_t", "vit_b_16", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "googlenet", "densenet121", "swin_v2_t", "vit_b_16", "shufflenet_v2_x0_5"]
+)
 def test_a_remembered_pass_is_the_same_as_one_that_really_runs(name, train):
     with torch.device("meta"):
         model = models.get_model(name, weights=None)
@@ -50,7 +52,9 @@ def test_a_remembered_pass_is_the_same_as_one_that_really_runs(name, train):
     assert tracer.trace(image, train=train, cached=False) == whole
 
 
-@pytest.mark.parametrize("name", ["levit_128s", "hrnet_w18_small", "ghostnet_100", "deit_tiny_distilled_patch16_224"])
+@pytest.mark.parametrize(
+    "name", ["levit_128s", "hrnet_w18_small", "ghostnet_100", "deit_tiny_distilled_patch16_224"]
+)
 def test_the_same_holds_for_models_of_timm(name):
     with torch.device("meta"):
         model = timm.create_model(name)
@@ -278,12 +282,18 @@ EDITS = st.lists(
 @given(EDITS)
 def test_through_any_edits_the_remembered_pass_stays_right(edits):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Sequential(Block(), Block()), Block(), nn.Sequential(Block(), nn.ReLU()), nn.Linear(4, 3))
+    model = nn.Sequential(
+        nn.Sequential(Block(), Block()), Block(), nn.Sequential(Block(), nn.ReLU()), nn.Linear(4, 3)
+    )
     g = tg.load(model, input=torch.empty(2, 4))
     for kind, place, width in edits:
         try:
             if kind == "insert":
-                g.insert(nn.Sequential(nn.Linear(4, width), nn.Linear(width, 4)), after=str(place % 3), name=f"n{len(g.recipe.edits)}")
+                g.insert(
+                    nn.Sequential(nn.Linear(4, width), nn.Linear(width, 4)),
+                    after=str(place % 3),
+                    name=f"n{len(g.recipe.edits)}",
+                )
             elif kind == "replace":
                 g.replace(str(place % 3), nn.Linear(4, width), fix="adapt")
             elif kind == "freeze":
@@ -576,7 +586,10 @@ def test_an_edit_is_judged_against_the_model_as_it_is_now():
 @pytest.mark.parametrize(
     ("forward", "is_told"),
     [
-        (lambda net, x: functional.cross_entropy(net.scores(x[:, 0]), x[:, 1].clamp(max=2), ignore_index=9), False),
+        (
+            lambda net, x: functional.cross_entropy(net.scores(x[:, 0]), x[:, 1].clamp(max=2), ignore_index=9),
+            False,
+        ),
         (lambda net, x: net.small(x[:, 0]) + net.wide(x[:, 1]), False),
         (lambda net, x: net.wide(net.remap[x]), False),
         (lambda net, x: net.small(x), True),
