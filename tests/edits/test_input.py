@@ -102,3 +102,24 @@ def test_a_vit_takes_another_size_and_gives_it_back(snapshot):
 def test_a_layer_that_is_no_convolution_says_what_to_do():
     with pytest.raises(EditError, match="read by Linear, whose channels can't be changed"):
         tg.load(nn.Linear(3, 4), input=(3,)).input(channels=5)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_a_stem_that_moves_pixels_into_channels_keeps_its_first_activation(channels):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    image = torch.randn(2, 1, 8, 8)
+    wanted = model(image.repeat(1, 3, 1, 1))
+    g = tg.load(model, input=(3, 8, 8)).input(channels=channels)
+    assert torch.allclose(g.module(image.repeat(1, channels, 1, 1)), wanted, atol=1e-5)
+    g.undo()
+    assert torch.equal(model(image.repeat(1, 3, 1, 1)), wanted)
+
+
+def test_grey_images_for_a_stem_that_moves_pixels_are_mended():
+    model = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3, padding=1))
+    g = tg.load(model, input=torch.randn(2, 1, 8, 8)).fix("channels")
+    assert g.check() == ()
+    assert g.module[1].in_channels == 4

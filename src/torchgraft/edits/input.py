@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.stem import fitted, fold, untransformed
+from torchgraft.edits.stem import fitted, fold, rearranged, untransformed
 from torchgraft.edits.tables import resized
 from torchgraft.schema import Count
 
@@ -75,7 +75,9 @@ class Input(Edit):
         untransformed(surgery, channels)
         for path in readers:
             layer = surgery.module(path) if path else surgery.model
-            made = fitted(layer, channels, path, zero=self.extra == "zero")
+            shape = traced.values[traced.inputs[0]].shape if traced.inputs else ()
+            moved = rearranged(surgery, layer, path, channels, shape) if len(shape) > 2 and path else None
+            made = moved or fitted(layer, channels, path, zero=self.extra == "zero")
             if made is not None:
                 surgery.put(path, made)
                 surgery.added.pop()

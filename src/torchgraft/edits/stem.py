@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torchgraft.edits.surgery import Surgery
 
-__all__ = ["fitted", "fold", "untransformed"]
+__all__ = ["fitted", "fold", "rearranged", "untransformed"]
 
 # torchvision's transform_input turns the normalisation of ImageNet into that of Inception, x -> scale * x + shift.
 _SCALES = tuple(std / 0.5 for std in (0.229, 0.224, 0.225))
@@ -45,6 +45,61 @@ def fitted(layer: nn.Module, channels: int, path: str, *, zero: bool = False) ->
     whole = _ungrouped(weight.detach(), layer.groups)
     made.weight = nn.Parameter(fold(whole, channels, zero=zero), requires_grad=weight.requires_grad)
     vars(made).update(in_channels=channels, groups=1)
+    return made
+
+
+def rearranged(
+    surgery: Surgery, layer: nn.Module, path: str, channels: int, shape: tuple[int, ...]
+) -> nn.Module | None:
+    """Give a twin of a convolution that reads the image with its pixels moved into channels, as TResNet's does.
+
+    Where each channel goes is seen by sending an image through whose channels hold their own number.
+
+    Returns:
+        the twin, or None where the convolution reads the channels as they are, or something else than moved ones.
+    """
+    from torch import nn
+
+    held: Any = layer
+    if not isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) or layer.groups != 1:
+        return None
+    sizes = [size for size in dict.fromkeys((3, shape[1], 1, 4)) if held.in_channels % size == 0]
+    moves = (_moved(surgery, path, size, shape) for size in sizes if held.in_channels > size)
+    before = next((one for one in moves if len(one) == held.in_channels), [])
+    after = _moved(surgery, path, channels, shape) if before else []
+    if not after or len(before) // (max(before) + 1) != len(after) // channels:
+        return None
+    made = twin(layer, path)
+    made.weight = nn.Parameter(_by_slots(held.weight.detach(), before, after), held.weight.requires_grad)
+    vars(made).update(in_channels=len(after))
+    return made
+
+
+def _moved(surgery: Surgery, path: str, channels: int, shape: tuple[int, ...]) -> list[int]:
+    """Say of which channel of an image each channel is that arrives at a layer; empty where they are mixed."""
+    import torch
+
+    from torchgraft.trace import arriving
+
+    numbers = torch.arange(channels, dtype=torch.float32).reshape(1, channels, *(1 for _ in shape[2:]))
+    found = arriving(surgery.model, numbers.expand(1, channels, *shape[2:]).clone(), path)
+    if found is None or found.is_meta or found.dim() != len(shape) or found.shape[1] % channels:
+        return []
+    flat = found[0].flatten(1)
+    whole = bool((flat == flat[:, :1]).all()) and set(flat[:, 0].tolist()) == set(range(channels))
+    return [int(number) for number in flat[:, 0].tolist()] if whole else []
+
+
+def _by_slots(weight: Tensor, before: list[int], after: list[int]) -> Tensor:
+    """Fold the weight of each place that a pixel was moved to by itself."""
+    import torch
+
+    old, new = max(before) + 1, max(after) + 1
+    made = torch.zeros(weight.shape[0], len(after), *weight.shape[2:], dtype=weight.dtype, device=weight.device)
+    for slot in range(len(before) // old):
+        from_ = [[n for n, c in enumerate(before) if c == channel][slot] for channel in range(old)]
+        to = [[n for n, c in enumerate(after) if c == channel][slot] for channel in range(new)]
+        made[:, to] = fold(weight[:, from_], new)
     return made
 
 

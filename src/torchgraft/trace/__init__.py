@@ -2,7 +2,7 @@
 
 from torchgraft.trace.layers import input_layers, output_layers
 from torchgraft.trace.record import Call, Mismatch, Op, Trace, Value
-from torchgraft.trace.run import Tracer, doubled, outputs, trace
+from torchgraft.trace.run import Tracer, arriving, doubled, outputs, trace
 
 __all__ = [
     "Call",
@@ -11,6 +11,7 @@ __all__ = [
     "Trace",
     "Tracer",
     "Value",
+    "arriving",
     "doubled",
     "input_layers",
     "output_layers",

@@ -23,7 +23,7 @@ from torchgraft.trace.record import Mismatch, Trace
 from torchgraft.trace.tape import Tape
 from torchgraft.trace.tree import mapped, tensors
 
-__all__ = ["Tracer", "doubled", "outputs", "trace"]
+__all__ = ["Tracer", "arriving", "doubled", "outputs", "trace"]
 
 # Failing operations under FakeTensorMode log tracebacks; the mismatch says it better.
 logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
@@ -79,6 +79,8 @@ class Tracer:
         self._caches = Caches()
         self._tape: Tape | None = None
         self.given_back: list[Tensor] = []
+        self.watched: str | None = None
+        self.caught: Any = ()
 
     def sweep(self, touched: Set[int] | None = None) -> bool:
         """Look at every module, and tell whether anything changed since the last trace.
@@ -196,6 +198,8 @@ class Tracer:
     def _wrapped(self, part: Part, forward: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             assert self._tape is not None
+            if self.watched is not None and part.path == self.watched:
+                self.caught, self.watched = (args, kwargs), None
             return self._tape.call(part, forward, args, kwargs)
 
         call.__wrapped__ = forward  # type: ignore[attr-defined]  # inspect.signature follows it
@@ -219,6 +223,20 @@ def outputs(model: nn.Module, example: Any, *, seed: int = 0) -> list[Tensor]:
         torch.manual_seed(seed)
         tracer.trace(example)
         return [tensor for tensor in tracer.given_back if tensor.is_floating_point()]
+
+
+def arriving(model: nn.Module, example: Any, path: str) -> Tensor | None:
+    """Run the model's copy for real up to a module, and give the first tensor that this is given.
+
+    Args:
+        model: any module; it is neither changed nor called itself.
+        example: a tensor or a tuple of arguments.
+        path: of the module; what comes after it may be on meta.
+    """
+    tracer = Tracer(model, values=True)
+    tracer.watched = path
+    tracer.trace(example)
+    return next(iter(tensors(tracer.caught)), None)
 
 
 def doubled(example: Any) -> Any:
