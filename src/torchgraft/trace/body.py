@@ -62,7 +62,6 @@ class Part:
     below: tuple[tuple[str, nn.Module], ...] = ()
     trains: Callable[[bool], Any] | None = None
     odd: tuple[str, ...] = ()
-    stamp: int = -1
     state: tuple[Any, ...] = field(default=(), repr=False)
 
 
@@ -96,6 +95,7 @@ class Body:
         self._copies: Copies = {}
         self._outside: dict[int, tuple[nn.Module, nn.Module]] = {}
         self._stamp = 0
+        self._shared = self._several = False
         self._place: Hashable = None
 
     @property
@@ -131,10 +131,16 @@ class Body:
         gone = before.keys() - self.parts.keys()
         moved = new | gone
         self._copies = {key: one for key, one in self._copies.items() if not one.stale}
-        for key, part in self.parts.items():
-            if key in changed or key in new or not (part.hidden.isdisjoint(moved) if part.hidden else True):
-                self._fill(part)
-        self._name()
+        renewed = [
+            part
+            for key, part in self.parts.items()
+            if key in changed or key in new or not (part.hidden.isdisjoint(moved) if part.hidden else True)
+        ]
+        for part in renewed:
+            self._fill(part)
+        several = self._name() or self._shared  # names or modules under several paths, now or before
+        self._unsign(renewed, every=several or self._several)
+        self._several = several
         self._sign(self.parts[id(self.model)])
         return True
 
@@ -163,11 +169,13 @@ class Body:
     def _walked(self, changed: set[int]) -> dict[int, Part]:
         """Walk over the model, and give its parts in order, with those that are new."""
         order: dict[int, Part] = {}
+        self._shared = False
         stack: list[tuple[str, nn.Module]] = [("", self.model)]
         while stack:
             path, module = stack.pop()
             key = id(module)
             if key in order:
+                self._shared = True
                 continue
             part = self.parts.get(key)
             if part is None or part.module is not module:
@@ -233,8 +241,8 @@ class Body:
             known = self._twins[id(tensor)] = (weakref.ref(tensor), spec, self._tensor(tensor))
         return known[2]
 
-    def _name(self) -> None:
-        """Name the stand-ins; a tensor that several modules hold keeps its first name."""
+    def _name(self) -> bool:
+        """Name the stand-ins, and tell whether some have several; these keep the first."""
         self.kinds = {part.path: part.kind for part in self.parts.values()}
         self.files = frozenset([type(part.module).__module__ for part in self.parts.values()])
         every = [part.named for part in self.parts.values() if part.named]
@@ -247,13 +255,24 @@ class Body:
             part.ties = names if names != tuple([name for _, name in part.named]) else ()
         if len(self._twins) > 2 * len(self.names) + 64:
             self._twins = {key: twin for key, twin in self._twins.items() if twin[0]() is not None}
+        return tied
 
     # signatures
 
+    def _unsign(self, renewed: list[Part], *, every: bool) -> None:
+        """Forget the signatures of parts that were made anew and of all that hold them."""
+        if every:
+            for part in self.parts.values():
+                part.sign = -1
+            return
+        homes = {part.path[:end] for part in renewed for end in _ends(part.path)}
+        for part in self.parts.values():
+            if part.path in homes:
+                part.sign = -1
+
     def _sign(self, part: Part) -> int:
-        if part.stamp == self._stamp:
+        if part.sign >= 0:
             return part.sign
-        part.stamp = self._stamp
         signs, reach = [], part.hidden
         for name, child in part.below:
             one = self.parts[id(child)]
@@ -315,6 +334,11 @@ class Body:
                     one.dirty = True
                     foreign = foreign or id(one.module) not in ran or one is not part
         return foreign
+
+
+def _ends(path: str) -> list[int]:
+    """Give where the path of each module ends that holds the one at `path`, itself included."""
+    return [0, *(place for place, sign in enumerate(path) if sign == "."), len(path)]
 
 
 def _under(path: str, home: str) -> bool:
