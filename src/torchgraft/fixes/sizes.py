@@ -32,7 +32,8 @@ class Sizes(Cause):
             (Input(size=given[2:]),),
             (Input(channels=given[1], size=given[2:]),),
         )
-        yield Proposal("size", ways, says, harm=2 if cut else 0)
+        if not _of_channels(fault):
+            yield Proposal("size", ways, says, harm=2 if cut else 0)
         size = _runs_at(fault, given) if _depends(fault) else None
         if size is not None:
             says = f"stretches {times(given[2:])} images to {times(size)}"
@@ -40,6 +41,13 @@ class Sizes(Cause):
         if "pool" in fault.at.op and "Pool" in fault.at.kind:
             says = "the map keeps its size there, which later layers were not trained on"
             yield Proposal("keep-size", ((Remove(at=fault.at.path),),), says, harm=3)
+
+
+def _of_channels(fault: Fault) -> bool:
+    """Tell whether the first layer refuses the channels of the image: its size comes after that."""
+    at, shape = fault.at, fault.arrived
+    first = at is not None and at.op.startswith("conv") and at.inputs[:1] == fault.run.inputs[:1]
+    return first and len(shape) > 1 and shape[1] != fault.held("in_channels")
 
 
 def _depends(fault: Fault) -> bool:
