@@ -10,6 +10,7 @@ import io
 import pytest
 import timm
 import torch
+from tests.net import Net
 from torch import nn
 from torch.nn import functional
 from torchvision import models
@@ -19,19 +20,6 @@ import torchgraft as tg
 
 IMAGES = torch.randn(2, 3, 64, 64)
 VIT = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64, "num_classes": 10}
-
-
-class Net(nn.Module):
-    """A module whose forward is handed over."""
-
-    def __init__(self, forward, **layers):
-        super().__init__()
-        self.run = forward
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, *given):
-        return self.run(self, *given)
 
 
 class Squeeze(nn.Module):

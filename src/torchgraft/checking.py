@@ -106,10 +106,11 @@ def judged(
     with captures_kept(graft.module):  # the trace runs hooks of the user's too
         given = read(graft, data)
         optimizer = optimizer or given.optimizer
+        seen = graft.evidence()
         evidence = dataclasses.replace(
-            graft.evidence(),
+            seen,
             data=facts or given.facts,
-            sets=sets(graft.module, optimizer),
+            sets=seen.sets if optimizer is None else sets(graft.module, optimizer),
             match=None if weights is None else match(graft.module, weights),
             trip=roundtrip(graft.module, real=given.batch is not None),
             loss=loss_name(loss),

@@ -62,8 +62,14 @@ class _Tried:
 
 def with_fixes(graft: Graft, findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Give the findings with the fixes that were tried and work, best first; the graft is as it was."""
+    if not any(map(_mendable, findings)):
+        return tuple(findings)
+    evidence = graft.evidence()
+    before = judge(evidence)
     return tuple(
-        dataclasses.replace(one, fixes=(*one.fixes, *(tried.fix for tried in _tried(graft, one))))
+        dataclasses.replace(
+            one, fixes=(*one.fixes, *(tried.fix for tried in _tried(graft, one, evidence, before)))
+        )
         if _mendable(one)
         else one
         for one in findings
@@ -114,9 +120,11 @@ def prove(graft: Graft) -> Finding | None:
 def _asked(graft: Graft, which: int | str) -> _Tried:
     """Find the fix that was asked for among all that the findings offer."""
     names: list[str] = []
-    for finding in judge(graft.evidence()):
+    evidence = graft.evidence()
+    found = judge(evidence)
+    for finding in found:
         offers = [_Tried(fix, fix.name, ()) for fix in finding.fixes]
-        offers += _tried(graft, finding) if _mendable(finding) else []
+        offers += _tried(graft, finding, evidence, found) if _mendable(finding) else []
         if isinstance(which, str):
             chosen = next((one for one in offers if one.fix.name == which), None)
         else:
@@ -135,10 +143,12 @@ def _asked(graft: Graft, which: int | str) -> _Tried:
 
 def _next(graft: Graft) -> _Tried | None:
     """Choose the fix of the first finding that is taken next; None where nothing is left to mend."""
-    for finding in judge(graft.evidence()):
+    evidence = graft.evidence()
+    found = judge(evidence)
+    for finding in found:
         if not _mendable(finding):
             continue
-        best = next(iter(_tried(graft, finding, quick=True)), None)
+        best = next(iter(_tried(graft, finding, evidence, found, quick=True)), None)
         if best is not None and (finding.is_error or not best.rank[0] or _gives_up(finding)):
             return best
         if finding.is_error:
@@ -168,15 +178,21 @@ def _gives_up(finding: Finding) -> bool:
 # trying
 
 
-def _tried(graft: Graft, finding: Finding, *, quick: bool = False) -> list[_Tried]:
-    """Try every proposal for a finding, when quick up to one that costs nothing, and rank those that work."""
+def _tried(
+    graft: Graft, finding: Finding, evidence: Evidence, before: Sequence[Finding], *, quick: bool = False
+) -> list[_Tried]:
+    """Try every proposal for a finding, when quick up to one that costs nothing, and rank those that work.
+
+    Args:
+        graft: the model as it stands.
+        finding: what is to be mended.
+        evidence: what shows it.
+        before: all that the evidence shows.
+        quick: stop at a fix that costs nothing.
+    """
     if finding.code in _OUTSIDE:
         return []
-    try:
-        evidence = graft.evidence()
-    except TorchgraftError:
-        return []
-    bench = _Bench(graft, finding, evidence, quick=quick)
+    bench = _Bench(graft, finding, evidence, before, quick=quick)
     found: list[_Tried] = []
     for order, proposal in enumerate(_proposals(bench.fault)):
         tried = bench.tries(proposal, order)
@@ -207,11 +223,13 @@ def _named(found: list[_Tried]) -> list[_Tried]:
 class _Bench:
     """A graft on which proposals for one finding are tried."""
 
-    def __init__(self, graft: Graft, finding: Finding, evidence: Evidence, *, quick: bool) -> None:
+    def __init__(
+        self, graft: Graft, finding: Finding, evidence: Evidence, before: Sequence[Finding], *, quick: bool
+    ) -> None:
         self._graft = graft
         self._quick = quick
         self._finding = finding
-        self._before = {(one.code, one.where) for one in judge(evidence)}
+        self._before = {(one.code, one.where) for one in before}
         self._tensors = dict(graft.module.named_parameters())
         self._count = len(graft.recipe.edits)
         self._left = 0

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,9 +23,9 @@ from torchgraft.fault import in_setting
 from torchgraft.graft import Graft
 from torchgraft.loading import load, replay
 from torchgraft.preprocess import Preprocess
+from torchgraft.reading import facts_of, preparation
 from torchgraft.recipe import Recipe, TrainPlan
 from torchgraft.rules import Finding
-from torchgraft.rules.rule import DataFacts
 from torchgraft.settings import COMMAND_LINE, check_settings, taken
 from torchgraft.sources import parse_source
 from torchgraft.train.loop import check_training
@@ -194,18 +194,14 @@ def _short(number: float) -> str:
 
 def _preprocess_of(graft: Graft) -> Preprocess:
     """Take the base's own preparation of images, or a plain one for its input."""
-    shape = graft.input_shape
-    if shape is None or len(shape) != 3 or shape[0] not in (1, 3):
+    made = preparation(graft)
+    if made is None:
         raise EditError(
-            f"{graft.name} does not take images: its input is {list(shape or ())}",
+            f"{graft.name} does not take images: its input is {list(graft.input_shape or ())}",
             where=graft.recipe.base,
             hint="say the shape: input=[3, 224, 224]",
         )
-    channels: Literal[1, 3] = 1 if shape[0] == 1 else 3
-    size = (shape[1], shape[2])
-    known = graft.preprocess or Preprocess(size=size)
-    fitted = known if known.size == size else known.with_size(size)
-    return fitted.with_channels(channels)
+    return made
 
 
 def _fitted(graft: Graft, data: DataSet, edits: Sequence[Edit], own: Mapping[str, Any], talk: Talk) -> Preprocess:
@@ -330,7 +326,7 @@ def _checked(graft: Graft, recipe: Recipe, data: DataSet, timings: Timings, talk
     with timings.of("check"):
         _check_images(graft, preprocess)
         _check_scores(graft)
-        findings = graft.check(facts=_facts(graft, data, preprocess))
+        findings = graft.check(facts=facts_of(graft, data, preprocess))
     errors = [finding for finding in findings if finding.is_error]
     talk.say("check", f"{len(errors)} errors, {len(findings) - len(errors)} other findings")
     for finding in findings:
@@ -375,19 +371,3 @@ def _check_scores(graft: Graft) -> None:
             where=graft.name,
             hint="torchgraft trains classifiers only, for now: each output is one row of scores a sample",
         )
-
-
-def _facts(graft: Graft, data: DataSet, preprocess: Preprocess) -> DataFacts:
-    labels = [*data.train.labels, *data.val.labels]
-    counts = [0] * len(data.classes)
-    for label in data.train.labels:
-        if 0 <= label < len(counts):
-            counts[label] += 1
-    known = graft.preprocess.with_channels(preprocess.channels) if graft.preprocess else None
-    return DataFacts(
-        classes=len(data.classes),
-        labels=(min(labels), max(labels)),
-        counts=tuple(counts),
-        normalisation=(preprocess.mean, preprocess.std),
-        trained_with=(known.mean, known.std) if known else None,
-    )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torchgraft.graft import Graft
 
-__all__ = ["PLAN", "Read", "read", "traced_with"]
+__all__ = ["PLAN", "Read", "facts_of", "preparation", "read", "traced_with"]
 
 PLAN = "plan"
 """What stands for the recipe's own data."""
@@ -54,8 +54,8 @@ def read(graft: Graft, data: Any) -> Read:
     if isinstance(data, str):
         data = parse_data(data).open(seed=graft.recipe.seed)
     if isinstance(data, DataSet):
-        preprocess = _preparation(graft)
-        return Read(_samples(data, preprocess), _facts(graft, data, preprocess), optimizer)
+        preprocess = _prepared(graft)
+        return Read(_samples(data, preprocess), facts_of(graft, data, preprocess), optimizer)
     try:
         return Read(first_batch(data, graft.module))
     except TorchgraftError:
@@ -108,17 +108,25 @@ def _planned(graft: Graft) -> tuple[torch.optim.Optimizer, str]:
     return optimizer_of(plan, graft.groups(settings)), plan.data
 
 
-def _preparation(graft: Graft) -> Preprocess:
+def _prepared(graft: Graft) -> Preprocess:
     """Take the recipe's preparation of images, or the base's fitted to the input."""
     if graft.recipe.preprocess is not None:
         return graft.recipe.preprocess
-    shape = graft.input_shape
-    if shape is None or len(shape) != 3 or shape[0] not in (1, 3):
+    made = preparation(graft)
+    if made is None:
         raise DataError(
-            f"{graft.name} does not take images: its input is {list(shape or ())}",
+            f"{graft.name} does not take images: its input is {list(graft.input_shape or ())}",
             where="data",
             hint="give a batch (inputs, targets) instead of a data source",
         )
+    return made
+
+
+def preparation(graft: Graft) -> Preprocess | None:
+    """Give the base's own preparation of images, or a plain one, for its input; None where it takes no images."""
+    shape = graft.input_shape
+    if shape is None or len(shape) != 3 or shape[0] not in (1, 3):
+        return None
     channels: Literal[1, 3] = 1 if shape[0] == 1 else 3
     known = graft.preprocess or Preprocess(size=(shape[1], shape[2]))
     return known.with_size((shape[1], shape[2])).with_channels(channels)
@@ -134,7 +142,8 @@ def _samples(data: DataSet, preprocess: Preprocess) -> Batch:
     return Batch((torch.stack([transform(image) for image in images]),), targets=torch.tensor(labels))
 
 
-def _facts(graft: Graft, data: DataSet, preprocess: Preprocess) -> DataFacts:
+def facts_of(graft: Graft, data: DataSet, preprocess: Preprocess) -> DataFacts:
+    """Say what is known of data and base without running the model."""
     labels = [*data.train.labels, *data.val.labels]
     counts = [0] * len(data.classes)
     for label in data.train.labels:

@@ -10,19 +10,6 @@ from torch import nn
 import torchgraft as tg
 
 
-class Net(nn.Module):
-    """A network whose forward a test writes."""
-
-    def __init__(self, forward: Any, **parts: nn.Module) -> None:
-        super().__init__()
-        for name, part in parts.items():
-            self.add_module(name, part)
-        self._run = forward
-
-    def forward(self, *given: torch.Tensor) -> torch.Tensor:
-        return self._run(self, *given)
-
-
 def offered(model: nn.Module, example: Any) -> list[str]:
     """Name the fixes of the first finding."""
     return [fix.name for fix in tg.check(model, example)[0].fixes]

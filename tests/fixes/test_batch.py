@@ -4,7 +4,8 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from tests.fixes.mending import Net, kept, mended
+from tests.fixes.mending import kept, mended
+from tests.net import Net
 from torch import nn
 from torchvision.models import resnet18, vgg11
 

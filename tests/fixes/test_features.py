@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.fixes.mending import Net, kept, mended, offered
+from tests.fixes.mending import kept, mended, offered
+from tests.net import Net
 from torch import nn
 from torchvision.models import resnet18
 

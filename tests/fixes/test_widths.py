@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.fixes.mending import Net, mended, offered
+from tests.fixes.mending import mended, offered
+from tests.net import Net
 from torch import nn
 
 import torchgraft as tg

@@ -4,24 +4,13 @@ import math
 
 import pytest
 import torch
+from tests.net import Net
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import googlenet
 
 import torchgraft as tg
 from torchgraft.rules.rule import DataFacts
-
-
-class Net(nn.Module):
-    def __init__(self, forward, **parts):
-        super().__init__()
-        for name, part in parts.items():
-            self.add_module(name, part)
-        self._run = forward
-
-    def forward(self, x):
-        return self._run(self, x)
-
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
 CLASSES = torch.arange(8) % 3

@@ -4,25 +4,13 @@ import inspect
 
 import pytest
 import torch
+from tests.net import Net
 from torch import nn
 from torchvision import models
 
 import torchgraft as tg
 from torchgraft.errors import EditError
 from torchgraft.rules.rule import DataFacts, rules
-
-
-class Net(nn.Module):
-    """A network that a test finishes with its own forward."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        for name, part in parts.items():
-            self.add_module(name, part)
-        self._run = forward
-
-    def forward(self, x):
-        return self._run(self, x)
 
 
 def findings(module, shape, data=None):

@@ -2,24 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.net import Net
 from torch import nn
 from torch.nn import functional as F
 
 import torchgraft as tg
 from torchgraft.rules import Evidence, rules
-
-
-class Net(nn.Module):
-    """A network that a test finishes with its own forward."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        for name, part in parts.items():
-            self.add_module(name, part)
-        self._run = forward
-
-    def forward(self, x):
-        return self._run(self, x)
 
 
 def batch(samples=8, features=6, classes=3):

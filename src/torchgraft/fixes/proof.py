@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torchgraft.probes.double import rng_kept
 from torchgraft.rules.finding import Finding
+from torchgraft.trace.rng import rng_kept
+from torchgraft.trace.tree import tensors
 
 __all__ = ["proven"]
 
@@ -36,7 +36,7 @@ def proven(model: nn.Module, example: Any, wanted: list[tuple[int, ...]], name: 
             device = next((one.device for one in double.parameters()), torch.device("cpu"))
             torch.manual_seed(0)
             given = example if isinstance(example, tuple) else (example,)
-            outputs = list(_tensors(double(*(_random(one, device) for one in given))))
+            outputs = tensors(double(*(_random(one, device) for one in given)))
             told = _wrong_shapes(outputs, wanted) or _wrong_gradients(double, outputs)
         except Exception as error:  # whatever the model raises on real numbers
             told = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
@@ -72,14 +72,3 @@ def _random(one: Any, device: torch.device) -> Any:
             return torch.rand(one.shape, dtype=one.dtype, device=device)
         return torch.zeros(one.shape, dtype=one.dtype, device=device)
     return one
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for one in tree.values():
-            yield from _tensors(one)
-    elif isinstance(tree, (list, tuple)):
-        for one in tree:
-            yield from _tensors(one)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import random
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 
 from torchgraft.trace.ghost import HOOKS, Turn, fill, shell
 
-__all__ = ["Double", "rng_kept", "seeded"]
+__all__ = ["Double", "seeded"]
 
 
 class Double:
@@ -119,26 +117,6 @@ def _same(one: Tensor, other: Tensor | None) -> bool:
 
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-@contextmanager
-def rng_kept() -> Iterator[None]:
-    """Put the random numbers of Python, numpy and torch, on every device in use, back as they were."""
-    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    kept: list[tuple[Callable[[Any], Any], Any]] = [
-        (random.setstate, random.getstate()),
-        (np.random.set_state, np.random.get_state()),
-        (torch.set_rng_state, torch.get_rng_state()),
-    ]
-    if cuda:
-        kept.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
-    if torch.backends.mps.is_available():
-        kept.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
-    try:
-        yield
-    finally:
-        for put, state in kept:
-            put(state)
 
 
 def seeded(seed: int = 0) -> None:

@@ -53,9 +53,10 @@ def real(model: nn.Module, batch: Batch, *, loss: Any = None, optimizer: Any = N
 
     from torchgraft.probes.arrival import arrival
     from torchgraft.probes.captures import captures_kept
-    from torchgraft.probes.double import Double, rng_kept
+    from torchgraft.probes.double import Double
     from torchgraft.probes.independence import independence
     from torchgraft.probes.state import state
+    from torchgraft.trace.rng import rng_kept
 
     model = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
     absent = _absent(model)

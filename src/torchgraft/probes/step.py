@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.probes.records import Broke, Criterion, Gradient, Place, Seen, Spread
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Step", "dry_step"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
     """What a real step showed.
 
@@ -87,7 +87,7 @@ def dry_step(
     from torchgraft.probes.course import course
     from torchgraft.probes.double import seeded
 
-    notes = _Notes(samples=batch.size, given=loss is not None, stale=stale)
+    notes = Step(samples=batch.size, given=loss is not None, stale=stale)
     seeded()
     _two_steps(double, batch, loss, notes)
     _explain(double, batch, loss, notes)
@@ -95,38 +95,10 @@ def dry_step(
     if optimizer is not None and notes.broke is None and notes.attached:
         notes.course = course(double, batch.few(max(2, batch.size // 2)), loss, optimizer)
         double.restore()
-    return Step(**vars(notes))
+    return notes
 
 
-@dataclass
-class _Notes:
-    """A Step while it is written; the fields are those of Step."""
-
-    samples: int
-    given: bool
-    outputs: tuple[Seen, ...] = ()
-    kind: str = ""
-    entries: tuple[str, ...] = ()
-    refused: bool = False
-    criteria: tuple[Criterion, ...] = ()
-    spreads: tuple[Spread, ...] = ()
-    losses: tuple[float, ...] = ()
-    loss_shape: tuple[int, ...] | None = ()
-    attached: bool = True
-    gradients: tuple[Gradient, ...] = ()
-    order: tuple[str, ...] = ()
-    cuts: tuple[Place, ...] = ()
-    held: tuple[str, ...] = ()
-    written: tuple[str, ...] = ()
-    odd: Place | None = None
-    overwritten: tuple[Place, Place] | None = None
-    grown: tuple[tuple[str, str], ...] = ()
-    stale: tuple[str, ...] = field(default=())
-    course: tuple[float, ...] | None = None
-    broke: Broke | None = None
-
-
-def _two_steps(double: Double, batch: Batch, loss: Any, notes: _Notes) -> None:
+def _two_steps(double: Double, batch: Batch, loss: Any, notes: Step) -> None:
     from torchgraft.probes.witness import Witness
 
     double.module.train()
@@ -151,9 +123,7 @@ def _two_steps(double: Double, batch: Batch, loss: Any, notes: _Notes) -> None:
     notes.gradients = tuple(_gradient(double.module, name, norm, later.get(name)) for name, norm in first.items())
 
 
-def _pass(
-    double: Double, batch: Batch, loss: Any, notes: _Notes, witness: Witness, nth: str
-) -> torch.Tensor | None:
+def _pass(double: Double, batch: Batch, loss: Any, notes: Step, witness: Witness, nth: str) -> torch.Tensor | None:
     """Run forward and loss; give the loss where it can be followed back."""
     import torch
 
@@ -179,7 +149,7 @@ def _pass(
     return None if notes.broke else _noted(value, notes)
 
 
-def _noted(value: Any, notes: _Notes) -> Tensor | None:
+def _noted(value: Any, notes: Step) -> Tensor | None:
     import torch
 
     if not isinstance(value, torch.Tensor):
@@ -193,7 +163,7 @@ def _noted(value: Any, notes: _Notes) -> Tensor | None:
     return value.mean() if value.requires_grad else None
 
 
-def _backward(value: Tensor, notes: _Notes, witness: Witness, nth: str) -> bool:
+def _backward(value: Tensor, notes: Step, witness: Witness, nth: str) -> bool:
     try:
         value.backward()  # type: ignore[no-untyped-call]
     except Exception as error:
@@ -279,7 +249,7 @@ def _on_graph(value: Any, depth: int = 0) -> bool:
 # where it went wrong: another pass, only after a fault
 
 
-def _explain(double: Double, batch: Batch, loss: Any, notes: _Notes) -> None:
+def _explain(double: Double, batch: Batch, loss: Any, notes: Step) -> None:
     from torchgraft.probes.cause import first_odd, overwritten
 
     odd = any(one.odd for one in notes.outputs) or any(value != value for value in notes.losses)

@@ -9,9 +9,7 @@ is noted in front of it, or behind what made the tensor.
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +20,11 @@ from torch.overrides import TorchFunctionMode
 from torchgraft.repair.agree import agreeing, changed_behind, climbed, disagreeing, put, shapes_of
 from torchgraft.repair.bench import LAYERS, NORMS, held_size, within
 from torchgraft.repair.flow import LAST_OPS, NORM_OPS, WEIGHTED_OPS, Node, dims_of, sources
-from torchgraft.repair.ghosts import fake_inputs, tensors
+from torchgraft.repair.ghosts import fake_inputs
 from torchgraft.repair.mould import Mould
 from torchgraft.trace import Trace, Value
+from torchgraft.trace.rng import rng_kept
+from torchgraft.trace.tree import tensors
 
 __all__ = ["Elastic", "Shapes"]
 
@@ -132,7 +132,7 @@ class Elastic(TorchFunctionMode):
     def _pass(self) -> bool:
         self._nodes, self._counts, self._stack, self._stands = {}, {}, [], {}
         self._alive = self.mould.tensors()
-        with _rng_kept(), torch.no_grad(), self.mould.mode:
+        with rng_kept(), torch.no_grad(), self.mould.mode:
             inputs = fake_inputs(self.before, self.mould.mode)
             for one in inputs:
                 self._note(one, Node(tuple(one.shape)))
@@ -246,7 +246,7 @@ class Elastic(TorchFunctionMode):
         return result
 
     def _record(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        if not any(True for _ in tensors(result)):
+        if not tensors(result):
             return
         nodes = tuple(self._node(one) for one in tensors((args, kwargs)))
         path, dims = self._stack[-1].path if self._stack else "", dims_of(name, args, kwargs)
@@ -282,7 +282,7 @@ class Elastic(TorchFunctionMode):
         args, kwargs = put(args, self._stands), put(kwargs, self._stands)
         axis = dims_of(name, args, kwargs)
         for _ in range(_PAIRS if name in _MEETS else 0):
-            given = list(tensors((args, kwargs)))
+            given = tensors((args, kwargs))
             pair = disagreeing([tuple(one.shape) for one in given], axis[0] if axis else None)
             changed = None if pair is None else self._met(frame, given[pair[0]], given[pair[1]], axis)
             if changed is None:
@@ -297,7 +297,7 @@ class Elastic(TorchFunctionMode):
         layer = frame.module
         attention = isinstance(layer, nn.MultiheadAttention) and name == "multi_head_attention_forward"
         fits = isinstance(layer, (*LAYERS, *NORMS)) and name in (*WEIGHTED_OPS, *NORM_OPS)
-        arrives = next(tensors(args), None)
+        arrives = next(iter(tensors(args)), None)
         if not (fits or attention) or arrives is None or arrives.dim() < 2:
             return False
         if isinstance(layer, LAYERS[1:]) and arrives.dim() != layer.weight.dim():
@@ -382,13 +382,3 @@ class Elastic(TorchFunctionMode):
                     self.backs[path] = (one.shape, shape)
                     return True
         return False
-
-
-@contextmanager
-def _rng_kept() -> Iterator[None]:
-    kept = random.getstate(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(kept[0])
-        torch.set_rng_state(kept[1])

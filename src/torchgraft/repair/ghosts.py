@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -11,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchgraft.trace import Trace
 from torchgraft.trace.ghost import Turn, fake, fill, shell
 
-__all__ = ["fake_inputs", "ghost", "tensors"]
+__all__ = ["fake_inputs", "ghost"]
 
 
 def ghost(model: nn.Module, mode: FakeTensorMode) -> tuple[nn.Module, dict[int, str]]:
@@ -41,14 +39,3 @@ def fake_inputs(run: Trace, mode: FakeTensorMode) -> tuple[Tensor, ...]:
     values = [run.values[number] for number in run.inputs]
     real = (torch.empty(value.shape, dtype=getattr(torch, value.dtype), device="meta") for value in values)
     return tuple(fake(mode, one) for one in real)
-
-
-def tensors(tree: object) -> Iterator[Tensor]:
-    """Walk over the tensors in tuples, lists and dicts."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        yield from tensors(list(tree.values()))
-    elif isinstance(tree, Sequence) and not isinstance(tree, str):
-        for one in tree:
-            yield from tensors(one)

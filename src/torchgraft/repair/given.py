@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from torchgraft.repair.ghosts import fake_inputs, ghost, tensors
+from torchgraft.repair.ghosts import fake_inputs, ghost
 from torchgraft.trace import Trace
+from torchgraft.trace.tree import tensors
 
 __all__ = ["Given", "asked"]
 
@@ -63,7 +64,7 @@ def _read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given | None:
     for number, value in enumerate(values):
         if isinstance(value, Tensor):
             return Given(names, number, 1)
-    first = list(tensors(values[0])) if values else []
+    first = tensors(values[0]) if values else []
     if not first:
         return None
     joined = isinstance(values[0], (list, tuple)) and _agree([tuple(one.shape) for one in first])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torchgraft.edits.base import Edit
+if TYPE_CHECKING:
+    from torchgraft.edits.base import Edit
 
 __all__ = ["Finding", "Fix", "Severity"]
 

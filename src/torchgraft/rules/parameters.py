@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from torchgraft.edits.unfreeze import Unfreeze
 from torchgraft.rules.finding import Finding, Fix, Severity
 from torchgraft.rules.rule import Evidence, Rule
 from torchgraft.rules.weights import by_module, heads
@@ -27,6 +26,8 @@ class NothingTrainable(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Look at the flags."""
+        from torchgraft.edits.unfreeze import Unfreeze
+
         parameters = list(evidence.model.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             found = self.found(

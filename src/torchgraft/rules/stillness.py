@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from torchgraft.edits.eval_mode import EvalMode
 from torchgraft.rules.finding import Finding, Fix, Severity
 from torchgraft.rules.rule import Evidence, Rule
 from torchgraft.rules.weights import by_module
@@ -24,7 +23,13 @@ def _with_fix(found: Finding, norms: list[Norm]) -> Finding:
         return found
     paths = tuple(norm.path for norm in norms)
     whole = f"{len(paths)} norms keep their statistics for good, in any training loop"
-    return replace(found, fixes=(*found.fixes, Fix("eval_mode", whole, (EvalMode(at=paths),))))
+    return replace(found, fixes=(*found.fixes, _fix(whole, paths)))
+
+
+def _fix(sentence: str, paths: tuple[str, ...]) -> Fix:
+    from torchgraft.edits.eval_mode import EvalMode
+
+    return Fix("eval_mode", sentence, (EvalMode(at=paths),))
 
 
 class DriftingNorm(Rule):
@@ -105,8 +110,7 @@ class FrozenDropout(Rule):
                         hint=f"eval_mode(at='{path}') switches it off for good",
                     )
                     found = replace(found, severity="warning") if inside and sets.held else found
-                    fix = Fix("eval_mode", f"{path} becomes Identity", (EvalMode(at=(path,)),))
-                    yield replace(found, fixes=(fix,))
+                    yield replace(found, fixes=(_fix(f"{path} becomes Identity", (path,)),))
 
 
 def _drops(run: Trace, trainable: frozenset[str]) -> dict[str, bool]:

@@ -1,9 +1,9 @@
 """The ghost of a whole model, kept from trace to trace: only what changed since the last one is made again.
 
 A sweep compares every module with what it held at the last sweep, by identity, which costs a few microseconds a
-module and misses nothing that is done to a module itself (an object of the user's own that a module holds is known
-by its identity alone). Each module has a signature of its structure: class, settings, sizes, children. Two blocks
-of one signature do the same to the same input, so one trace serves both.
+module and misses nothing that is done to a module itself or to what it holds. Each module has a signature of its
+structure: class, settings, sizes, children. Two blocks of one signature do the same to the same input, so one
+trace serves both.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Body:
         names: the name of each parameter and buffer, by the id of its stand-in.
         kinds: the class name of each module, by path.
         files: the names of the Python files that their classes come from.
+        scripted: whether a module is scripted, so that its parts live outside of Python.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Body:
         self.names: dict[int, str] = {}
         self.kinds: dict[str, str] = {}
         self.files: frozenset[str] = frozenset()
+        self.scripted = False
         self._tensor = tensor
         self._wrap = wrap
         self._note = note
@@ -245,6 +247,7 @@ class Body:
         """Name the stand-ins, and tell whether some have several; these keep the first."""
         self.kinds = {part.path: part.kind for part in self.parts.values()}
         self.files = frozenset([type(part.module).__module__ for part in self.parts.values()])
+        self.scripted = any(isinstance(part.module, torch.jit.ScriptModule) for part in self.parts.values())
         every = [part.named for part in self.parts.values() if part.named]
         self.names = dict(itertools.chain.from_iterable(every))
         tied = len(self.names) != sum(map(len, every))

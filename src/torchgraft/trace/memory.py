@@ -8,7 +8,7 @@ most are given again where they were taken.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +223,7 @@ def replayed(tape: Tape, entry: Entry, path: str, parent: int | None, given: tup
         tape.bind(arguments[place], number + start if number >= 0 else given[-number - 1])
     for tensor, (_, number) in zip(made, entry.sources, strict=True):
         tape.bind(tensor, number + start if number >= 0 else given[-number - 1])
-    return _filled(entry.out, made)
+    return mapped(lambda slot: made[slot.number], entry.out, leaf=_Slot)
 
 
 def _lines(
@@ -257,34 +257,3 @@ def _fresh(tape: Tape, spec: Spec) -> Tensor:
     shape, stride, dtype, device = spec
     with torch._C._DisableTorchDispatch():  # the mode need not see a tensor without data being made
         return FakeTensor(mode, torch.empty_strided(shape, stride, dtype=dtype, device="meta"), device)
-
-
-def _filled(out: Any, made: list[Tensor]) -> Any:
-    """Put tensors where the slots are."""
-    if type(out) is _Slot:
-        return made[out.number]
-    if isinstance(out, tuple):
-        items = [_filled(one, made) for one in out]
-        return type(out)(*items) if hasattr(out, "_fields") else type(out)(items)
-    if type(out) is list:
-        return [_filled(one, made) for one in out]
-    return _refilled(out, lambda one: _filled(one, made))
-
-
-def _refilled(out: Any, change: Callable[[Any], Any]) -> Any:
-    import copy
-    from dataclasses import fields, is_dataclass
-
-    if isinstance(out, dict):
-        pairs = {key: change(one) for key, one in out.items()}
-        if is_dataclass(out):
-            return type(out)(**pairs)
-        made = copy.copy(out)
-        made.update(pairs)
-        return made
-    if is_dataclass(out) and not isinstance(out, type):
-        twin = copy.copy(out)
-        for entry in fields(out):
-            object.__setattr__(twin, entry.name, change(getattr(out, entry.name)))
-        return twin
-    return out

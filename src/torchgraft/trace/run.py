@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Set
+from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -20,6 +18,7 @@ from torchgraft.trace.caches import Caches
 from torchgraft.trace.ghost import fake, real
 from torchgraft.trace.memory import Memory
 from torchgraft.trace.record import Mismatch, Trace
+from torchgraft.trace.rng import rng_kept
 from torchgraft.trace.tape import Tape
 from torchgraft.trace.tree import mapped, tensors
 
@@ -132,7 +131,7 @@ class Tracer:
                 tape.ranges[number] = found
         try:
             with (
-                _rng_kept(),
+                rng_kept(),
                 self._caches.of(self._body.files),
                 _eager(),
                 torch.no_grad(),
@@ -171,8 +170,7 @@ class Tracer:
 
     def _backstop(self) -> Callable[[Tensor], Tensor] | None:
         """Give what puts stand-ins for real tensors that reach an operation; a scripted copy needs its own."""
-        scripted = any(isinstance(part.module, torch.jit.ScriptModule) for part in self._body.parts.values())
-        return None if self._values or scripted else self._body.stand_in
+        return None if self._values or self._body.scripted else self._body.stand_in
 
     def _forward(self, given: Any, tape: Tape, inputs: tuple[int, ...]) -> tuple[tuple[int, ...], Mismatch | None]:
         arguments, named = given
@@ -211,7 +209,7 @@ class Tracer:
 
 
 def outputs(model: nn.Module, example: Any, *, seed: int = 0) -> list[Tensor]:
-    """Run the model's copy for real in evaluation mode, and give its outputs; parameters are shared, not copied.
+    """Run the model's copy for real in evaluation mode, and give its outputs; no weight is changed.
 
     Args:
         model: any module; it is neither changed nor called itself.
@@ -219,7 +217,7 @@ def outputs(model: nn.Module, example: Any, *, seed: int = 0) -> list[Tensor]:
         seed: what is drawn from.
     """
     tracer = Tracer(model, values=True)
-    with _rng_kept(), torch.no_grad():
+    with rng_kept(), torch.no_grad():
         torch.manual_seed(seed)
         tracer.trace(example)
         return [tensor for tensor in tracer.given_back if tensor.is_floating_point()]
@@ -262,20 +260,6 @@ def _batch(given: Any) -> int:
         return len(first)
     tensor = next(iter(tensors(given)), None)
     return int(tensor.shape[0]) if tensor is not None and tensor.dim() else 1
-
-
-@contextmanager
-def _rng_kept() -> Iterator[None]:
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
-        torch.set_rng_state(kept[2])
 
 
 def _eager() -> Any:

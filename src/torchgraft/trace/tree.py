@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["PLAIN", "Open", "mapped", "tensors"]
+__all__ = ["PLAIN", "Open", "frozen", "mapped", "tensors"]
 
 PLAIN = frozenset([int, float, str, bool, bytes, complex, type(None)])
 """Types whose values say all about themselves."""
@@ -43,29 +44,31 @@ def _gather(tree: Any, found: list[Tensor]) -> None:
             _gather(getattr(tree, entry.name, None), found)
 
 
-def mapped(change: Callable[[Tensor], Any], tree: Any, *, strict: bool = False) -> Any:
+def mapped(change: Callable[[Any], Any], tree: Any, *, strict: bool = False, leaf: type = Tensor) -> Any:
     """Build a structure again with every tensor changed.
 
     Args:
         change: gives what stands in for a tensor.
         tree: tuples, lists, mappings and dataclasses, nested as they like.
         strict: raise `Open` for any object that is not understood, instead of sharing it.
+        leaf: what is changed, where it is not tensors.
     """
-    if isinstance(tree, Tensor):
+    if isinstance(tree, leaf):
         return change(tree)
     if type(tree) in PLAIN:
         return tree
     if strict and not _plain_structure(tree):
         raise Open(type(tree).__name__)
+    again = functools.partial(mapped, change, strict=strict, leaf=leaf)
     if isinstance(tree, (tuple, list)):
-        items = [mapped(change, one, strict=strict) for one in tree]
+        items = [again(one) for one in tree]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     if isinstance(tree, dict):
-        return _mapping(tree, {key: mapped(change, one, strict=strict) for key, one in tree.items()})
+        return _mapping(tree, {key: again(one) for key, one in tree.items()})
     if is_dataclass(tree) and not isinstance(tree, type):
         made = copy.copy(tree)
         for entry in fields(tree):
-            object.__setattr__(made, entry.name, mapped(change, getattr(tree, entry.name), strict=strict))
+            object.__setattr__(made, entry.name, again(getattr(tree, entry.name)))
         return made
     return tree
 
