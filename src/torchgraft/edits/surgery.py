@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from torchgraft.errors import EditError, SelectionError, nearest
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from torchgraft.trace import Trace
 
-__all__ = ["Change", "Surgery", "held", "twin"]
+__all__ = ["Change", "Surgery", "every", "held", "twin"]
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ class Surgery:
         Raises:
             SelectionError: there is none, with the nearest names.
         """
-        table: dict[str, nn.Module] = dict(self.model.named_modules(remove_duplicate=False))
-        if path not in table or not path:
-            known = [name for name in table if name]
+        found = held(self.model, path) if path else None
+        if found is None:
+            known = [name for name, _ in self.model.named_modules(remove_duplicate=False) if name]
             raise SelectionError(
                 f"the model has no module '{path}'",
                 where=path or "(the model itself)",
                 hint=nearest(path, known) or f"one of {', '.join(n for n in known if '.' not in n)}",
             )
-        return table[path]
+        return found
 
     def parent(self, path: str) -> tuple[nn.Module, str]:
         """Give the parent of the module at `path` and the name under which it is held."""
@@ -94,13 +94,12 @@ class Surgery:
             EditError: the module is the model itself, or holds the place.
         """
         old = self.module(path)
-        if any(part is self.model for part in module.modules()):
+        if any(part is self.model for part in every(module)):
             raise EditError("the model can't be put into itself", where=path, hint="copy.deepcopy it first")
         self._become_like(module, old)
-        for parent in list(self.model.modules()):
+        for parent in [one for one in every(self.model) if old in one._modules.values()]:
             names = [name for name, child in parent._modules.items() if child is old]
-            if names:
-                self._children(parent, {**parent._modules, **dict.fromkeys(names, module)})
+            self._children(parent, {**parent._modules, **dict.fromkeys(names, module)})
         self.added.append(path)
 
     def insert(self, home: str, name: str, module: nn.Module, *, after: str | None) -> str:
@@ -128,30 +127,61 @@ class Surgery:
         parent, name = self.parent(path)
         self._children(parent, {key: child for key, child in parent._modules.items() if key != name})
 
+    def rename(self, path: str, name: str) -> str:
+        """Hold a child under another name in the same place of the order, and give its new path.
+
+        Raises:
+            EditError: the name is taken.
+        """
+        parent, old = self.parent(path)
+        if hasattr(parent, name):
+            home = path.rpartition(".")[0]
+            raise EditError(
+                f"'{f'{home}.{name}' if home else name}' exists already", where=path, hint="give another name"
+            )
+        self._children(parent, {name if key == old else key: child for key, child in parent._modules.items()})
+        return f"{path.rpartition('.')[0]}.{name}".removeprefix(".")
+
+    def exchange(self, old: Tensor, new: Tensor) -> None:
+        """Hold another parameter or buffer wherever the old one is held, under any of its names."""
+        for module in every(self.model):
+            for table in (module._parameters, module._buffers):
+                for name in [name for name, one in table.items() if one is old]:
+                    self._entry(module, table, name, new)
+
+    def hold(self, module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        """Hold a parameter (or buffer) under an existing name of one module alone, such as to tie or untie it."""
+        table: Any = module._parameters if name in module._parameters else module._buffers
+        self._entry(module, table, name, tensor)
+
+    def _entry(self, module: nn.Module, table: dict[str, Any], name: str, tensor: Tensor | None) -> None:
+        before = table[name]
+        self._do(Change(lambda: table.__setitem__(name, tensor), lambda: table.__setitem__(name, before)), module)
+
     def set(self, holder: object, attribute: str, value: Any) -> None:
         """Set a plain attribute of a module."""
-        held = vars(holder)
-        had, before = attribute in held, held.get(attribute)
+        own = vars(holder)
+        had, before = attribute in own, own.get(attribute)
 
         def undo() -> None:
             if had:
-                held[attribute] = before
+                own[attribute] = before
             else:
-                held.pop(attribute, None)
+                own.pop(attribute, None)
 
-        self._do(Change(lambda: held.__setitem__(attribute, value), undo), holder)
+        self._do(Change(lambda: own.__setitem__(attribute, value), undo), holder)
 
     def register(self, parent: nn.Module, name: str, module: nn.Module) -> None:
         """Hold a module as a child under the name of a plain attribute, which gives way."""
-        held = vars(parent)
-        before = list(held.items())
+        own = vars(parent)
+        before = list(own.items())
 
         def undo() -> None:
-            held.clear()
-            held.update(before)
+            own.clear()
+            own.update(before)
 
         self._become_like(module, parent)
-        self._do(Change(lambda: held.pop(name, None) and None, undo), parent)
+        self._do(Change(lambda: own.pop(name, None) and None, undo), parent)
         self._children(parent, {**parent._modules, name: module})
 
     def recast(self, module: nn.Module, cls: type[nn.Module]) -> None:
@@ -174,6 +204,10 @@ class Surgery:
     def count(self) -> int:
         """The number of changes so far."""
         return len(self._changes)
+
+    def also(self, change: Change) -> None:
+        """Make a change that no trace depends on, such as of an optimizer that follows."""
+        self._do(change, None)
 
     # both ways
 
@@ -214,7 +248,7 @@ class Surgery:
 
     def _become_like(self, module: nn.Module, model: nn.Module) -> None:
         """Give a new module the training flag of its place."""
-        for part in module.modules():
+        for part in every(module):
             if part.training != model.training:
                 self.set(part, "training", model.training)
 
@@ -242,6 +276,18 @@ def twin(layer: nn.Module, path: str) -> nn.Module:
     for name in ("_parameters", "_buffers", "_modules"):
         vars(made)[name] = dict(vars(layer)[name])
     return made
+
+
+def every(model: nn.Module) -> list[nn.Module]:
+    """Give every module once, a parent before its children; quicker than `model.modules()`, which makes names."""
+    found = {id(model): model}
+    queue = [model]
+    for module in queue:
+        for child in module._modules.values():
+            if child is not None and id(child) not in found:
+                found[id(child)] = child
+                queue.append(child)
+    return queue
 
 
 def _hold(parent: nn.Module, children: Mapping[str, nn.Module | None]) -> None:
