@@ -5,32 +5,32 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
 
-from torchgraft.drift import between, looked
 from torchgraft.edits.base import Edit, kinds
 from torchgraft.edits.input import Input
-from torchgraft.edits.surgery import Surgery, held
-from torchgraft.errors import EditError, RecipeError, SourceError, TorchgraftError, nearest
+from torchgraft.edits.surgery import Change, Surgery, held
+from torchgraft.errors import EditError, RecipeError, SourceError, nearest
 from torchgraft.looks import Looks, Mode
 from torchgraft.methods import LazyRoles, Workbench, edit_of, method_of
+from torchgraft.offers import offers
+from torchgraft.params.follow import follow, named_of
 from torchgraft.params.groups import parameter_groups
 from torchgraft.preprocess import Preprocess
 from torchgraft.probes.sets import sets
 from torchgraft.recipe import Recipe
-from torchgraft.repair import WAYS, Way, described, size_of
-from torchgraft.rules import Evidence, Finding, Fix, judge
+from torchgraft.repair import WAYS, Way
+from torchgraft.rules import Evidence, Finding, judge
 from torchgraft.select import Roles
 from torchgraft.trace import Trace, output_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import Tensor
 
     from torchgraft.store.manifest import Manifest
 
@@ -65,6 +65,7 @@ class Graft:
         self._example = example
         self._history: list[tuple[Edit, Surgery]] = []
         self._undone: list[tuple[Edit, Surgery]] = []
+        self._optimizer: torch.optim.Optimizer | None = None
         self._looks = Looks(module, self._inputs, real=real)
 
     # looking
@@ -179,13 +180,15 @@ class Graft:
 
     # changing
 
-    def apply(self, edit: Edit, *, fix: Way | None = None) -> Self:
+    def apply(self, edit: Edit, *, fix: Way | None = None, optimizer: torch.optim.Optimizer | None = None) -> Self:
         """Apply an edit, trace and check the model; what does not fit is taken back.
 
         Args:
             edit: what is changed.
             fix: make it fit: `adapt` restores what the place gave before, `propagate` resizes what comes after.
                 The edits that this takes follow in the recipe.
+            optimizer: what trains the model already: new parameters come into the right groups, those that are
+                gone or frozen leave with their state; undo takes this back too.
 
         Raises:
             EditError: the edit does not fit; it carries the findings with the fixes that work, and the model is
@@ -194,10 +197,11 @@ class Graft:
         edit = edit_of(edit)
         if fix is not None and fix not in WAYS:
             raise RecipeError(f"there is no fix '{fix}'", where=edit.kind(), hint=f"one of {', '.join(WAYS)}")
-        errors = self._attempt(edit, fix)
+        with self._followed_by(optimizer):
+            errors = self._attempt(edit, fix)
         if errors:
-            offers = self._offers(edit) if fix is None else ()
-            first = dataclasses.replace(errors[0], fixes=offers)
+            tried = offers(self, edit) if fix is None else ()
+            first = dataclasses.replace(errors[0], fixes=tried)
             raise EditError(
                 f"the edit does not fit{f', and {fix} does not mend it' if fix else ''}: {edit.sentence()}",
                 where=f"{self.name}, edit {len(self.recipe.edits) + 1}",
@@ -227,6 +231,15 @@ class Graft:
             raise
         self._undone.clear()
         return self
+
+    @contextmanager
+    def _followed_by(self, optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
+        """Let an optimizer follow every edit that is made meanwhile."""
+        self._optimizer = optimizer
+        try:
+            yield
+        finally:
+            self._optimizer = None
 
     def _attempt(self, edit: Edit, fix: Way | None) -> tuple[Finding, ...]:
         """Apply an edit and what mends it; where errors remain, take all back and give them."""
@@ -267,33 +280,6 @@ class Graft:
             findings=self._faults(),
         )
 
-    def _offers(self, edit: Edit) -> tuple[Fix, ...]:
-        """Try every way to mend an edit, and describe those that work."""
-        if not edit.structural:
-            return ()
-        before = looked(self)
-        found = (self._offer(edit, way, before) for way in WAYS)
-        kept: list[Fix] = []
-        for fix in found:
-            if fix is not None and fix.edits not in [one.edits for one in kept]:
-                kept.append(fix)
-        return tuple(kept)
-
-    def _offer(self, edit: Edit, way: Way, before: list[Tensor] | None) -> Fix | None:
-        mark, count = self._mark(), len(self.recipe.edits)
-        try:
-            if self._errors(edit, way):
-                return None
-            steps = self.recipe.edits[count + 1 :]
-            with_them = size_of(self.module)
-            drift = between(before, looked(self) if before else None)
-            self._back_to((self._history[: count + 1], *self._mark()[1:]))
-            return described(way, steps, with_them - size_of(self.module), drift)
-        except TorchgraftError:
-            return None
-        finally:
-            self._back_to(mark)
-
     def _do(self, edit: Edit) -> list[str]:
         """Apply an edit unjudged, and give the paths of the modules it put in."""
         surgery = Surgery(
@@ -303,8 +289,11 @@ class Graft:
             seed=self.recipe.seed * 1_000_003 + len(self.recipe.edits),
             trust=self.trust,
         )
+        before = named_of(self.module) if self._optimizer else {}
         try:
             done = edit.apply(surgery)
+            if self._optimizer:
+                surgery.also(Change(*follow(self._optimizer, before, named_of(self.module))))
         except BaseException:
             surgery.undo()
             raise

@@ -13,6 +13,8 @@ from torchgraft.select import Roles
 from torchgraft.wording import named
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from torchgraft.graft import Graft
     from torchgraft.trace import Trace
 
@@ -73,8 +75,10 @@ def edit_of(given: Any) -> Edit:
 def method_of(kind: str, cls: type[Edit]) -> Callable[..., Graft]:
     """Make the method of a graft that applies an edit: its arguments are the fields of the edit, in order."""
 
-    def method(self: Graft, *args: Any, fix: Way | None = None, **kwargs: Any) -> Graft:
-        return self.apply(cls.of(*args, **kwargs), fix=fix)
+    def method(
+        self: Graft, *args: Any, fix: Way | None = None, optimizer: Optimizer | None = None, **kwargs: Any
+    ) -> Graft:
+        return self.apply(cls.of(*args, **kwargs), fix=fix, optimizer=optimizer)
 
     parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     for name, field in cls.model_fields.items():
@@ -84,9 +88,10 @@ def method_of(kind: str, cls: type[Edit]) -> Callable[..., Graft]:
         late = field.is_required() and any(one.default is not inspect.Parameter.empty for one in parameters)
         form = inspect.Parameter.KEYWORD_ONLY if late else inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters.append(inspect.Parameter(shown, form, default=default, annotation=field.annotation))
-    parameters.append(
-        inspect.Parameter("fix", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Way | None)
-    )
+    for name, kind_of in (("fix", Way | None), ("optimizer", "torch.optim.Optimizer | None")):
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind_of)
+        )
     parameters.sort(key=lambda one: one.kind)
     method.__name__ = method.__qualname__ = kind
     method.__doc__ = cls.__doc__
