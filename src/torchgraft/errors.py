@@ -95,4 +95,6 @@ class TorchgraftWarning(UserWarning):
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Say which known names are nearest to `name`, as the end of a hint; empty when none is near."""
     close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=count, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in close]
+    close = [one for one, like in zip(close, likeness, strict=True) if like > likeness[0] - 0.1]
     return f"did you mean {' or '.join(close)}?" if close else ""

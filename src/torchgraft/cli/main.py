@@ -30,6 +30,8 @@ app = App(
 for _home, _words in {
     "adapt:adapt": "Fit a trained model to a data set, check it, train it, keep the result.",
     "adapt:train": "Make, check and train what a recipe describes.",
+    "edit:edit": "Change a model or a recipe by edits, each checked as it is made.",
+    "edit:edits": "List every edit there is, or explain one.",
     "check:check": "Say whether a model or a recipe fits, where it does not, and why.",
     "predict:predict": "Tell the classes of images by a kept version.",
     "log:log": "List the versions that are kept.",

@@ -103,6 +103,9 @@ def _read(value: Any) -> Edit:
     known = kinds()
     if kind not in known:
         raise ValueError(f"there is no edit '{kind}'; {nearest(str(kind), known) or 'one of ' + ', '.join(known)}")
+    if body is not None and not isinstance(body, Mapping):  # one setting alone is the first: `remove: layer4`
+        first, field = next(iter(known[kind].model_fields.items()))
+        body = {field.alias or first: body}
     return known[kind].model_validate({} if body is None else body)
 
 

@@ -1,0 +1,99 @@
+"""`torchgraft edit` and `torchgraft edits`: change a model by edits, and see which there are."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from torchgraft.cli.console import console, say
+from torchgraft.errors import StoreError, TorchgraftError, nearest
+
+if TYPE_CHECKING:
+    from torchgraft.edits.base import Edit
+
+__all__ = ["edit", "edits"]
+
+
+def edit(
+    model: str,
+    /,
+    *edits: str,
+    input_: Annotated[str | None, Parameter(name="--input")] = None,
+    fix: Literal["adapt", "propagate"] | None = None,
+    to: str | None = None,
+    trust: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Apply edits to a model or a recipe, check each on fake tensors, and write the recipe.
+
+    Parameters
+    ----------
+    model
+        A recipe.yaml, a source such as resnet18@none or python:pkg.mod:factory, or file.py:factory.
+    edits
+        One or more, each as in a recipe: 'head: {classes: 10, hidden: [512]}' 'freeze: {all_but: head}'. A value
+        alone fills the first setting: 'remove: layer4'. torchgraft edits lists them.
+    input_
+        The shape of one input without the batch, such as [3,224,224]; a source mostly knows its own.
+    fix
+        Make what does not fit by itself fit: adapt restores what the place gave before, propagate resizes what
+        comes after.
+    to
+        Where to write the recipe: over the one that was given, or to recipe.yaml, when left out.
+    trust
+        Allow code of your own to run; naming file.py:factory does so for that file.
+    """
+    from torchgraft.editing import edited
+    from torchgraft.recipe import Recipe
+    from torchgraft.settings import check_settings
+
+    if not edits:
+        raise TorchgraftError(
+            "no edit is given", where=f"torchgraft edit {model}", hint="such as 'head: {classes: 10}'"
+        )
+    is_recipe = Path(model).suffix in (".yaml", ".yml")
+    path = Path(to or (model if is_recipe else "recipe.yaml"))
+    if path.exists() and str(path) != model:
+        raise StoreError(f"there is a {path} already", where=str(path), hint="name another file: --to edited.yaml")
+    shape = Recipe.value(input_) if input_ else None
+    check_settings({"input": shape}, where="--input")
+    done = edited(model, edits, fix=fix, input=shape, trust=trust)
+    for number, one, size in done.steps:
+        say(f"edit {number}", one.sentence() + (f"   {size:+,} parameters" if size else ""))
+    for finding in done.findings:
+        console().print(f"\n{finding}")
+    done.recipe.write(path)
+    say("recipe", f"{path}; look again with: torchgraft check {path}")
+    return int(any(finding.is_error for finding in done.findings))
+
+
+def edits(kind: str | None = None, /) -> int:
+    """List every edit there is, or explain one.
+
+    Parameters
+    ----------
+    kind
+        Such as head.
+    """
+    from rich.table import Table
+
+    from torchgraft.edits.base import kinds
+
+    known = kinds()
+    if kind is None:
+        table = Table("edit", "does", "settings", box=None, pad_edge=False, header_style="bold")
+        for name, cls in known.items():
+            table.add_row(name, (inspect.getdoc(cls) or "").partition("\n")[0], ", ".join(_settings(cls)))
+        console().print(table)
+        return 0
+    if kind not in known:
+        hint = nearest(kind, known) or "torchgraft edits lists them"
+        raise TorchgraftError(f"there is no edit '{kind}'", where=kind, hint=hint)
+    console().print(f"{kind}: {', '.join(_settings(known[kind]))}\n\n{inspect.getdoc(known[kind])}")
+    return 0
+
+
+def _settings(cls: type[Edit]) -> list[str]:
+    return [field.alias or name for name, field in cls.model_fields.items()]

@@ -1,0 +1,89 @@
+"""`torchgraft edit`: every edit on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from torchgraft.cli.main import main
+from torchgraft.edits import kinds
+from torchgraft.recipe import Recipe
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return run
+
+
+def test_edits_are_applied_in_order_and_written_to_a_recipe(run):
+    code, out, _ = run("edit", "bundled:glyphs", "head: {classes: 4, hidden: [16]}", "freeze: {all_but: head}")
+    assert code == 0
+    assert "edit 1   new head for 4 classes with hidden layers 16" in out
+    assert [edit.kind() for edit in Recipe.read("recipe.yaml").edits] == ["head", "freeze"]
+
+
+def test_a_value_alone_fills_the_first_setting(run):
+    assert run("edit", "bundled:glyphs", "head: 4")[0] == 0
+    assert Recipe.read("recipe.yaml").edits[0].classes == 4
+    assert Recipe.from_yaml("base: bundled:glyphs\nedits:\n- freeze: [conv1, head]\n").edits[0].at == ("conv1", "head")
+
+
+def test_a_recipe_takes_more_edits(run):
+    run("edit", "bundled:glyphs", "head: 4")
+    assert run("edit", "recipe.yaml", "unfreeze")[0] == 0
+    assert [edit.kind() for edit in Recipe.read("recipe.yaml").edits] == ["head", "unfreeze"]
+
+
+def test_an_edit_that_does_not_fit_writes_nothing_and_shows_the_fixes(run, tmp_path):
+    wrong = "replace: {at: layer2, with: {nn.Conv2d: {out_channels: 7, kernel_size: 1}}}"
+    code, _, err = run("edit", "bundled:glyphs", wrong)
+    assert code == 2
+    assert "error[S001]" in err
+    assert "adapt" in err
+    assert not (tmp_path / "recipe.yaml").exists()
+    code, out, _ = run("edit", "bundled:glyphs", wrong, "--fix", "adapt")
+    assert code == 0
+    assert "edit 2   a projection" in out
+
+
+def test_a_file_that_is_there_is_not_written_over(run):
+    run("edit", "bundled:glyphs", "head: 4")
+    before = Recipe.read("recipe.yaml")
+    code, _, err = run("edit", "bundled:glyphs", "head: 5")
+    assert code == 2
+    assert "--to" in err
+    assert Recipe.read("recipe.yaml") == before
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("haed: 4", "did you mean head?"),
+        ("head: {classes: none}", "head"),
+        ("[1, 2]", "an edit is one key"),
+        ("remove: layer9", "did you mean layer"),
+    ],
+)
+def test_what_is_no_edit_is_told(run, text, told):
+    code, _, err = run("edit", "bundled:glyphs", text)
+    assert code == 2
+    assert told in err
+
+
+def test_no_edit_at_all_is_told(run):
+    assert "no edit is given" in run("edit", "bundled:glyphs")[2]
+
+
+def test_every_edit_is_listed_and_explained(run):
+    code, out, _ = run("edits")
+    assert code == 0
+    assert all(kind in out for kind in kinds())
+    assert "Replace the layers that make the output" in run("edits", "head")[1]
+    assert "did you mean head?" in run("edits", "haed")[2]
