@@ -76,7 +76,8 @@ class Input(Edit):
         for path in readers:
             layer = surgery.module(path) if path else surgery.model
             shape = traced.values[traced.inputs[0]].shape if traced.inputs else ()
-            moved = rearranged(surgery, layer, path, channels, shape) if len(shape) > 2 and path else None
+            apart = len(shape) > 2 and path and not _direct(traced, path)
+            moved = rearranged(surgery, layer, path, channels, shape) if apart else None
             made = moved or fitted(layer, channels, path, zero=self.extra == "zero")
             if made is not None:
                 surgery.put(path, made)
@@ -114,6 +115,12 @@ def _readers(surgery: Surgery, traced: Trace, size: tuple[int, int] | None) -> l
             run = trace(surgery.model, torch.empty((shape[0], old, *(size or shape[2:])), device="meta"))
             found = list(dict.fromkeys([*found, *input_layers(run)]))
     return found
+
+
+def _direct(traced: Trace, path: str) -> bool:
+    """Tell whether a layer is given the input itself, with nothing done to it before."""
+    calls = traced.calls_of(path)
+    return bool(calls) and all(set(call.given) <= set(traced.inputs) for call in calls)
 
 
 def _takes(layer: nn.Module) -> int:
