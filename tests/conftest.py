@@ -14,6 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_state_dict_hooks")
+
+
 class Snapshot:
     """Everything of a model that an edit could change: the tree by identity, tensors, flags, attributes."""
 
@@ -22,6 +25,12 @@ class Snapshot:
         self.order = [(path, list(module._modules)) for path, module in model.named_modules()]
         self.tensors = {name: (id(t), t.clone()) for name, t in model.state_dict(keep_vars=True).items()}
         self.flags = [(name, p.requires_grad) for name, p in model.named_parameters()]
+        self.classes = [(path, type(module)) for path, module in model.named_modules()]
+        self.hooks = [
+            (path, [(kind, key, id(hook)) for kind in HOOKS for key, hook in getattr(module, kind).items()])
+            for path, module in model.named_modules()
+        ]
+        self.dtypes = {name: (t.dtype, t.device) for name, t in model.state_dict(keep_vars=True).items()}
         self.training = [(path, module.training) for path, module in model.named_modules()]
         self.plain = [
             (path, {k: v for k, v in vars(module).items() if isinstance(v, (int, float, str, bool, tuple))})
@@ -30,9 +39,8 @@ class Snapshot:
 
     def __eq__(self, other: object) -> bool:
         assert isinstance(other, Snapshot)
-        same = (self.tree, self.order, self.flags, self.training, self.plain)
-        theirs = (other.tree, other.order, other.flags, other.training, other.plain)
-        return same == theirs and self._same_tensors(other)
+        told = ("tree", "order", "flags", "classes", "hooks", "dtypes", "training", "plain")
+        return all(getattr(self, one) == getattr(other, one) for one in told) and self._same_tensors(other)
 
     def _same_tensors(self, other: Snapshot) -> bool:
         if self.tensors.keys() != other.tensors.keys():

@@ -152,7 +152,7 @@ def test_replaying_does_not_move_torchs_own_generator():
             "base: r\nedits:\n- insert: {after: a, module: {block.SqueezeExcite: {xyz: 4}}}",
             "there is no key 'xyz'",
             "r.yaml:3",
-            "one of channels, reduction",
+            "one of channels, layout, reduction",
         ),
         ("base: r\nedits:\n- replace: {at: a, with: &a [*a]}", "it contains itself", "r.yaml:3", "alias"),
     ],

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from torchgraft.edits.head import tasks
 from torchgraft.fixing import with_fixes
 from torchgraft.loading import load
 from torchgraft.probes.captures import captures_kept
+from torchgraft.probes.loss import loss_by
 from torchgraft.probes.named import check_loss, loss_name
 from torchgraft.probes.real import Real, real
 from torchgraft.probes.roundtrip import roundtrip
@@ -80,6 +82,10 @@ def _example(model: nn.Module, data: Any) -> tuple[Any, Any]:
     return batch, None if batch is None else traced_with(batch, model)
 
 
+_LOSSES = {"labels": "binary_cross_entropy_with_logits", "regression": "mse_loss"}
+"""What a head of the recipe is judged by, where it is not for classes."""
+
+
 def judged(
     graft: Graft,
     data: Any = None,
@@ -103,6 +109,10 @@ def judged(
         RecipeError: the loss or the optimizer is none.
     """
     check_loss(loss)
+    asked = tasks(graft.recipe.edits)
+    name = loss_name(loss) if loss is not None else _LOSSES.get(asked.get("", ""), "")
+    if loss is None and asked and asked != {"": "classes"}:
+        loss = loss_by(asked)
     with captures_kept(graft.module):  # the trace runs hooks of the user's too
         given = read(graft, data)
         optimizer = optimizer or given.optimizer
@@ -113,7 +123,7 @@ def judged(
             sets=seen.sets if optimizer is None else sets(graft.module, optimizer),
             match=None if weights is None else match(graft.module, weights),
             trip=roundtrip(graft.module, real=given.batch is not None),
-            loss=loss_name(loss),
+            loss=name,
             **vars(_shown(graft, given.batch, loss, optimizer)),
         )
         return with_fixes(graft, judge(evidence))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.edits.input import fold
 from torchgraft.errors import SourceError, TorchgraftWarning
+from torchgraft.weights.filled import Filled
 from torchgraft.weights.fit import Fit, fit
-from torchgraft.weights.plan import tensors_of
+from torchgraft.weights.plan import plan_of, tensors_of
+from torchgraft.weights.skeleton import draw, drawable, on_meta, place
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from torchgraft.graft import Graft
@@ -23,105 +26,153 @@ __all__ = ["Filled", "fill", "load_into"]
 
 
 @dataclass(frozen=True)
-class Filled:
-    """What became of every tensor.
+class _Edited:
+    """What edits did to the names: nothing, where there are none.
 
     Attributes:
-        origin: where the weights came from.
-        loaded: names of the model that hold given values now, as they were given.
-        resized: names that hold given values made to fit, and how.
-        left: names that keep their own values although something was given, and why.
-        missing: names that nothing was given for; they keep their own values.
-        unexpected: given names that have no place in the model.
-        changes: what was done to the names: unwrapped, prefixes, renamed.
-        broken: names that hold values now which are NaN or infinite, and how many.
+        bases: the model's name -> the base's, of what survives under another name.
+        made: names of tensors that edits made anew, and the number of the edit.
+        gone: the base's names of tensors that edits took out.
+        seed: what is drawn from, where nothing is given.
     """
 
-    origin: str
-    loaded: tuple[str, ...] = ()
-    resized: Mapping[str, str] = field(default_factory=dict)
-    left: Mapping[str, str] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    changes: tuple[str, ...] = ()
-    broken: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def whole(self) -> bool:
-        """Tell whether every tensor of the model was given as it is, and none was left over."""
-        return not (self.resized or self.left or self.missing or self.unexpected)
-
-    def __str__(self) -> str:
-        lines = [f"{self.origin}: {len(self.loaded)} tensors loaded", *self.changes]
-        lines += [f"{name}: {how}" for name, how in self.resized.items()]
-        lines += [f"{name} is left as it was: {why}" for name, why in self.left.items()]
-        if self.broken:
-            count, names = sum(self.broken.values()), list(self.broken)
-            lines.append(
-                f"{count:,} values are NaN or infinite: {', '.join(names[:4])}{', …' if names[4:] else ''}"
-            )
-        for several, what in ((self.missing, "not given"), (self.unexpected, "without a place in the model")):
-            if several:
-                lines.append(f"{len(several)} {what}: {', '.join(several[:4])}{', …' if len(several) > 4 else ''}")
-        return "\n  ".join(lines)
+    bases: Mapping[str, str] = field(default_factory=dict)
+    made: Mapping[str, int] = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
+    seed: int = 0
 
 
-def load_into(graft: Graft, weights: Any, *, resize: bool = False) -> Filled:
+def load_into(graft: Graft, weights: Any, *, resize: bool = False, sha256: str = "") -> Filled:
     """Load weights of any form into the model; see `fill`.
 
+    The base's own state dict goes to what is left of the base, under whichever names edits moved it to: what edits
+    made anew keeps its values, what they took out is counted, and neither is a warning.
+
     Like training it changes values in place and no structure, so it is no edit: optimizers and ties stay as they
-    are, and a version that is kept afterwards holds what differs from the base.
+    are, and a version that is kept afterwards holds what differs from the base. A model on meta gets its tensors
+    now, so that no edit from before can be taken back.
     """
-    return fill(graft.module, weights, resize=resize)
+    edited = _edited(graft)
+    filled = _filled(graft.module, fit(graft.module, weights, sha256=sha256), edited, resize=resize)
+    graft.filled = True
+    return filled
 
 
-def fill(model: nn.Module, weights: Any, *, resize: bool = False) -> Filled:
+def fill(model: nn.Module, weights: Any, *, resize: bool = False, sha256: str = "") -> Filled:
     """Load weights of any form into a model, as far as they fit, and say what became of each tensor.
 
     Args:
-        model: what is filled, in place.
+        model: what is filled, in place. Values are copied into its tensors, and cast to their types; where these
+            lie on meta, what was read off a file takes their place without a copy.
         weights: a state dict, a whole training checkpoint, a module, or a file of any of these.
         resize: make what has another size fit: new input channels start at zero (of a grey image: they share its
             weights), fewer are summed; position embeddings are interpolated; of an output layer the rows that
             both sides have are taken. Without it such tensors are left as they are.
+        sha256: what a file must have, or its first digits.
 
     Returns:
         the account; where anything was left, missing, unexpected or not finite, a TorchgraftWarning tells it too.
 
     Raises:
-        SourceError: the weights can't be read, or are plainly those of another model; the model is as it was.
+        SourceError: the weights can't be read, are plainly those of another model, or leave something on meta that
+            can't be drawn anew; the model is as it was.
     """
-    found = fit(model, weights)
+    return _filled(model, fit(model, weights, sha256=sha256), _Edited(), resize=resize)
+
+
+def _edited(graft: Graft) -> _Edited:
+    """Compare the tensors that a graft has with those that its base had, by identity."""
+    if not graft.recipe.edits:
+        return _Edited(seed=graft.recipe.seed)
+    own, base = tensors_of(graft.module), graft.base_tensors()
+    kept, born = {id(one) for one in own.values()}, {id(one) for one in base.values()}
+    bases = {name: old for name in own if (old := graft.recipe.base_name(name)) != name}
+    made = {name: _edit_of(name, graft.added) for name, one in own.items() if id(one) not in born}
+    gone = frozenset(name for name, one in base.items() if id(one) not in kept)
+    return _Edited(bases, made, gone, graft.recipe.seed)
+
+
+def _edit_of(name: str, added: Mapping[str, int]) -> int:
+    """Give the number of the edit that put in what a name lies in; 0 where none is known."""
+    homes = [path for path in added if name == path or name.startswith(f"{path}.")]
+    return added[max(homes, key=len)] if homes else 0
+
+
+def _filled(model: nn.Module, found: Fit, edited: _Edited, *, resize: bool) -> Filled:
     own = tensors_of(model)
-    _refuse(found, own)
-    values = {name: found.found.state[given] for name, given in found.plan.taken.items()}
+    found = _by_base_names(found, own, edited.bases)
+    _refuse(found)
+    state = found.found.state
+    values = {name: state[given] for name, given in found.plan.taken.items()}
     left = {name: why for name, one in values.items() if (why := _unlike(one, own[name]))}
     resized: dict[str, str] = {}
     for misfit in found.plan.misfits:
-        made = _fitted(misfit, found.found.state[misfit.given], own[misfit.own]) if resize else None
+        made = _fitted(misfit, state[misfit.given], own[misfit.own]) if resize else None
         if made is None:
-            left[misfit.own] = f"{list(misfit.has)} is given, {list(misfit.wants)} is needed"
+            left[misfit.own] = _other_size(misfit)
         else:
             values[misfit.own], resized[misfit.own] = made
     taken = {name: one for name, one in values.items() if name not in left}
-    model.load_state_dict(taken, strict=False)
-    broken = {name: count for name, one in taken.items() if (count := _odd(one))}
-    return _told(replace(_account(found, left, resized), broken=broken))
+    drawn = _put(model, taken, found, edited.seed)
+    broken = {name: count for name, one in taken.items() if (count := _odd(one, own[name].dtype))}
+    return _told(replace(_account(found, left, resized, edited), broken=broken, drawn=drawn))
 
 
-def _refuse(found: Fit, own: Mapping[str, Tensor]) -> None:
+def _by_base_names(found: Fit, own: Mapping[str, Tensor], bases: Mapping[str, str]) -> Fit:
+    """Read the weights as the base's, where more of them find their place by the base's names than by ours."""
+    if not bases or found.plan.complete:
+        return found
+    back = {bases.get(name, name): name for name in sorted(own, key=lambda name: name in bases)}
+    theirs = plan_of({base: own[name] for base, name in back.items()}, found.found.state)
+    if len(theirs.taken) < len(found.plan.taken):
+        return found
+    missing = (*(back[name] for name in theirs.missing), *(name for name in own if name not in back.values()))
+    count = sum(name in bases.values() for name in theirs.taken)
+    read = replace(
+        theirs,
+        taken={back[name]: given for name, given in theirs.taken.items()},
+        misfits=tuple(replace(one, own=back[one.own]) for one in theirs.misfits),
+        missing=missing,
+        renamed={back[name]: given for name, given in theirs.renamed.items()},
+    )
+    return replace(found, plan=read, said=(f"{count} names are the base's, and go where edits moved them",))
+
+
+def _refuse(found: Fit) -> None:
     if not found.plan.taken or found.plan.is_other:
+        what, hint = found.why_not("check that the file and the architecture belong together")
+        raise SourceError(f"the weights are not for this model: {what}", where=found.origin, hint=hint)
+
+
+def _put(model: nn.Module, values: Mapping[str, Tensor], found: Fit, seed: int) -> tuple[str, ...]:
+    """Copy values into the model's tensors, or put them in place of those that lie on meta.
+
+    Returns:
+        the names that lay on meta, got nothing, and were drawn anew.
+    """
+    empty = on_meta(model)
+    if not empty:
+        model.load_state_dict(dict(values), strict=False)
+        return ()
+    own = tensors_of(model)
+    given = {id(own[name]) for name in values}
+    open_ = [name for name in empty if name not in own or id(own[name]) not in given]
+    lost = [name for name in open_ if name not in drawable(model, open_)]
+    if lost:
         raise SourceError(
-            f"the weights are not for this model: {', '.join(found.plan.sentences()) or 'it has no tensors'}",
+            f"{len(lost)} tensors lie on meta and would get no values, such as {lost[0]}",
             where=found.origin,
-            hint="check that the file and the architecture belong together",
+            hint="give weights for all of them; what is computed when a model is built (tables, masks) has its "
+            "values where only the parameters lie on meta: tg.load(…, meta=True)",
         )
-    if any(own[name].device.type == "meta" for name in found.plan.taken):
-        raise SourceError(
-            "the model lies on the meta device, where a tensor has no values to fill",
-            where=found.origin,
-            hint="model.to_empty(device='cpu') first",
-        )
+    place(model, values, copy=not found.read)
+    draw(model, open_, seed=seed)
+    return tuple(open_)
+
+
+def _other_size(misfit: Misfit) -> str:
+    empty = "; an empty tensor stands for values that lie elsewhere (DeepSpeed ZeRO-3)" if 0 in misfit.has else ""
+    return f"{list(misfit.has)} is given, {list(misfit.wants)} is needed{empty}"
 
 
 def _unlike(given: Tensor, own: Tensor) -> str:
@@ -133,28 +184,38 @@ def _unlike(given: Tensor, own: Tensor) -> str:
     return ""
 
 
-def _odd(given: Tensor) -> int:
-    """Count values that are NaN or infinite."""
+def _odd(given: Tensor, dtype: torch.dtype) -> int:
+    """Count values that are NaN or infinite, or become so in the model's type."""
     if not given.is_floating_point() and not given.is_complex():
         return 0
-    finite = given.isfinite()
+    finite = given.to(dtype).isfinite()
     return 0 if bool(finite.all()) else int((~finite).sum())
 
 
-def _account(found: Fit, left: Mapping[str, str], resized: Mapping[str, str]) -> Filled:
+def _account(found: Fit, left: Mapping[str, str], resized: Mapping[str, str], edited: _Edited) -> Filled:
+    """Tell what is amiss from what edits explain."""
+    made = {name: edited.made[name] for name in (*left, *found.plan.needed) if name in edited.made}
     return Filled(
         origin=found.origin,
         loaded=tuple(name for name in found.plan.taken if name not in left),
         resized=resized,
-        left=left,
-        missing=found.plan.needed,
-        unexpected=found.plan.surplus,
+        left={name: why for name, why in left.items() if name not in made},
+        missing=_without(found.plan.needed, made),
+        unexpected=_without(found.plan.surplus, edited.gone),
         changes=tuple(found.changes()),
+        made=made,
+        gone=tuple(name for name in found.plan.surplus if name in edited.gone),
+        doubts=tuple(found.doubts()),
     )
 
 
+def _without(names: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    out = set(others)
+    return tuple(name for name in names if name not in out)
+
+
 def _told(filled: Filled) -> Filled:
-    if filled.left or filled.missing or filled.unexpected or filled.broken:
+    if not filled.expected:
         warnings.warn(str(filled), TorchgraftWarning, stacklevel=4)
     return filled
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,8 +19,9 @@ from torchgraft.errors import EditError, RecipeError, SourceError, nearest
 from torchgraft.looks import Looks, Mode
 from torchgraft.methods import LazyRoles, Workbench, edit_of, method_of
 from torchgraft.offers import offers
+from torchgraft.params.depths import depths_of
 from torchgraft.params.follow import follow, named_of
-from torchgraft.params.groups import parameter_groups
+from torchgraft.params.groups import NO_DECAY, Groups, Settings, parameter_groups
 from torchgraft.preprocess import Preprocess
 from torchgraft.probes.sets import sets
 from torchgraft.recipe import Recipe
@@ -28,6 +29,8 @@ from torchgraft.repair import WAYS, Way
 from torchgraft.rules import Evidence, Finding, judge
 from torchgraft.select import Roles
 from torchgraft.trace import Trace, output_layers
+from torchgraft.trace.order import order
+from torchgraft.weights.plan import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +48,7 @@ class Graft:
         recipe: what was done to it, as data.
         preprocess: how the base's images were prepared, if its source says so.
         version: the kept version that this graft was opened from, if it was.
+        filled: weights were loaded into the model since.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Graft:
         self.preprocess = preprocess
         self.trust = trust
         self.version: Manifest | None = None
+        self.filled = False
         self._example = example
         self._history: list[tuple[Edit, Surgery]] = []
         self._undone: list[tuple[Edit, Surgery]] = []
@@ -127,12 +132,22 @@ class Graft:
 
     @property
     def roles(self) -> Roles:
-        """Selector names that stand for paths: `head` is what makes the output."""
-        self._looks.sweep()
+        """Selector names that stand for paths: `head` is what makes the output, `stem` what reads the input."""
+        return LazyRoles({"head": self._head_paths, "stem": self._stem_paths})
+
+    def _head_paths(self) -> tuple[str, ...]:
         made = [path for edit in self.recipe.edits for path in getattr(edit, "at", ()) if edit.kind() == "head"]
-        if not made and self._looks.of("eval").mismatch is not None:
-            raise self._does_not_run("head")
-        return {"head": tuple(f"{path}.**" for path in made) or tuple(output_layers(self._looks.of("eval")))}
+        return tuple(f"{path}.**" for path in made) or tuple(output_layers(self._running("head")))
+
+    def _stem_paths(self) -> tuple[str, ...]:
+        return order(self._running("stem"), self.module).stem.paths
+
+    def _running(self, role: str) -> Trace:
+        self._looks.sweep()
+        run = self._looks.of("eval")
+        if run.mismatch is not None:
+            raise self._does_not_run(role)
+        return run
 
     @property
     def added(self) -> dict[str, int]:
@@ -143,6 +158,17 @@ class Graft:
             for path, module in surgery.placed.items()
             if held(self.module, path) is module
         }
+
+    def base_tensors(self) -> dict[str, Tensor]:
+        """Give the tensors of the base, by its names and as it held them, those that edits took out too."""
+        surgeries = [surgery for _, surgery in self._history]
+        for surgery in reversed(surgeries):
+            surgery.undo()
+        try:
+            return tensors_of(self.module)
+        finally:
+            for surgery in surgeries:
+                surgery.redo()
 
     def new_parameters(self) -> dict[int, int]:
         """Count the parameters that each edit put in, by the number of the edit."""
@@ -172,6 +198,7 @@ class Graft:
             wide=self._looks.of("wide") if whole else None,
             sets=None if quick else sets(self.module),
             table=self._looks.modules,
+            edits=self.recipe.edits,
         )
 
     def __str__(self) -> str:
@@ -285,9 +312,11 @@ class Graft:
         surgery = Surgery(
             self.module,
             look=lambda train: self._looks.of("train" if train else "eval"),
-            roles=LazyRoles(lambda: self.roles),
+            roles=self.roles,
             seed=self.recipe.seed * 1_000_003 + len(self.recipe.edits),
             trust=self.trust,
+            untrained=self._untrained,
+            put=self._put,
         )
         before = named_of(self.module) if self._optimizer else {}
         try:
@@ -303,6 +332,19 @@ class Graft:
         if edit.structural:
             self._looks.forget(surgery.touched)
         return surgery.added
+
+    def _untrained(self) -> set[int]:
+        """Give ids of the parameters with nothing to lose: of a random base, and what edits put in or drew."""
+        base = self.recipe.base.lower()
+        if base.endswith("@none") and not base.startswith("file:") and self.version is None and not self.filled:
+            return {id(one) for one in self.module.parameters()}
+        return self._put()
+
+    def _put(self) -> set[int]:
+        """Give ids of the parameters that edits put in or drew."""
+        surgeries = [surgery for _, surgery in self._history]
+        put = (one for surgery in surgeries for part in surgery.placed.values() for one in part.parameters())
+        return {id(one) for one in (*put, *(one for surgery in surgeries for one in surgery.drawn))}
 
     def _mark(self) -> _Mark:
         return list(self._history), self.recipe, self._looks.mark()
@@ -348,19 +390,35 @@ class Graft:
     # parameters
 
     def groups(
-        self, settings: Mapping[str, Mapping[str, Any]] | None = None, **default: Any
-    ) -> list[dict[str, Any]]:
-        """Sort the trainable parameters into parameter groups for an optimizer of torch.
+        self,
+        settings: Settings | None = None,
+        *,
+        layer_decay: float | None = None,
+        no_decay: str | Iterable[str] = NO_DECAY,
+        **default: Any,
+    ) -> Groups:
+        """Sort the trainable parameters into parameter groups for an optimizer of torch; `print` shows a table.
 
         Args:
             settings: for each selector, such as `conv1.**` or `head`, what differs; the last that selects wins.
+            layer_decay: let the rates fall from the last layer to the first, by this factor a layer; see
+                docs/howto.md.
+            no_decay: what weight decay spares wherever one is named; `()` spares nothing.
             default: the settings of all other trainable parameters, such as `lr=1e-3`.
 
         Returns:
-            one dict for each group, with `params`, `names` and settings: every trainable parameter is in exactly
-            one group, no frozen one in any.
+            a list of one dict for each group, with `params`, `names` and settings: every trainable parameter is in
+            exactly one group, no frozen one in any.
         """
-        return parameter_groups(self.module, settings or {}, default, roles=self.roles)
+        return parameter_groups(
+            self.module,
+            settings or {},
+            default,
+            roles=self.roles,
+            no_decay=no_decay,
+            layer_decay=layer_decay,
+            depths=lambda: depths_of(self.module, lambda: order(self._running("layer_decay"), self.module)),
+        )
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Give what one does with a graft: it lives in higher layers, imported when it is asked for."""
@@ -376,6 +434,8 @@ _VERBS = {
     "drift": "torchgraft.drift:drift",
     "fix": "torchgraft.fixing:mend",
     "load_weights": "torchgraft.filling:load_into",
+    "params": "torchgraft.view.params:params",
+    "select": "torchgraft.view.params:select",
     "train": "torchgraft.adapt:train",
     "save": "torchgraft.keep:save",
 }

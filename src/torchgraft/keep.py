@@ -11,13 +11,13 @@ from torchgraft.graft import Graft
 from torchgraft.history import History
 from torchgraft.loading import loaded_base, replay
 from torchgraft.recipe import Recipe
-from torchgraft.sources import parse_source
+from torchgraft.sources import Base, parse_source
 from torchgraft.store import Manifest, Store, state_digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RUNS", "open_version", "save", "split_reference"]
+__all__ = ["RUNS", "open_version", "opened_base", "save", "split_reference"]
 
 RUNS = "runs"
 """The folder that versions go to when none is named."""
@@ -85,6 +85,25 @@ def open_version(
     Raises:
         StoreError: there is no such version, or it is damaged, or its base is another now.
     """
+    return _opened(reference, trust=trust, objects=objects)[0]
+
+
+def opened_base(reference: str | Path, text: str, *, trust: bool = False) -> Base:
+    """Open a version as the base of new edits; see `open_version`.
+
+    Args:
+        reference: see `open_version`.
+        text: what the version is called as a source.
+        trust: whether code of the user's own may be run.
+    """
+    graft, base = _opened(reference, trust=trust)
+    return Base(graft.module, text, graft.input_shape, graft.preprocess, base.example, base.tokenizer)
+
+
+def _opened(
+    reference: str | Path, *, trust: bool = False, objects: Mapping[str, nn.Module] | None = None
+) -> tuple[Graft, Base]:
+    """Open a version, and give its base as well."""
     folder, version = split_reference(str(reference))
     store = Store(folder)
     manifest = store.find(version)
@@ -101,7 +120,7 @@ def open_version(
     graft = replay(recipe, trust=trust, objects=given, base=base)
     _put(graft, store.tensors(manifest), base_state if manifest.base_digest else {}, manifest)
     graft.version = manifest
-    return graft
+    return graft, base
 
 
 def _put(graft: Graft, tensors: Mapping[str, Tensor], base: Mapping[str, Tensor], manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from torchgraft.edits.base import Edit
-from torchgraft.errors import EditError, RecipeError, SourceError
+from torchgraft.errors import EditError, RecipeError, SourceError, TorchgraftWarning
 from torchgraft.graft import Graft
 from torchgraft.probes.arguments import by_place, is_named, needed, taken
 from torchgraft.recipe import Recipe
@@ -29,6 +30,8 @@ def load(
     seed: int = 0,
     trust: bool = False,
     real: bool = False,
+    meta: bool = False,
+    pretrained: bool | None = None,
 ) -> Graft:
     """Load a base model, or take one that was made by hand, as a graft.
 
@@ -39,6 +42,9 @@ def load(
         seed: what new weights are drawn from.
         trust: whether code of the user's own may be run (`python:` sources, `package.module:Class` modules).
         real: trace on small real tensors instead of fake ones, for a model whose flow depends on values.
+        meta: build the base with its parameters on the meta device: it costs no memory for them, reads no weights,
+            and can be edited and checked. `g.load_weights(file)` puts weights straight into place afterwards.
+        pretrained: as torchvision and timm once had it; a warning says how it is written now.
 
     Raises:
         SourceError: the base can't be had.
@@ -49,7 +55,8 @@ def load(
         base = getattr(base, "_orig_mod", base)  # what torch.compile wraps
         base = Base(base, f"object:{type(base).__name__}")
     elif isinstance(base, str):
-        base = parse_source(base).load(seed=seed, trust=trust)
+        source = parse_source(base if pretrained is None else _as_once(base, pretrained))
+        base = source.skeleton(seed=seed, trust=trust) if meta else source.load(seed=seed, trust=trust)
     elif not isinstance(base, Base):
         raise SourceError(f"{named(base)} is no model", where="tg.load", hint="give a source by name, or a module")
     try:
@@ -64,6 +71,23 @@ def load(
     example = base.example if example is None and shape is None else example
     example = _in_order(example, base.module) if isinstance(example, Mapping) else example
     return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust, real=real)
+
+
+def _as_once(text: str, pretrained: bool) -> str:
+    """Read `pretrained=` as torchvision meant it: weights of that time, or random ones.
+
+    Raises:
+        SourceError: the source names its weights by itself.
+    """
+    source = parse_source(text)
+    if source.tag:
+        raise SourceError(f"'{text}' names its weights already", where="pretrained", hint="leave pretrained= out")
+    if pretrained and str(source).startswith("torchvision:"):
+        return f"{source}@pretrained"
+    now = str(source) if pretrained else str(source.bare)
+    told = f"pretrained={pretrained} is written '{now}'; it is read so"
+    warnings.warn(told, TorchgraftWarning, stacklevel=3)
+    return now
 
 
 def _shape_of(given: Any) -> tuple[tuple[int, ...] | None, Any]:
@@ -179,7 +203,7 @@ def _with_objects(edit: Edit, objects: Mapping[str, nn.Module]) -> Edit:
     spec = getattr(edit, field, None)
     name = getattr(edit, "name", None)
     at = getattr(edit, "at", "")
-    if spec is None or spec.replays:
+    if getattr(spec, "replays", True):
         return edit
     beside = at.rpartition(".")[0]
     for key in (f"{at}.{name}", f"{beside}.{name}" if beside else str(name), at):

@@ -22,21 +22,22 @@ __all__ = ["LazyRoles", "Workbench", "edit_of", "method_of"]
 
 
 class LazyRoles(Mapping[str, Sequence[str]]):
-    """The roles of a graft: finding them takes a trace, so it waits until a selector asks for one."""
+    """The roles of a graft: finding one takes a trace, so it waits until a selector asks for it."""
 
-    def __init__(self, roles: Callable[[], Roles]) -> None:
+    def __init__(self, roles: Mapping[str, Callable[[], Sequence[str]]]) -> None:
         self._roles = roles
 
     def __getitem__(self, name: str) -> Sequence[str]:
-        if name != "head":
-            raise KeyError(name)
-        return self._roles()[name]
+        return self._roles[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._roles
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("head",))
+        return iter(self._roles)
 
     def __len__(self) -> int:
-        return 1
+        return len(self._roles)
 
 
 class Workbench:

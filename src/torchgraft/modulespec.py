@@ -6,25 +6,34 @@
     [{nn.Conv2d: …}, {nn.ReLU: {}}]                                 a Sequential of them
     {object: CustomBlock}                                           a module that was handed over in Python
 
-Sizes that the place determines (`in_channels`, `in_features`, `num_features`, …) may be left out.
+Sizes that the place determines (`in_channels`, `in_features`, `num_features`, …) may be left out. Arguments may be
+a list, by their order; a module as an argument is written in the same way; a class or function of torch is named:
+
+    {nn.TransformerEncoder: {num_layers: 2, encoder_layer: {nn.TransformerEncoderLayer: {nhead: 4}}}}
+    {nn.TransformerEncoderLayer: {nhead: 4, activation: torch.nn.functional.silu}}
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, PrivateAttr, model_serializer, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_serializer, model_validator
 
 from torchgraft.blocks.base import Block
 from torchgraft.errors import RecipeError
 from torchgraft.schema import Schema
+from torchgraft.wording import needed
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ModuleSpec", "as_arguments", "foreign_class"]
+__all__ = ["POSITIONAL", "ModuleSpec", "as_arguments", "foreign_class"]
+
+POSITIONAL = "*"
+"""The key of arguments that are given by their order."""
 
 
 class ModuleSpec(Schema):
@@ -44,12 +53,17 @@ class ModuleSpec(Schema):
     @property
     def replays(self) -> bool:
         """Tell whether the module can be built again from this description alone."""
-        return self.of != "object" and all(item.replays for item in self.items)
+        return self.of != "object" and all(item.replays for item in self.nested)
 
     @property
     def foreign(self) -> bool:
         """Tell whether building it runs code that is neither torch's nor torchgraft's."""
-        return ":" in self.of or any(item.foreign for item in self.items)
+        return ":" in self.of or any(item.foreign for item in self.nested)
+
+    @property
+    def nested(self) -> tuple[ModuleSpec, ...]:
+        """The modules that this one is made of: those of a Sequential, and those among the arguments."""
+        return (*self.items, *_within(self.args))
 
     @model_validator(mode="wrap")
     @classmethod
@@ -58,6 +72,7 @@ class ModuleSpec(Schema):
         if made is not None:
             return made
         spec: ModuleSpec = handler(_normal(value))
+        spec = spec.model_copy(update={"args": _parsed(spec)})
         _check_kind(spec)
         return spec
 
@@ -65,7 +80,13 @@ class ModuleSpec(Schema):
     def _write(self) -> Any:
         if self.of == "Sequential":
             return [item.model_dump() for item in self.items]
-        return {self.of: dict(self.args)}
+        parts = _parts(self.of)
+        return {
+            self.of: {
+                key: [one.model_dump() for one in value] if key in parts else _dumped(value)
+                for key, value in self.args.items()
+            }
+        }
 
     def __eq__(self, other: object) -> bool:
         """Two descriptions are equal when they say the same, whichever module was handed over."""
@@ -80,8 +101,13 @@ class ModuleSpec(Schema):
             return f"{len(self.items)} modules ({', '.join(item.of for item in self.items)})"
         if self.of.startswith("block."):
             return str(Block.named(self.of.removeprefix("block.")).model_validate(self.args))
-        given = ", ".join(f"{key}={value}" for key, value in self.args.items())
-        return f"{self.of.removeprefix('nn.')}({given})"
+        named = [f"{key}={_shown(value)}" for key, value in self.args.items() if key != POSITIONAL]
+        ordered = [_shown(value) for value in self.args.get(POSITIONAL, ())]
+        return f"{self.of.removeprefix('nn.')}({', '.join(ordered + named)})"
+
+
+def _shown(value: Any) -> str:
+    return f"[{', '.join(map(_shown, value))}]" if isinstance(value, (list, tuple)) else str(value)
 
 
 def _normal(value: Any) -> Any:
@@ -92,17 +118,87 @@ def _normal(value: Any) -> Any:
         ((of, args),) = value.items()
         if of == "object":
             return {"of": of, "args": {"class": args} if isinstance(args, str) else args}
+        if of == "nn.Sequential" and isinstance(args, Sequence) and not isinstance(args, str):
+            return {"of": "Sequential", "items": args}
+        if isinstance(args, (int, float, list, tuple)):
+            args = {POSITIONAL: list(args) if isinstance(args, (list, tuple)) else [args]}
         return {"of": of, "args": {} if args is None else args}
     if isinstance(value, Sequence):
         return {"of": "Sequential", "items": value}
     return value
 
 
+def _parsed(spec: ModuleSpec) -> dict[str, Any]:
+    """Read the descriptions of modules among the arguments."""
+    if spec.of == "object":
+        return spec.args
+    parts = _parts(spec.of)
+    return {
+        key: _listed(key, value) if key in parts else _read_within(key, value) for key, value in spec.args.items()
+    }
+
+
+def _listed(key: str, value: Any) -> tuple[ModuleSpec, ...]:
+    """Read a list of modules, each in any form."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{key} is a list of modules: write [{{nn.ReLU: {{}}}}, …]")
+    return tuple(_nested(f"{key}[{number}]", one) for number, one in enumerate(value))
+
+
+def _nested(key: str, value: Any) -> ModuleSpec:
+    """Read a module within another; its faults are told in one sentence, since the fields around it are others."""
+    try:
+        return ModuleSpec.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([key, *map(str, first["loc"][:-1])])
+        if first["type"] == "extra_forbidden":
+            raise ValueError(f"{where}: there is no setting '{first['loc'][-1]}'") from None
+        raise ValueError(f"{'.'.join([key, *map(str, first['loc'])])}: {needed(first)[0]}") from None
+
+
+def _parts(of: str) -> tuple[str, ...]:
+    """Name the settings of a block that hold modules."""
+    known = Block.registry.get(of.removeprefix("block."))
+    return known.parts if known and of.startswith("block.") else ()
+
+
+_SPEC = re.compile(r"nn\.\w+|block\.\w+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def _read_within(key: str, value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_read_within(f"{key}[{number}]", one) for number, one in enumerate(value)]
+    keyed = isinstance(value, Mapping) and len(value) == 1 and _SPEC.fullmatch(str(next(iter(value))))
+    is_module = isinstance(value, (ModuleSpec, Block)) or hasattr(value, "named_modules")
+    return _nested(key, value) if keyed or (is_module and not isinstance(value, type)) else value
+
+
+def _within(value: Any) -> Iterator[ModuleSpec]:
+    """Give the modules among arguments, in order."""
+    if isinstance(value, ModuleSpec):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _within(one)
+
+
+def _dumped(value: Any) -> Any:
+    if isinstance(value, ModuleSpec):  # among arguments a list would be a list of modules
+        return {"nn.Sequential": value.model_dump()} if value.of == "Sequential" else value.model_dump()
+    if isinstance(value, Mapping):
+        return {key: _dumped(one) for key, one in value.items()}
+    return [_dumped(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
 def _check_kind(spec: ModuleSpec) -> None:
     of = spec.of
     if of.startswith("block."):
         try:
-            Block.named(of.removeprefix("block.")).model_validate(spec.args)
+            block = Block.named(of.removeprefix("block."))
+            if POSITIONAL in spec.args:
+                raise ValueError(f"{of} takes its settings by name: {', '.join(block.model_fields)}")
+            block.model_validate(spec.args)
         except RecipeError as error:
             raise ValueError(f"{error.what}; {error.hint}") from error
     elif not (of in ("Sequential", "object") or of.startswith("nn.") or ":" in of):
@@ -114,14 +210,28 @@ def _from_object(value: Any) -> ModuleSpec | None:
     if isinstance(value, ModuleSpec):
         return value
     if isinstance(value, Block):
-        return ModuleSpec.model_construct(of=f"block.{type(value).__name__}", args=value.brief(), items=())
+        parts = {
+            name: tuple(ModuleSpec.model_validate(one) for one in getattr(value, name)) for name in value.parts
+        }
+        plain = value.model_copy(update=dict.fromkeys(value.parts, ())).brief()
+        return ModuleSpec.model_construct(of=f"block.{type(value).__name__}", args={**plain, **parts}, items=())
     if isinstance(value, type):
-        raise ValueError(f"hand over a module, not its class: {value.__name__}(…)")
+        raise ValueError(f"hand over a module, not its class: {value.__name__}({_asked(value)})")
     if not hasattr(value, "named_modules"):
         return None
     spec = _described(value)
     spec._object = value
     return spec
+
+
+def _asked(cls: type) -> str:
+    """Name the arguments that a class must be given."""
+    try:
+        given = inspect.signature(cls).parameters.values()
+    except (TypeError, ValueError):
+        return "…"
+    needed = [one.name for one in given if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+    return ", ".join(f"{name}=…" for name in needed) or "…"
 
 
 def _described(module: nn.Module) -> ModuleSpec:
@@ -145,6 +255,8 @@ def _constructor_args(module: nn.Module) -> dict[str, Any] | None:
     cls = type(module)
     if _is_dressed(module):
         return None
+    if cls is nn.Identity:  # it takes anything, and keeps nothing of it
+        return {}
     if getattr(nn, cls.__name__, None) is not cls or any(True for _ in module.children()):
         return None
     args: dict[str, Any] = {}

@@ -29,6 +29,7 @@ from torchgraft.rules import Finding
 from torchgraft.settings import COMMAND_LINE, check_settings, taken
 from torchgraft.sources import parse_source
 from torchgraft.train.loop import check_training
+from torchgraft.train.rates import unfreezing
 
 __all__ = ["Planned", "Talk", "Timings", "plan", "planned", "prepared"]
 
@@ -338,6 +339,11 @@ def _checked(graft: Graft, recipe: Recipe, data: DataSet, timings: Timings, talk
             hint="see the findings; nothing was trained",
             findings=errors,
         )
+    unfreezing(graft, train)
+    if train.layer_decay is not None:
+        talk.say("rates", f"fall by {train.layer_decay:g} from each layer to the one before it")
+    for step in train.unfreeze:
+        talk.say("unfreeze", step.sentence())
     graft.recipe = recipe
     if train.per_class is not None:
         data = replace(data, train=per_class(data.train, train.per_class, recipe.seed))

@@ -30,6 +30,9 @@ class Preprocess(Schema):
     Attributes:
         size: height and width of the result.
         resize: the shorter side is brought to this before the centre is cropped; None stretches to `size`.
+        frame: how the shape of the image is brought to that of `size`: `crop` keeps it and cuts off what is over,
+            `stretch` brings both sides to `resize` first, `pad` brings the longer side to `resize` and fills the
+            border with the mean.
         channels: 1 for grey, 3 for colour; images are converted.
         mean: subtracted from each channel after scaling to 0 … 1; one number a channel.
         std: divides each channel after that; one number a channel, more than 0.
@@ -42,6 +45,7 @@ class Preprocess(Schema):
     mean: tuple[Finite, ...] = (0.485, 0.456, 0.406)
     std: tuple[Above, ...] = (0.229, 0.224, 0.225)
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    frame: Literal["crop", "stretch", "pad"] = "crop"
 
     @model_validator(mode="before")
     @classmethod
@@ -74,13 +78,21 @@ class Preprocess(Schema):
         import torch
         from torchvision.transforms import v2
 
-        mode = v2.InterpolationMode(self.interpolation)
         steps: list[Any] = [v2.Grayscale(1) if self.channels == 1 else v2.RGB(), v2.ToImage()]
-        if self.resize is None:
-            steps.append(v2.Resize(list(self.size), interpolation=mode, antialias=True))
-        else:
-            steps.append(v2.Resize(self.resize, interpolation=mode, antialias=True))
-            steps.append(v2.CenterCrop(list(self.size)))
+        steps.append(v2.Resize(**self._resized(), interpolation=v2.InterpolationMode(self.interpolation)))
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
+        if self.resize is not None:
+            steps.append(v2.CenterCrop(list(self.size)))  # after the mean became 0: what it pads is 0
         made: Callable[[Image], Tensor] = v2.Compose(steps)
         return made
+
+    def _resized(self) -> dict[str, Any]:
+        """Say what v2.Resize is given: both sides, or the shorter, or the longer one."""
+        if self.resize is None:
+            return {"size": list(self.size), "antialias": True}
+        if self.frame == "pad":
+            return {"size": None, "max_size": self.resize, "antialias": True}
+        if self.frame == "crop":
+            return {"size": self.resize, "antialias": True}
+        wide = [round(self.resize * side / min(self.size)) for side in self.size]
+        return {"size": wide, "antialias": True}

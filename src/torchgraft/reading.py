@@ -100,12 +100,12 @@ def _in_order(batch: Batch, model: nn.Module) -> tuple[Any, ...] | dict[str, Any
 def _planned(graft: Graft) -> tuple[torch.optim.Optimizer, str]:
     """Give the optimizer and the data of the recipe's training plan."""
     from torchgraft.train.optimise import optimizer_of
+    from torchgraft.train.rates import groups_of
 
     plan = graft.recipe.train
     if plan is None:
         raise RecipeError("the recipe does not say how to train", where="train", hint="train: {data: folder:…}")
-    settings = {name: group.settings() for group in plan.groups for name in group.at}
-    return optimizer_of(plan, graft.groups(settings)), plan.data
+    return optimizer_of(plan, groups_of(graft, plan)), plan.data
 
 
 def _prepared(graft: Graft) -> Preprocess:

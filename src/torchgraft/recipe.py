@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -14,16 +14,18 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from torchgraft import yamlfile
 from torchgraft.edits.base import AnyEdit
 from torchgraft.errors import RecipeError, StoreError, nearest
 from torchgraft.fault import in_document
+from torchgraft.params.groups import NO_DECAY
 from torchgraft.preprocess import Preprocess
-from torchgraft.schema import Count, Flag, Names, Number, Rate, Schema
+from torchgraft.schema import Count, Flag, Names, Number, Rate, Schema, Share
 
-__all__ = ["Group", "Optimizer", "Recipe", "TrainPlan"]
+__all__ = ["Group", "Optimizer", "Recipe", "TrainPlan", "Unfreezing"]
 
 
 class _Rates(BaseModel):
@@ -72,15 +74,67 @@ AnyOptimizer = Annotated[
 
 
 class Group(Schema):
-    """Settings of the parameters that `at` selects; where several groups select one, the last wins."""
+    """Settings of the parameters that `at` selects; where several groups select one, the last wins.
+
+    What is left out is as the optimizer's own settings say; each name is one of torch.optim's.
+    """
 
     at: Names
     lr: Rate | None = None
     weight_decay: Rate | None = None
+    momentum: Rate | None = None
+    betas: tuple[Share, Share] | None = None
+    eps: Rate | None = None
+    alpha: Rate | None = None
+    rho: Rate | None = None
+    dampening: Rate | None = None
+    nesterov: Flag | None = None
+    amsgrad: Flag | None = None
+    centered: Flag | None = None
+    lr_decay: Rate | None = None
+    momentum_decay: Rate | None = None
 
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, Any]:
         """Give what differs from the optimizer's own settings."""
-        return {key: value for key, value in self.brief().items() if key != "at"}
+        given = {name: getattr(self, name) for name in type(self).model_fields if name != "at"}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Unfreezing(Schema):
+    """What training unfreezes, and when; until then it stays as the edits left it.
+
+    Attributes:
+        epoch: at whose start `at` is unfrozen; the first is 1.
+        at: selectors of what is unfrozen.
+        lr: its rate; as the groups of the plan say, where it is left out.
+        every: instead: train `from` alone at first, and unfreeze one more layer after so many epochs, from the
+            output to the input (Howard and Ruder, 2018, gradual unfreezing).
+        from_: what is trained from the start.
+    """
+
+    epoch: Annotated[int, Field(strict=True, ge=2)] | None = None
+    at: Names = ()
+    lr: Rate | None = None
+    every: Count | None = None
+    from_: Names = Field(("head",), alias="from")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.epoch is None) == (self.every is None) or bool(self.at) == (self.epoch is None):
+            raise ValueError("an unfreezing is {epoch: 3, at: layer4}, or {every: 1, from: head}")
+        return self
+
+    def sentence(self) -> str:
+        """Say what is unfrozen when."""
+        if self.every is not None:
+            pace = "every epoch" if self.every == 1 else f"every {self.every} epochs"
+            return f"{', '.join(self.from_)} alone at first, then one more layer {pace}, the last first"
+        what = "everything" if self.at == ("**",) else ", ".join(self.at)
+        return f"{what} from epoch {self.epoch}" + (f" at {self.lr:g}" if self.lr is not None else "")
+
+
+def _read_unfreezing(value: Any) -> Any:
+    return [value] if isinstance(value, (Mapping, Unfreezing)) else value
 
 
 class TrainPlan(Schema):
@@ -92,6 +146,9 @@ class TrainPlan(Schema):
         batch: samples in one step.
         optimizer: one of torch.optim, by name.
         groups: other settings for some parameters.
+        layer_decay: the factor by which rates fall from each layer to the one before it; None keeps them alike.
+        no_decay: what weight decay spares; `[]` spares nothing.
+        unfreeze: what is unfrozen while training goes on.
         schedule: how the learning rates go down; cosine ends at zero (Loshchilov and Hutter, 2017).
         warmup: the share of all steps over which the rates rise from zero (Goyal et al., 2017).
         clip: the norm that gradients are clipped to; None leaves them.
@@ -110,6 +167,9 @@ class TrainPlan(Schema):
     batch: Count = 32
     optimizer: AnyOptimizer = Optimizer()
     groups: tuple[Group, ...] = ()
+    layer_decay: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None
+    no_decay: Names = NO_DECAY
+    unfreeze: Annotated[tuple[Unfreezing, ...], BeforeValidator(_read_unfreezing)] = ()
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: Annotated[Number, Field(ge=0, le=1)] = 0.1
     clip: Rate | None = 1.0

@@ -41,8 +41,47 @@ def told(model, weights, example=(3, 16, 16)):
     return {finding.code: finding for finding in checked(model, weights, example)}
 
 
+def kept(net, prefix=""):
+    return {f"{prefix}{name}": one.clone() for name, one in net.state_dict().items()}
+
+
 def test_a_model_that_holds_the_weights_gives_no_finding(net):
-    assert checked(net, net.state_dict()) == ()
+    assert checked(net, kept(net)) == ()
+
+
+def test_the_tensors_of_the_model_itself_are_no_copy_of_them(net):
+    assert [(one.code, one.severity) for one in checked(net, net.state_dict())] == [("W020", "note")]
+    assert checked(net, copy.deepcopy(net.state_dict())) == ()
+
+
+def test_a_norm_as_it_was_made_is_told_where_the_weights_were_trained(net):
+    given = kept(net) | {"norm.running_mean": torch.randn(8), "norm.running_var": torch.rand(8) + 0.5}
+    found = told(net, given)["W010"]
+    assert "2 vectors are as they were made, all 0 or all 1: norm.running_mean, norm.running_var" in found.facts
+    net.load_state_dict(given)
+    assert checked(net, given) == ()
+
+
+def test_a_norm_that_an_edit_put_in_is_meant_to_begin(net):
+    given = kept(net) | {"norm.running_mean": torch.randn(8), "norm.running_var": torch.rand(8) + 0.5}
+    net.load_state_dict(given)
+    g = tg.load(net, input=(3, 16, 16)).replace("norm", nn.BatchNorm2d(8))
+    assert "W010" not in {finding.code for finding in g.check(weights=given)}
+
+
+def test_variances_below_zero_are_told(net):
+    found = told(net, kept(net) | {"norm.running_var": -torch.ones(8)})["W011"]
+    assert "1 variances are below zero" in found.facts[0]
+
+
+def test_one_part_of_a_sharded_model_is_told_as_such(net):
+    found = told(net, {name: one.chunk(2)[0] if one.dim() else one for name, one in kept(net).items()})["W009"]
+    assert "8 of them have 1/2 of the rows: they are one process's part of a sharded model" in found.facts
+
+
+def test_flattened_weights_are_told_with_what_to_save_instead(net):
+    found = told(net, {"_fsdp_wrapped_module._flat_param": torch.randn(99)})["W009"]
+    assert "save a full state dict" in found.hint
 
 
 def test_a_prefixed_checkpoint_that_loads_nothing_is_told(net):
@@ -53,7 +92,7 @@ def test_a_prefixed_checkpoint_that_loads_nothing_is_told(net):
 
 
 def test_a_prefix_that_was_seen_to_is_a_note(net):
-    found = told(net, nn.DataParallel(net).state_dict())
+    found = told(net, kept(net, "module."))
     assert [one.severity for one in found.values()] == ["note"]
 
 
@@ -110,7 +149,7 @@ def test_layers_that_an_edit_put_in_are_not_missed(net):
 
 
 def test_missing_statistics_are_told(net):
-    found = told(net, dict(net.named_parameters()))
+    found = told(net, {name: one.detach().clone() for name, one in net.named_parameters()})
     assert list(found) == ["W006"]
     assert "1 norms: norm" in found["W006"].facts
 
@@ -192,10 +231,9 @@ def test_two_values_for_one_parameter_are_told():
 
 def test_ties_that_agree_are_only_noted_for_what_files_do_with_them():
     model = Tied()
-    assert [finding.code for finding in checked(model, model.state_dict(), WORDS)] == ["W016"]
-    assert [finding.severity for finding in checked(model, {"embed.weight": model.embed.weight}, WORDS)] == [
-        "note"
-    ]
+    assert [finding.code for finding in checked(model, copy.deepcopy(model.state_dict()), WORDS)] == ["W016"]
+    one = {"embed.weight": model.embed.weight.detach().clone()}
+    assert [finding.severity for finding in checked(model, one, WORDS)] == ["note"]
 
 
 def test_a_file_that_can_not_be_read_is_a_finding(net, tmp_path):

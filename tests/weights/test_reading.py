@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import time
 from argparse import Namespace
 from unittest import mock
 
@@ -14,7 +15,8 @@ from torch import nn
 
 from torchgraft.errors import SourceError
 from torchgraft.weights.fit import fit
-from torchgraft.weights.reading import misnamed, note, read
+from torchgraft.weights.hashes import misnamed
+from torchgraft.weights.reading import note, read
 from torchgraft.weights.unwrap import states
 
 LAYER = nn.Linear(20, 30)
@@ -25,6 +27,16 @@ def cut(path, **kwargs):
     whole = io.BytesIO()
     torch.save({"w": torch.randn(1000)}, whole, **kwargs)
     path.write_bytes(whole.getvalue()[:2000])
+
+
+def exported(path):
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), path)
+
+
+def distributed(path):
+    path.mkdir()
+    (path / ".metadata").write_bytes(b"x")
+    (path / "__0_0.distcp").write_bytes(b"x")
 
 
 def test_a_file_that_was_saved_on_a_gpu_opens_anywhere(tmp_path):
@@ -44,6 +56,46 @@ def test_files_in_several_parts_are_joined(tmp_path):
     index = {"weight_map": {name: f"{name}.safetensors" for name in STATE}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert set(read(tmp_path / "model.safetensors.index.json")) == set(STATE)
+
+
+def test_parts_of_different_versions_are_refused(tmp_path):
+    save_file({"weight": STATE["weight"]}, tmp_path / "a.safetensors")
+    index = {"weight_map": dict.fromkeys(STATE, "a.safetensors")}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(SourceError, match=r"1 tensors that the index names are not in its files, such as bias"):
+        read(tmp_path / "model.safetensors.index.json")
+
+
+def test_a_missing_part_is_named(tmp_path):
+    (tmp_path / "x.index.json").write_text(json.dumps({"weight_map": {"a": "b-00001-of-00002.safetensors"}}))
+    with pytest.raises(SourceError, match=r"there is no file .*b-00001-of-00002"):
+        read(tmp_path / "x.index.json")
+
+
+def test_one_part_of_several_is_told_to_be_one(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    part = {name: one for name, one in model.state_dict().items() if name.startswith("0.")}
+    save_file(part, tmp_path / "model-00001-of-00003.safetensors")
+    found = fit(model, tmp_path / "model-00001-of-00003.safetensors")
+    assert found.why_not("")[0].endswith("it is part 1 of 3")
+    assert "index.json" in found.why_not("")[1]
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(SourceError, match=r"is a folder(.|\n)*name a file in it: model\.safetensors\.index\.json"):
+        read(tmp_path)
+
+
+def test_tensors_of_a_file_are_mapped_and_not_read_twice(tmp_path):
+    torch.save(STATE, tmp_path / "w.pt")
+    before = (tmp_path / "w.pt").read_bytes()
+    read(tmp_path / "w.pt")["weight"].zero_()
+    assert (tmp_path / "w.pt").read_bytes() == before
+
+
+def test_a_state_dict_of_many_tensors_is_found_in_little_time():
+    many = {f"layers.{number}.weight": torch.zeros(2) for number in range(20_000)}
+    start = time.process_time()
+    assert len(states(many)[0].state) == 20_000
+    assert time.process_time() - start < 5  # it once took a minute: each tensor was compared with all others
 
 
 def test_an_index_may_not_lead_elsewhere(tmp_path):
@@ -68,6 +120,13 @@ def test_an_index_may_not_lead_elsewhere(tmp_path):
         ),
         ("a.safetensors", lambda path: path.write_bytes(b"\x90\x01" + bytes(50)), "damaged or cut off"),
         ("a.safetensors", lambda path: path.mkdir(), "is a folder"),
+        ("a.safetensors", lambda path: torch.save(STATE, path), "torch.save under the name of a safetensors file"),
+        ("a.h5", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50)), "an HDF5 file"),
+        ("a.gguf", lambda path: path.write_bytes(b"GGUF" + bytes(50)), "a GGUF file"),
+        ("a.pth.gz", lambda path: path.write_bytes(b"\x1f\x8b" + bytes(50)), "packed by gzip"),
+        ("a.npz", lambda path: np.savez(path, w=np.ones(3)), r"an archive of numpy arrays"),
+        ("a.pt2", lambda path: exported(path), r"an exported program"),
+        ("a", lambda path: distributed(path), "a distributed checkpoint"),
     ],
 )
 def test_what_can_not_be_read_says_why(tmp_path, name, write, match):

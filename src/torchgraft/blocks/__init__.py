@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from torchgraft.blocks.attention import SelfAttention
 from torchgraft.blocks.base import Block
+from torchgraft.blocks.cbam import CBAM
+from torchgraft.blocks.conv import ConvNormAct, DepthwiseSeparable
+from torchgraft.blocks.cosine import Cosine
+from torchgraft.blocks.eca import ECA
+from torchgraft.blocks.gem import GeM
+from torchgraft.blocks.head import Head
 from torchgraft.blocks.mlp import MLP
+from torchgraft.blocks.multi_path import MultiPath
 from torchgraft.blocks.projection import Projection
+from torchgraft.blocks.residual import Bottleneck, ResidualBlock
+from torchgraft.blocks.scale import DropPath, LayerScale
 from torchgraft.blocks.squeeze_excite import SqueezeExcite
 
-__all__ = ["MLP", "Block", "Projection", "SqueezeExcite"]
+__all__ = [
+    "CBAM",
+    "ECA",
+    "MLP",
+    "Block",
+    "Bottleneck",
+    "ConvNormAct",
+    "Cosine",
+    "DepthwiseSeparable",
+    "DropPath",
+    "GeM",
+    "Head",
+    "LayerScale",
+    "MultiPath",
+    "Projection",
+    "ResidualBlock",
+    "SelfAttention",
+    "SqueezeExcite",
+]

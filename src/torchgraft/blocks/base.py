@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torchgraft.errors import RecipeError, nearest
+from pydantic import model_validator
+
+from torchgraft.errors import EditError, RecipeError, nearest
 from torchgraft.family import gather
 from torchgraft.schema import Schema
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Block"]
+__all__ = ["Block", "Start", "refused"]
+
+Start = Literal["identity"] | None
+"""How a block starts: newly initialised, or so that it gives just what it takes."""
 
 
 class Block(Schema, ABC):
@@ -20,9 +26,22 @@ class Block(Schema, ABC):
 
     registry: ClassVar[dict[str, type[Block]]] = {}
 
+    parts: ClassVar[tuple[str, ...]] = ()
+    """The fields that hold descriptions of modules: each is built for what the block is given."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Block.registry[cls.__name__] = cls
+
+    @model_validator(mode="before")
+    @classmethod
+    def _starts(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "start" in value and "start" not in cls.model_fields:
+            raise ValueError(
+                f"{cls.__name__} can't start as the identity: what it gives has another shape or meaning than "
+                "what it takes; leave start out"
+            )
+        return value
 
     @abstractmethod
     def fitted(self, shape: tuple[int, ...]) -> Block:
@@ -50,3 +69,9 @@ class Block(Schema, ABC):
                 hint=nearest(name, Block.registry) or f"one of {', '.join(sorted(Block.registry))}",
             )
         return Block.registry[name]
+
+
+def refused(block: Block, why: str, hint: str) -> EditError:
+    """Make the error that a block raises; whoever builds it knows the place."""
+    kind = type(block).__name__
+    return EditError(f"{kind} {why}", where=f"block.{kind}", hint=hint)

@@ -11,7 +11,7 @@ from torchgraft.schema import Count
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Projection"]
+__all__ = ["Projection", "narrow"]
 
 
 class Projection(Block):
@@ -62,7 +62,7 @@ def _features(given: int, out: int) -> list[nn.Module]:
     """Only the last dimension differs."""
     from torch import nn
 
-    return [_narrow(given, out, 0)] if given != out else [nn.Identity()]
+    return [narrow(given, out, 0)] if given != out else [nn.Identity()]
 
 
 def _turned(
@@ -95,7 +95,7 @@ def _first(given: tuple[int, ...], out: tuple[int, ...]) -> list[nn.Module]:
     if shrink:  # fewer places first: the projection is then the cheaper
         steps.append(_average(given[1:], out[1:]))
     if given[0] != out[0]:
-        steps.append(_narrow(given[0], out[0], len(given) - 1))
+        steps.append(narrow(given[0], out[0], len(given) - 1))
     if len(given) > 1 and not shrink and given[1:] != out[1:]:
         steps.append(_grow(given[1:], out[1:]))
     return steps or [nn.Identity()]
@@ -120,7 +120,7 @@ def _ranked(given: tuple[int, ...], out: tuple[int, ...]) -> tuple[list[nn.Modul
     return [*row, nn.Unflatten(2, out[1:])], (given[0], *out[1:])
 
 
-def _narrow(given: int, out: int, rank: int) -> nn.Module:
+def narrow(given: int, out: int, rank: int) -> nn.Module:
     """Build a 1×1 convolution or linear layer that starts as the identity on the shared channels."""
     import torch
     from torch import nn

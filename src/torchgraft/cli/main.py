@@ -33,8 +33,10 @@ for _home, _words in {
     "edit:edit": "Change a model or a recipe by edits, each checked as it is made.",
     "edit:edits": "List every edit there is, or explain one.",
     "check:check": "Say whether a model or a recipe fits, where it does not, and why.",
+    "params:params": "List the parameters of a model: shape, trained or frozen, rate, decay, values.",
     "predict:predict": "Tell the classes of images by a kept version.",
     "log:log": "List the versions that are kept.",
+    "sources:sources": "List where base models come from, and which there are.",
     "rules:rules": "List every rule that models and data are checked by.",
     "rules:rule": "Explain one rule.",
 }.items():

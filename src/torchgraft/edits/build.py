@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.blocks.base import Block
+from torchgraft.blocks.layout import Laid, layout_of
+from torchgraft.edits.arguments import Place, arguments, resolved
 from torchgraft.errors import EditError, RecipeError, nearest
 from torchgraft.modulespec import ModuleSpec, as_arguments, foreign_class
+from torchgraft.trace.layout import side
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,27 +21,7 @@ if TYPE_CHECKING:
     from torchgraft.edits.surgery import Surgery
     from torchgraft.trace import Value
 
-__all__ = ["build", "open_size"]
-
-_FROM_CHANNELS = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "SyncBatchNorm")
-
-
-def open_size(kind: str) -> str | None:
-    """Name the argument of a torch.nn class that its place determines: `Conv2d` -> `in_channels`."""
-    if kind.startswith("Conv"):
-        return "in_channels"
-    if kind.startswith(("BatchNorm", "InstanceNorm", "SyncBatchNorm")):
-        return "num_features"
-    return {
-        "Linear": "in_features",
-        "GroupNorm": "num_channels",
-        "LayerNorm": "normalized_shape",
-        "RMSNorm": "normalized_shape",
-        "LSTM": "input_size",
-        "GRU": "input_size",
-        "RNN": "input_size",
-        "MultiheadAttention": "embed_dim",
-    }.get(kind)
+__all__ = ["build"]
 
 
 def build(
@@ -63,10 +48,12 @@ def build(
         )
     if spec.module is not None:
         return spec.module, spec
-    shape = arriving[0].shape if arriving else None
+    place = (
+        Place(where, arriving[0].shape, side(surgery.look(False), arriving[0])) if arriving else Place(where, None)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(surgery.seed)
-        module, done, _ = _built(spec, shape, where)
+        module, done, _ = _built(spec, place)
     return _placed(module, surgery.model), done
 
 
@@ -76,59 +63,109 @@ def _placed(module: nn.Module, model: nn.Module) -> nn.Module:
     return module if first is None else module.to(device=first.device, dtype=first.dtype)
 
 
-_Shape = tuple[int, ...] | None
+_Built = tuple["nn.Module", ModuleSpec, Place]
+"""The module, its description with every size written out, and what it gives."""
 
 
-def _built(spec: ModuleSpec, shape: _Shape, where: str) -> tuple[nn.Module, ModuleSpec, _Shape]:
-    from torch.nn.modules.lazy import LazyModuleMixin
-
+def _built(spec: ModuleSpec, place: Place) -> _Built:
+    if spec.module is not None:
+        return _with_shape(spec.module, spec, place)
     if spec.of == "Sequential":
-        return _sequence(spec, shape, where)
+        return _sequence(spec, place)
     if spec.of == "object":
         raise EditError(
             f"the module {spec.args.get('class', '')} was handed over in Python and can't be built again",
-            where=where,
+            where=place.where,
             hint="name its class as package.module:Class, or hand the module over again: tg.open(…, objects={…})",
         )
-    if spec.of.startswith("block."):
-        block = Block.named(spec.of.removeprefix("block.")).model_validate(spec.args)
-        block = block.fitted(_known(shape, where, spec))
-        return _with_shape(block.build(), spec.model_copy(update={"args": block.brief()}), shape)
-    cls = foreign_class(spec.of) if spec.foreign else _torch_class(spec.of, where)
-    args = _sized(spec, shape, where)
+    return _block(spec, place) if spec.of.startswith("block.") else _instance(spec, place)
+
+
+def _sequence(spec: ModuleSpec, place: Place) -> _Built:
+    from torch import nn
+
+    modules, items, arrives = [], [], place
+    for number, item in enumerate(spec.items):
+        module, done, arrives = _built(item, replace(arrives, where=f"{place.where}.{number}"))
+        modules.append(module)
+        items.append(done)
+    return nn.Sequential(*modules), spec.model_copy(update={"items": tuple(items)}), arrives
+
+
+def _block(spec: ModuleSpec, place: Place) -> _Built:
+    from torchgraft.blocks.multi_path import MultiPath
+
+    block = Block.named(spec.of.removeprefix("block.")).model_validate(spec.args)
+    shape = place.known(spec.of)
+    if isinstance(block, Laid) and block.layout is None:
+        block = block.model_copy(update={"layout": layout_of(len(shape), last=place.side == "last")})
+    parts: dict[str, tuple[ModuleSpec, ...]] = {}
     try:
-        module = cls(**(args if spec.foreign else as_arguments(args)))
-    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
-        raise EditError(f"{spec.of} can't be built: {error}", where=where, hint=_correction(spec, args)) from error
+        block = block.fitted(shape)
+        if isinstance(block, MultiPath):
+            paths = [_built(one, place.inside(f"paths.{number}")) for number, one in enumerate(block.paths)]
+            module = block.joined([one for one, _, _ in paths], shape, [gives.shape for _, _, gives in paths])
+            parts = {"paths": tuple(done for _, done, _ in paths)}
+        else:
+            module = block.build()
+    except EditError as error:
+        raise error if error.where.startswith(place.where) else _placed_error(error, place) from None
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        raise EditError(
+            f"{spec.of} can't be built: {error}", where=place.where, hint="correct its settings"
+        ) from error
+    plain = block.model_copy(update=dict.fromkeys(parts, ())).brief()
+    return _with_shape(module, spec.model_copy(update={"args": {**plain, **parts}}), place)
+
+
+def _placed_error(error: EditError, place: Place) -> EditError:
+    return EditError(error.what, where=place.where, hint=error.hint)
+
+
+def _instance(spec: ModuleSpec, place: Place) -> _Built:
+    """Build a class of torch.nn, or of the user's own."""
+    from torch.nn.modules.lazy import LazyModuleMixin
+
+    own = ":" in spec.of
+    cls: Any = foreign_class(spec.of) if own else _torch_class(spec.of, place.where)
+    args = arguments(spec, cls, place)
+    called, written = resolved(args, place, lambda one, there: _built(one, there)[:2])
+    try:
+        module = cls(**(called if own else as_arguments(called)))
+    except Exception as error:  # whatever the class raises about what it is given
+        if not own and not isinstance(error, (TypeError, ValueError, RuntimeError, AssertionError, KeyError)):
+            raise
+        hint = _correction(spec, cls, args)
+        raise EditError(f"{spec.of} can't be built: {error}", where=place.where, hint=hint) from error
     if isinstance(module, LazyModuleMixin):
         raise EditError(
             f"{spec.of} finds its sizes when it is first run",
-            where=where,
+            where=place.where,
             hint=f"take nn.{kind_without_lazy(spec.of)} and leave its sizes open: they are read off the place",
         )
-    return _with_shape(module, spec.model_copy(update={"args": args}), shape)
+    if not hasattr(module, "named_modules"):
+        raise EditError(
+            f"{spec.of} gives a {type(module).__name__}, which is no module",
+            where=place.where,
+            hint="name a subclass of torch.nn.Module, or a function that gives one",
+        )
+    return _with_shape(module, spec.model_copy(update={"args": written}), place)
 
 
-def _correction(spec: ModuleSpec, args: dict[str, Any]) -> str:
+def _correction(spec: ModuleSpec, cls: Any, args: dict[str, Any]) -> str:
     """Say which arguments would do, where that is known: groups that divide the channels."""
     groups, channels = args.get("num_groups"), args.get("num_channels")
     if spec.of == "nn.GroupNorm" and isinstance(groups, int) and isinstance(channels, int):
         return f"num_groups={math.gcd(groups, channels)} divides {channels} channels and {groups} groups"
-    return "correct its arguments"
+    try:
+        taken = inspect.signature(cls).parameters.values()
+    except (TypeError, ValueError):
+        return "correct its arguments"
+    plain = [str(one.replace(annotation=one.empty)) for one in taken if one.name not in ("device", "dtype")]
+    return f"correct its arguments: {spec.of.removeprefix('nn.')}({', '.join(plain)})"
 
 
-def _sequence(spec: ModuleSpec, shape: _Shape, where: str) -> tuple[nn.Module, ModuleSpec, _Shape]:
-    from torch import nn
-
-    modules, items = [], []
-    for number, item in enumerate(spec.items):
-        module, done, shape = _built(item, shape, f"{where}.{number}")
-        modules.append(module)
-        items.append(done)
-    return nn.Sequential(*modules), spec.model_copy(update={"items": tuple(items)}), shape
-
-
-def _with_shape(module: nn.Module, spec: ModuleSpec, shape: _Shape) -> tuple[nn.Module, ModuleSpec, _Shape]:
+def _with_shape(module: nn.Module, spec: ModuleSpec, place: Place) -> _Built:
     """Find the shape that a module gives, on fake tensors.
 
     A layer that was given a wrong size is tried on what it takes, so that those after it can still be built and
@@ -138,14 +175,18 @@ def _with_shape(module: nn.Module, spec: ModuleSpec, shape: _Shape) -> tuple[nn.
 
     from torchgraft.trace import trace
 
-    for tried in (shape, _taken(module, shape)):
-        gave = trace(module, torch.empty(tried, device="meta")).output_shapes() if tried else []
+    for tried in (place.shape, _taken(module, place.shape)):
+        if not tried:
+            continue
+        run = trace(module, torch.empty(tried, device="meta"))
+        gave = [run.values[number] for number in run.outputs]
         if gave:
-            return module, spec, gave[0]
-    return module, spec, None
+            there = place.side if gave[0].shape == tried else side(run, gave[0])
+            return module, spec, replace(place, shape=gave[0].shape, side=there)
+    return module, spec, replace(place, shape=None)
 
 
-def _taken(module: nn.Module, shape: _Shape) -> _Shape:
+def _taken(module: nn.Module, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
     """Give the shape as the layer would take it: with its own channels or features."""
     if shape is None or len(shape) < 2:
         return None
@@ -154,26 +195,6 @@ def _taken(module: nn.Module, shape: _Shape) -> _Shape:
         return (*shape[:-1], held["in_features"])
     channels = held.get("in_channels") or held.get("num_features")
     return (shape[0], channels, *shape[2:]) if channels else None
-
-
-def _known(shape: _Shape, where: str, spec: ModuleSpec) -> tuple[int, ...]:
-    if shape is None:
-        raise EditError(
-            f"the sizes of {spec.of} can't be read off its place, which is given no tensor that fits",
-            where=where,
-            hint="write the sizes out, or correct the module before it",
-        )
-    return shape
-
-
-def _sized(spec: ModuleSpec, shape: _Shape, where: str) -> dict[str, Any]:
-    kind = spec.of.removeprefix("nn.")
-    name = open_size(kind)
-    if spec.foreign or name is None or name in spec.args:
-        return dict(spec.args)
-    arrives = _known(shape, where, spec)
-    size = arrives[1] if kind.startswith(_FROM_CHANNELS) and len(arrives) > 1 else arrives[-1]
-    return {name: size, **spec.args}
 
 
 def kind_without_lazy(of: str) -> str:

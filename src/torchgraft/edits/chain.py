@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from torchgraft.blocks.wiring import gated
 from torchgraft.errors import EditError
 
 if TYPE_CHECKING:
     from torch import fx, nn
 
-__all__ = ["chained", "gated", "routed", "takes_one"]
+__all__ = ["beside", "chained", "gated", "passing", "routed", "scaled", "skipped", "takes_one"]
 
 
 def takes_one(module: nn.Module) -> bool:
@@ -39,6 +41,89 @@ def chained(path: str, pair: Sequence[tuple[str, nn.Module]], *, after: bool) ->
         first = graph.call_module(name, (arguments[0],))
         out = graph.call_module(base, (first, *arguments[1:]), named)
     return _made(graph, out, dict(pair), "Chain")
+
+
+def beside(path: str, pair: Sequence[tuple[str, nn.Module]]) -> nn.Module:
+    """Add what a module makes of another's first argument to what that one gives.
+
+    Args:
+        path: where they stand, for messages.
+        pair: name and module of the old one and of the new one.
+
+    Raises:
+        EditError: the old one takes any number of arguments, so that no signature can be written down.
+    """
+    (base, old), (name, new) = pair
+    graph, arguments, named = _arguments(old, path)
+    first = arguments[0]
+    if any(getattr(part, "inplace", False) for one in (old, new) for part in one.modules()):
+        first = graph.call_method("clone", (first,))
+    added = graph.call_module(name, (first,))
+    out = graph.call_function(operator.add, (graph.call_module(base, tuple(arguments), named), added))
+    return _made(graph, out, dict(pair), "Beside")
+
+
+def scaled(module: nn.Module) -> nn.Module:
+    """Multiply what a module gives by a gate that starts at zero; the module is held as `block`."""
+    import torch
+    from torch import nn
+
+    from torchgraft.blocks.wiring import wired
+
+    like = next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(()))
+    gate = nn.Parameter(torch.zeros((), dtype=like.dtype, device=like.device))
+    return wired("Scaled", lambda net, x: net.gate * net.block(x), gate=gate, block=module)
+
+
+def skipped(path: str, module: nn.Module, *, kind: Literal["residual", "gate"], starts: bool) -> nn.Module:
+    """Let what a module f is given go past it; the module is held as `base`, the gate g is one parameter.
+
+    Args:
+        path: where it stands, for messages.
+        module: f.
+        kind: `residual` gives x + f(x), `gate` gives x + g·f(x) with g from 0.
+        starts: give f(x) at first: g·x + f(x) with g from 0, or (1 - g)·x + g·f(x) with g from 1.
+
+    Raises:
+        EditError: it takes any number of arguments.
+    """
+    import torch
+    from torch import fx, nn
+
+    graph, arguments, named = _arguments(module, path)
+    x = arguments[0]
+    if any(getattr(part, "inplace", False) for part in module.modules()):
+        x = graph.call_method("clone", (x,))
+    y = graph.call_module("base", tuple(arguments), named)
+    root = nn.Module()
+    root.add_module("base", module)
+    times, plus = (functools.partial(graph.call_function, one) for one in (operator.mul, operator.add))
+    if kind == "residual" and not starts:
+        graph.output(plus((x, y)))
+        return fx.GraphModule(root, graph, class_name="Residual")
+    root.register_parameter("gate", nn.Parameter(torch.tensor(1.0 if kind == "gate" and starts else 0.0)))
+    gate = graph.get_attr("gate")
+    if kind == "residual":
+        graph.output(plus((y, times((gate, x)))))
+    elif starts:
+        rest = graph.call_function(operator.sub, (1, gate))
+        graph.output(plus((times((gate, y)), times((rest, x)))))
+    else:
+        graph.output(plus((x, times((gate, y)))))
+    return fx.GraphModule(root, graph, class_name="Gate" if kind == "gate" else "Residual")
+
+
+def passing(form: Literal["tensor", "single", "pair"]) -> fx.GraphModule:
+    """Give a module that takes anything and gives its first argument back: as it is, in a tuple, or with None."""
+    from torch import fx, nn
+
+    graph = fx.Graph()
+    given = graph.placeholder("x")
+    graph.placeholder("*args")
+    graph.placeholder("**kwargs")
+    forms: dict[str, Any] = {"tensor": given, "single": (given,), "pair": (given, None)}
+    graph.output(forms[form])
+    return fx.GraphModule(nn.Module(), graph, class_name="Pass")
 
 
 def _arguments(module: nn.Module, path: str) -> tuple[fx.Graph, list[fx.Node], dict[str, Any]]:
@@ -83,26 +168,6 @@ def routed(module: nn.Module, takes: Sequence[str], *, feed: int | None, dim: in
     arrives = graph.call_function(torch.cat, (given[0], dim)) if feed is None else given[feed]
     out: Any = graph.call_module("base", (arrives,))
     return _made(graph, (out, None) if pair else out, {"base": module}, "Route")
-
-
-def gated(module: nn.Module) -> nn.Module:
-    """Add what a module gives to what it takes, through a gate that starts at zero: the identity, then.
-
-    The module is held as `block`, the gate is one parameter (Bachlechner et al., 2020, ReZero).
-    """
-    import torch
-    from torch import fx, nn
-
-    graph = fx.Graph()
-    given = graph.placeholder("x")
-    gate = graph.get_attr("gate")
-    scaled = graph.call_function(operator.mul, (gate, graph.call_module("block", (given,))))
-    graph.output(graph.call_function(operator.add, (given, scaled)))
-    root = nn.Module()
-    root.add_module("block", module)
-    like = next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(()))
-    root.register_parameter("gate", nn.Parameter(torch.zeros((), dtype=like.dtype, device=like.device)))
-    return fx.GraphModule(root, graph, class_name="Gated")
 
 
 def _made(graph: fx.Graph, out: Any, parts: dict[str, nn.Module], kind: str) -> nn.Module:

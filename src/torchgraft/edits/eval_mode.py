@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.edits.base import Edit
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from torchgraft.edits.surgery import Surgery
 
-__all__ = ["EvalMode"]
+__all__ = ["EvalMode", "moving", "stilled"]
 
 
 class EvalMode(Edit):
@@ -30,27 +31,61 @@ class EvalMode(Edit):
     def apply(self, surgery: Surgery) -> EvalMode:
         """Put frozen norms and identities where norms and dropout are; they share the old tensors."""
         homes = modules(surgery.model, self.at, roles=surgery.roles)
-        inside = [
-            (path, module)
-            for path, module in surgery.model.named_modules()
-            if any(path == home or path.startswith(f"{home}.") for home in homes)
-        ]
-        still = [(path, made) for path, module in inside if (made := _still(module, path)) is not None]
-        if not still:
+        if not stilled(surgery, homes):
             raise EditError(
                 f"nothing in {', '.join(self.at)} differs between training and evaluation",
                 where=", ".join(self.at),
                 hint="select modules that hold BatchNorm or Dropout; freeze(…) stops parameters",
             )
-        for path, made in still:
-            surgery.put(path, made)
-            surgery.added.pop()
         return self
 
     def sentence(self) -> str:
         """Say what stays in evaluation mode."""
         more = f" and {len(self.at) - 3} more" if self.at[3:] else ""
         return f"evaluation mode for good: {', '.join(self.at[:3])}{more}"
+
+
+def stilled(surgery: Surgery, homes: Iterable[str]) -> int:
+    """Put what stands still in the place of all norms and dropout in some modules, and say how many they were."""
+    wanted = tuple(homes)
+    inside = [
+        (path, module)
+        for path, module in surgery.model.named_modules()
+        if any(path == home or path.startswith(f"{home}.") for home in wanted)
+    ]
+    still = [(path, made) for path, module in inside if (made := _still(module, path)) is not None]
+    for path, made in still:
+        surgery.put(path, made)
+        surgery.added.pop()
+    return len(still)
+
+
+def moving(module: nn.Module) -> nn.Module | None:
+    """Give the BatchNorm that a still norm was made of, around the same tensors; None where there was none.
+
+    What torchvision or timm built with frozen norms stays as it is: it has no momentum to go on with.
+    """
+    from torch import nn
+    from torchvision.ops import FrozenBatchNorm2d
+
+    held: Any = module
+    if not hasattr(module, "momentum") or not hasattr(module, "num_batches_tracked"):
+        return None
+    if type(module).__name__ == "FrozenBatchNormAct2d":
+        from timm.layers import BatchNormAct2d
+
+        made: Any = BatchNormAct2d(len(held.running_mean), eps=held.eps, momentum=held.momentum)
+        made.drop, made.act = held.drop, held.act
+    elif isinstance(module, FrozenBatchNorm2d):
+        made = nn.BatchNorm2d(len(held.running_mean), eps=held.eps, momentum=held.momentum, affine=held.affine)
+    else:
+        return None
+    if made.affine:
+        made.weight, made.bias = nn.Parameter(held.weight), nn.Parameter(held.bias)
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        setattr(made, name, getattr(held, name))
+    whole: nn.Module = made
+    return whole
 
 
 def _still(module: nn.Module, path: str) -> nn.Module | None:
@@ -89,5 +124,8 @@ def _frozen(norm: Any) -> nn.Module:
     made.weight = ones if norm.weight is None else norm.weight.detach()
     made.bias = torch.zeros_like(ones) if norm.bias is None else norm.bias.detach()
     made.running_mean, made.running_var = norm.running_mean, norm.running_var
+    # Kept beside the state dict, so that unfreeze(moving=True) can go on where the norm stopped.
+    made.momentum, made.affine = norm.momentum, norm.affine
+    made.register_buffer("num_batches_tracked", norm.num_batches_tracked, persistent=False)
     whole: nn.Module = made
     return whole

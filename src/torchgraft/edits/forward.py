@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import linecache
+import operator
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import EditError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.fx import Graph, Node
 
-__all__ = ["calls", "captured", "operands", "plain", "renewed", "set_arguments", "turned"]
+__all__ = ["accepting", "calls", "captured", "operands", "plain", "renewed", "set_arguments", "turned"]
 
 _INPLACE = {"iadd": "add", "imul": "mul", "isub": "sub", "itruediv": "div", "truediv": "div", "concat": "cat"}
 
@@ -39,13 +40,22 @@ def plain(name: str) -> str:
     return _INPLACE.get(bare, bare)
 
 
-def captured(module: nn.Module, path: str, *, tensors: int | None = None) -> Graph:
+def captured(
+    module: nn.Module,
+    path: str,
+    *,
+    tensors: int | None = None,
+    dtypes: Sequence[str] = (),
+    cut: Callable[[Graph], None] | None = None,
+) -> Graph:
     """Give the forward of one module as a graph whose other modules are single calls.
 
     Args:
         module: the module; it is neither run nor changed.
         path: where it stands, for messages.
         tensors: how many tensors the forward is given; optional arguments beyond keep their defaults.
+        dtypes: of these tensors, as far as they are known, such as `float32`: a forward may ask for them.
+        cut: takes away what is not wanted, before training and evaluation are compared.
 
     Raises:
         EditError: its flow depends on values, differs between training and evaluation, or it keeps state.
@@ -53,12 +63,15 @@ def captured(module: nn.Module, path: str, *, tensors: int | None = None) -> Gra
     where = path or "(the model itself)"
     if "forward" in vars(module):
         raise EditError("the forward was set on the instance, so it can't be rewritten", where=where)
-    graph, train = (_one_way(module, where, flag, tensors) for flag in (False, True))
+    graph, train = (_one_way(module, where, flag, tensors, dtypes) for flag in (False, True))
+    if cut is not None:
+        cut(graph)
+        cut(train)
     _joined(graph, train, where)
     return graph
 
 
-def _one_way(module: nn.Module, where: str, train: bool, tensors: int | None) -> Graph:
+def _one_way(module: nn.Module, where: str, train: bool, tensors: int | None, dtypes: Sequence[str]) -> Graph:
     import torch
     from torch import fx
 
@@ -68,11 +81,16 @@ def _one_way(module: nn.Module, where: str, train: bool, tensors: int | None) ->
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             return True
 
+        def to_bool(self, obj: fx.Proxy) -> bool:
+            """Answer whether two dtypes are the same, which no value decides."""
+            told = _same_dtype(obj.node, module, dtypes)
+            return super().to_bool(obj) if told is None else told
+
     twin = _apart(module, train, tensors)
     before, dice = dict(vars(twin)), (random.getstate(), torch.get_rng_state())
     sizes = {name: len(value) for name, value in before.items() if isinstance(value, (list, dict, set))}
     try:
-        graph = Outer().trace(twin, concrete_args=_left_out(module, tensors))
+        graph = Outer().trace(twin, concrete_args=_left_out(twin, tensors))
     except Exception as error:  # whatever the forward does with a proxy
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EditError(
@@ -94,15 +112,60 @@ def _one_way(module: nn.Module, where: str, train: bool, tensors: int | None) ->
     return graph
 
 
+def _same_dtype(node: Node, module: nn.Module, dtypes: Sequence[str]) -> bool | None:
+    """Answer a comparison of two dtypes; None where it is another question, or one of them is not known."""
+    if node.op != "call_function" or node.target not in (operator.eq, operator.ne) or len(node.args) != 2:
+        return None
+    one, other = (_dtype_of(side, module, dtypes) for side in node.args)
+    if one is None or other is None:
+        return None
+    return (one == other) is (node.target is operator.eq)
+
+
+def _dtype_of(side: Any, module: nn.Module, dtypes: Sequence[str]) -> str | None:
+    import torch
+
+    if isinstance(side, torch.dtype):
+        return str(side).removeprefix("torch.")
+    args: tuple[Any, ...] = getattr(side, "args", ())
+    if len(args) != 2 or args[1] != "dtype" or side.target is not getattr:
+        return None
+    home: Node = args[0]
+    if home.op == "get_attr":
+        held = operator.attrgetter(str(home.target))(module)
+        return str(held.dtype).removeprefix("torch.")
+    places = [one for one in home.graph.nodes if one.op == "placeholder"]
+    known = home.op == "placeholder" and places.index(home) < len(dtypes)
+    return dtypes[places.index(home)].removeprefix("torch.") if known else None
+
+
 def _with_names(cls: type[nn.Module], count: int) -> type[nn.Module]:
-    """Give the class with a forward of so many named arguments, where its own takes any number."""
-    kinds = [one.kind for one in inspect.signature(cls.forward).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+    """Give the class with a forward of so many named arguments, where its own takes any others or is decorated."""
+    listed = list(inspect.signature(cls.forward).parameters.values())[1:]
+    kinds = [one.kind for one in listed]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        names = ", ".join(f"given_{number}" for number in range(count))
+    elif inspect.Parameter.VAR_KEYWORD in kinds or hasattr(cls.forward, "__wrapped__"):
+        names = ", ".join(one.name for one in listed[:count])
+    else:
         return cls
-    names = ", ".join(f"given_{number}" for number in range(count))
     scope: dict[str, Any] = {"inner": cls.forward}
     exec(f"def forward(self, {names}):\n    return inner(self, {names})", scope)
     return type(cls.__name__, (cls,), {"forward": scope["forward"]})
+
+
+def accepting(graph: Graph, module: nn.Module) -> None:
+    """Let a graph take the arguments that the module's forward may be given beside those of the graph, unused."""
+    from torch import fx
+
+    held = [node for node in graph.nodes if node.op == "placeholder"]
+    names = {str(node.target) for node in held}
+    with graph.inserting_after(held[-1]) if held else graph.inserting_before():
+        for one in reversed(list(inspect.signature(module.forward).parameters.values())):
+            if one.kind is one.VAR_KEYWORD:
+                graph.placeholder(f"**{one.name}")
+            elif one.name not in names and one.default is not one.empty:
+                graph.placeholder(one.name, None, None if isinstance(one.default, fx.Node) else one.default)
 
 
 def _apart(module: nn.Module, train: bool, tensors: int | None) -> nn.Module:

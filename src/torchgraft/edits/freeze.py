@@ -2,46 +2,145 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.schema import Names
-from torchgraft.select import selected
+from torchgraft.errors import EditError
+from torchgraft.schema import Count, Flag, Names
+from torchgraft.select import modules, selected
+from torchgraft.select.cover import covering
 
 if TYPE_CHECKING:
     from torchgraft.edits.surgery import Surgery
+    from torchgraft.trace import Trace
 
 __all__ = ["Freeze"]
 
 
 class Freeze(Edit):
-    """Freeze the parameters that `at` selects, or all but those that `all_but` selects.
+    """Freeze parameters: `at`, all but `all_but`, or the first part of the model in the order of its pass.
 
     A part of the model whose parameters are all frozen is really still in torchgraft's training: its
-    BatchNorm statistics do not move and its dropout is off.
+    BatchNorm statistics do not move and its dropout is off. In a loop of your own, `still` makes it so.
+
+    Attributes:
+        at: selectors of what is frozen.
+        all_but: selectors of what is not; it can be trained afterwards, whatever it was.
+        depth: the share of the layers that is frozen, in the order of the pass: 0.5 is the first half.
+        stages: how many stages are frozen, with the stem before them.
+        before: a module; all that runs before it is frozen.
+        still: put norms that do not move (`FrozenBatchNorm2d`) and no dropout into the frozen parts, so that
+            `model.train()` can't wake them in any loop. The default keeps the modules and their keys.
     """
 
-    structural: ClassVar[bool] = False
     at: Names = ()
     all_but: Names = ()
+    depth: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None
+    stages: Count | None = None
+    before: str | None = None
+    still: Flag = False
+
+    structural: ClassVar[Any] = property(lambda self: self.still)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if bool(self.at) == bool(self.all_but):
-            raise ValueError("a freeze names either what it freezes (at) or what it spares (all_but)")
+        ways = (
+            bool(self.at),
+            bool(self.all_but),
+            *(one is not None for one in (self.depth, self.stages, self.before)),
+        )
+        if sum(ways) != 1:
+            raise ValueError(
+                "a freeze names either what it freezes (at, depth, stages or before) or what it spares (all_but)"
+            )
         return self
 
     def apply(self, surgery: Surgery) -> Freeze:
         """Set the flags; `all_but` also makes sure that what is spared can be trained."""
-        named = selected(surgery.model, self.at or self.all_but, roles=surgery.roles)
+        done = self._written_out(surgery)
+        named = selected(surgery.model, done.at or done.all_but, roles=surgery.roles)
+        frozen = {id(one) for one in surgery.model.parameters() if (id(one) in named) == bool(done.at)}
         for parameter in surgery.model.parameters():
-            frozen = (id(parameter) in named) == bool(self.at)
-            if frozen or self.all_but:
-                surgery.set_grad(parameter, not frozen)
-        return self
+            if id(parameter) in frozen or done.all_but:
+                surgery.set_grad(parameter, id(parameter) not in frozen)
+        if self.still:
+            _hold_still(surgery, frozen)
+        return done
+
+    def _written_out(self, surgery: Surgery) -> Freeze:
+        """Say by path what depth, stages or before means in this model."""
+        if self.at or self.all_but:
+            return self
+        run = surgery.look(False)
+        if run.mismatch is not None:
+            raise EditError(
+                "the model does not run on its input, so its layers have no order",
+                where="freeze",
+                hint="mend the model first, or say what is frozen: freeze(at=…)",
+            )
+        names = self._ahead(run, surgery) if self.before is not None else self._first(run, surgery)
+        return Freeze(at=covering(surgery.model, names), still=self.still)
+
+    def _first(self, run: Trace, surgery: Surgery) -> set[str]:
+        """Give the parameters of the first layers."""
+        from torchgraft.trace.order import order
+
+        layers = order(run, surgery.model).layers
+        if self.depth is not None:
+            count = max(int(self.depth * len(layers) + 1e-9), 1)
+            return {name for layer in layers[:count] for name in layer.names}
+        known = max(layer.stage for layer in layers)
+        wanted = self.stages or 0
+        if wanted > known:
+            raise EditError(
+                f"the model has {known} stages, not {wanted}",
+                where="freeze.stages",
+                hint="depth: 0.5 freezes the first half of its layers",
+            )
+        last = max(number for number, layer in enumerate(layers) if layer.stage == wanted)
+        return {name for layer in layers[: last + 1] for name in layer.names}
+
+    def _ahead(self, run: Trace, surgery: Surgery) -> set[str]:
+        """Give the parameters that are used before a module is."""
+        homes = modules(surgery.model, str(self.before), roles=surgery.roles)
+        first: dict[str, int] = {}
+        for op in run.ops:
+            for name in op.params:
+                first.setdefault(name, op.index)
+        starts = [call.first_op for home in homes for call in run.calls_of(home)]
+        if not starts:
+            raise EditError(
+                f"the pass does not call {self.before}", where="freeze.before", hint="name a module that runs"
+            )
+        known = [name for name, _ in surgery.model.named_parameters()]
+        found = {name for name in known if first.get(name, min(starts)) < min(starts)}
+        if not found:
+            raise EditError(f"no parameters run before {self.before}", where="freeze.before")
+        return found
 
     def sentence(self) -> str:
         """Say what is frozen."""
-        return f"{', '.join(self.at)} frozen" if self.at else f"everything but {', '.join(self.all_but)} is frozen"
+        still = ", and stays so in any training loop" if self.still else ""
+        if self.all_but:
+            return f"everything but {', '.join(self.all_but)} is frozen{still}"
+        if self.at:
+            return f"{', '.join(self.at)} frozen{still}"
+        if self.depth is not None:
+            return f"the first {self.depth:.0%} of the layers frozen{still}"
+        what = f"the stem and {self.stages} stages" if self.stages else f"all that runs before {self.before}"
+        return f"{what} frozen{still}"
+
+
+def _hold_still(surgery: Surgery, frozen: set[int]) -> None:
+    """Put still norms and no dropout into the modules that are frozen as a whole."""
+    from torchgraft.edits.eval_mode import stilled
+
+    homes: list[str] = []
+    for path, module in surgery.model.named_modules():
+        held = list(module.parameters())
+        inside = any(path.startswith(f"{home}.") for home in homes)
+        if path and not inside and held and all(id(one) in frozen for one in held):
+            homes.append(path)
+    stilled(surgery, homes)

@@ -2,34 +2,76 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.insert import is_sequence
+from torchgraft.edits.chain import passing, takes_one
+from torchgraft.edits.insert import is_sequence, look_like
+from torchgraft.edits.lists import follow_length, is_list, runs_with
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from torchgraft.edits.surgery import Surgery
 
 __all__ = ["Remove"]
 
 
 class Remove(Edit):
-    """Take the module `at` out: from a Sequential without renumbering, elsewhere an Identity takes its place."""
+    """Take the module `at` out, and join what stood before and after it.
+
+    It leaves a Sequential without renumbering, and a list of layers too where the model goes through the list;
+    what tells the number of layers follows. Elsewhere an Identity takes its place, or what gives the first of
+    several arguments back.
+    """
 
     at: str
 
     def apply(self, surgery: Surgery) -> Remove:
-        """Drop the reference, or put an Identity where the parent's code calls the module by name."""
-        from torch import nn
-
-        parent, _ = surgery.parent(self.at)
+        """Drop the reference, or put what passes its input on where the parent's code calls the module by name."""
+        parent, own = surgery.parent(self.at)
         if is_sequence(parent):
             surgery.drop(self.at)
-        else:
-            surgery.put(self.at, nn.Identity())
+        elif not (is_list(parent) and self._from_list(surgery, parent, own)):
+            surgery.put(self.at, self._instead(surgery))
             surgery.added.pop()
         return self
+
+    def _from_list(self, surgery: Surgery, parent: nn.Module, own: str) -> bool:
+        """Take the module out of a list of layers, where the model then goes through the others."""
+        count, place = len(parent._modules), list(parent._modules).index(own)
+
+        def change(one: Surgery) -> None:
+            one.drop(self.at)
+            follow_length(one, self.at.rpartition(".")[0], count, place=place)
+
+        fits = count > 1 and runs_with(surgery, change, without=self.at)
+        if fits:
+            change(surgery)
+        return fits
+
+    def _instead(self, surgery: Surgery) -> nn.Module:
+        from torch import nn
+
+        old = surgery.module(self.at)
+        if takes_one(old) and len(surgery.look(False).gave(self.at)) < 2:
+            return nn.Identity()
+        for form in ("tensor", "single", "pair"):
+            made = passing(form)
+            look_like(made, old)
+            for name in old._parameters:  # the parent may ask whether there is a bias, say
+                setattr(made, name, None)
+                made.meta["_user_preserved_attributes"][name] = None
+            put = functools.partial(_put, path=self.at, module=made)
+            if runs_with(surgery, put, without=self.at):
+                return made
+        return nn.Identity()
 
     def sentence(self) -> str:
         """Say what is gone."""
         return f"{self.at} is removed"
+
+
+def _put(surgery: Surgery, *, path: str, module: nn.Module) -> None:
+    surgery.put(path, module)

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from torchgraft.edits.base import Edit
+from torchgraft.edits.overlap import copy_overlap, fill
+from torchgraft.edits.sizes import gives, is_single, takes, told
 from torchgraft.edits.surgery import twin
+from torchgraft.edits.tied import Slot, holders
 from torchgraft.errors import EditError
 from torchgraft.schema import Count
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from torchgraft.edits.surgery import Surgery
 
 __all__ = ["SIZES", "Resize", "depthwise", "resized"]
+
+
+_Place = Annotated[int, Field(strict=True, ge=0)]
+"""The number of a row or column, counted from 0."""
 
 
 class Resize(Edit):
@@ -25,20 +32,31 @@ class Resize(Edit):
 
     What both sizes share keeps its weights. New input slices start at zero, so that what the layer computed
     from the old inputs stays; new outputs are drawn as torch draws them. A norm has one size, its inputs. Where
-    the groups of a convolution no longer fit, it gets fewer that compute the same from the old inputs.
+    the groups of a convolution no longer fit, it gets fewer that compute the same from the old inputs. A weight
+    that another layer holds too, such as the words of a language model, is resized in both and stays tied, and
+    the model's configuration follows.
 
     Attributes:
         at: the layer.
         inputs: how many channels or features it takes.
         outputs: how many it gives.
+        rows: which of its old outputs (features of a norm, entries of an embedding) are kept, in this order,
+            before any new ones; the first that fit when left out. Alone, it says the new size too.
+        columns: which of its old inputs are kept, in this order; alone, it says the new number of inputs.
+        start: what new outputs, features or entries start as: as torch draws them, at zero, or at the mean of all
+            old ones, as new words of a vocabulary should.
         drops: how many of its old weights have no place any more; written when the edit is applied.
     """
 
     at: str
     inputs: Count | None = None
     outputs: Count | None = None
+    rows: tuple[_Place, ...] = ()
+    columns: tuple[_Place, ...] = ()
+    start: Literal["drawn", "zero", "mean"] = "drawn"
     drops: Annotated[int, Field(ge=0)] = 0
     _trained: bool = PrivateAttr(default=True)
+    _had: int | None = PrivateAttr(default=None)
 
     @property
     def trained(self) -> bool:
@@ -51,33 +69,142 @@ class Resize(Edit):
         made._trained = False
         return made
 
+    def followed(self, step: Resize, layer: nn.Module) -> Resize:
+        """Let another layer that is resized along with this one keep what belongs to the rows kept here.
+
+        Raises:
+            EditError: it can't be told which of its rows or columns do, such as behind a join.
+        """
+        if not self.rows or not self._had:
+            return step
+        had, has = self._had, len(self.rows)
+        new = (self.inputs if is_single(layer) else self.outputs) or self.inputs or self.outputs or has
+        if is_single(layer) or (hasattr(layer, "groups") and depthwise(layer)):
+            if gives(layer) == had and new in (step.inputs, step.outputs):
+                return step.model_copy(update={"rows": self.rows})
+        elif step.outputs is None and step.inputs and (takes(layer) or 0) % had == 0 == step.inputs % new:
+            wide = step.inputs // new
+            if takes(layer) == had * wide:
+                columns = tuple(place * wide + one for place in self.rows for one in range(wide))
+                return step.model_copy(update={"columns": columns})
+        elif step.inputs is None and (gives(layer), step.outputs) == (had, new):
+            return step.model_copy(update={"rows": self.rows})
+        raise EditError(
+            f"which weights of {step.at} belong to the kept rows of {self.at} can't be told",
+            where=step.at,
+            hint="resize the layers behind one by one: resize(at, columns=…), together by apply_all",
+        )
+
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if self.inputs is None and self.outputs is None:
-            raise ValueError("a resize names inputs, outputs or both")
+        if not (self.inputs or self.outputs or self.rows or self.columns):
+            raise ValueError("a resize names inputs, outputs or both, or the rows or columns that are kept")
         return self
 
     def apply(self, surgery: Surgery) -> Resize:
-        """Build the layer anew and copy what overlaps; the old tensors are not written."""
+        """Build the layer anew and copy what overlaps; the old tensors are not written.
+
+        Raises:
+            EditError: the layer has no sizes, or the rows and columns are none of its own or do not fit.
+        """
+        old = surgery.module(self.at)
+        edit = self._complete(old)
+        partners = [one for one in _partners(surgery.model, old) if one.module is not old]
+        made, kept = edit._renewed(surgery, old, self.at)
+        surgery.put(self.at, made)
+        surgery.added.pop()
+        for partner in partners:
+            edit._follow(surgery, old, partner, made)
+        told(surgery, self.at, old, made, edit.rows)
+        held = sum(parameter.numel() for parameter in old.parameters())
+        done = edit.model_copy(update={"drops": max(held - kept, 0) if self.trained else 0})
+        done._had = gives(old)
+        return done
+
+    def _complete(self, old: nn.Module) -> Resize:
+        """Write out the sizes that rows and columns say.
+
+        Raises:
+            EditError: they are none of the layer's own, or more than fit.
+        """
+        rows, columns = gives(old), takes(old)
+        self._check("rows", self.rows, rows, self._size_of_rows(old), old)
+        self._check("columns", self.columns, columns, self.inputs, old)
+        update: dict[str, Any] = {}
+        if self.rows and self._size_of_rows(old) is None:
+            update["inputs" if is_single(old) else "outputs"] = len(self.rows)
+        if self.columns and self.inputs is None:
+            update["inputs"] = len(self.columns)
+        return self.model_copy(update=update)
+
+    def _size_of_rows(self, old: nn.Module) -> int | None:
+        return (self.inputs or self.outputs) if is_single(old) else self.outputs
+
+    def _check(
+        self, word: str, asked: tuple[int, ...], size: int | None, room: int | None, old: nn.Module
+    ) -> None:
+        if not asked:
+            return
+        grouped = getattr(old, "groups", 1) > 1 and not (
+            word == "rows" and depthwise(old) and gives(old) == takes(old)
+        )
+        apart = grouped or size is None or (word == "columns" and is_single(old))
+        odd = [place for place in asked if size is not None and place >= size]
+        if apart or odd or len(asked) > (room or len(asked)):
+            raise EditError(
+                f"{word} of a {type(old).__name__}{' in groups' if grouped else ''} can't be chosen"
+                if apart
+                else f"{self.at} has {size} {word}, so there is none {odd[0]}"
+                if odd
+                else f"{len(asked)} {word} do not fit into {room}",
+                where=self.at,
+                hint="resize it without"
+                if apart
+                else "they are counted from 0"
+                if odd
+                else "name fewer, or leave the size out: it follows from what is kept",
+            )
+
+    def _renewed(self, surgery: Surgery, old: nn.Module, path: str) -> tuple[nn.Module, int]:
         import torch
 
-        old = surgery.module(self.at)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(surgery.seed)
-            plain = resized(old, self.inputs, self.outputs, self.at)
+            plain = resized(old, self.inputs, self.outputs, path)
         first = next((tensor for tensor in old.parameters()), None)
         if first is not None:
-            plain = plain.to(device=first.device, dtype=first.dtype).requires_grad_(first.requires_grad)
-        kept = _copy_overlap(old, plain)
-        surgery.put(self.at, _dressed(old, plain, self.at))
+            plain = plain.to(device=first.device, dtype=first.dtype)
+        flags = {name: parameter.requires_grad for name, parameter in old.named_parameters()}
+        for name, parameter in plain.named_parameters():
+            parameter.requires_grad_(flags.get(name, True))
+        kept = copy_overlap(old, plain, self.rows, self.columns)
+        before = gives(old)
+        if self.start != "drawn" and before is not None:
+            fill(old, plain, len(self.rows) or before, self.start)
+        made = _dressed(old, plain, path)
+        if "padding_idx" in vars(plain):
+            padding = vars(old)["padding_idx"]
+            moved = self.rows.index(padding) if padding in self.rows else None
+            vars(made)["padding_idx"] = moved if self.rows else vars(plain)["padding_idx"]
+        return made, kept
+
+    def _follow(self, surgery: Surgery, old: nn.Module, partner: Slot, made: nn.Module) -> None:
+        """Resize another layer that holds the same weight, and tie it again."""
+        path = next(path for path, one in surgery.model.named_modules() if one is partner.module)
+        turned = is_single(old) != is_single(partner.module)  # an embedding's entries are a linear layer's outputs
+        sizes = (self.outputs, self.inputs) if turned else (self.inputs, self.outputs)
+        other = self.model_copy(update={"inputs": sizes[0], "outputs": sizes[1]})
+        again, _ = other._renewed(surgery, partner.module, path)
+        again._parameters[partner.name] = made._parameters["weight"]
+        surgery.put(path, again)
         surgery.added.pop()
-        held = sum(parameter.numel() for parameter in old.parameters())
-        return self.model_copy(update={"drops": max(held - kept, 0) if self.trained else 0})
 
     def sentence(self) -> str:
         """Say what the sizes are now."""
         parts = [f"{self.inputs} inputs" if self.inputs else "", f"{self.outputs} outputs" if self.outputs else ""]
-        return f"{self.at} is resized to {' and '.join(part for part in parts if part)}"
+        kept = [_listed(name, getattr(self, name)) for name in ("rows", "columns") if getattr(self, name)]
+        told = f"{self.at} is resized to {' and '.join(part for part in parts if part) or 'what is kept'}"
+        return f"{told}, keeping {' and '.join(kept)}" if kept else told
 
 
 SIZES = frozenset(
@@ -86,6 +213,16 @@ SIZES = frozenset(
     | {"embed_dim", "kdim", "vdim", "num_heads", "head_dim"}
 )
 """Attributes that say how large a layer is."""
+
+
+def _partners(model: nn.Module, layer: nn.Module) -> list[Slot]:
+    """Give who else holds the weight of an embedding or linear layer."""
+    from torch import nn
+
+    weight = layer._parameters.get("weight")
+    if weight is None or not isinstance(layer, (nn.Linear, nn.Embedding)):
+        return []
+    return [one for one in holders(model, weight) if isinstance(one.module, (nn.Linear, nn.Embedding))]
 
 
 def _dressed(old: nn.Module, plain: nn.Module, path: str) -> nn.Module:
@@ -98,6 +235,10 @@ def _dressed(old: nn.Module, plain: nn.Module, path: str) -> nn.Module:
     made._buffers.update(plain._buffers)
     made._modules.update({name: part for name, part in plain._modules.items() if name in made._modules})
     return made
+
+
+def _listed(name: str, places: tuple[int, ...]) -> str:
+    return f"{name} {', '.join(map(str, places[:6]))}{', …' if places[6:] else ''}"
 
 
 def resized(old: nn.Module, inputs: int | None, outputs: int | None, path: str) -> nn.Module:
@@ -148,7 +289,8 @@ def _group_norm(old: Any, inputs: int | None, outputs: int | None) -> dict[str, 
 
 def _embedding(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
     sizes = {"num_embeddings": inputs or old.num_embeddings, "embedding_dim": outputs or old.embedding_dim}
-    return {**sizes, "padding_idx": old.padding_idx}
+    padding = old.padding_idx
+    return {**sizes, "padding_idx": padding if padding is None or padding < sizes["num_embeddings"] else None}
 
 
 def _attention(old: Any, inputs: int | None, outputs: int | None) -> dict[str, Any]:
@@ -216,55 +358,3 @@ _KINDS: dict[str, Callable[[Any, int | None, int | None], dict[str, Any]]] = {
     "Embedding": _embedding,
     "MultiheadAttention": _attention,
 }
-
-
-def _copy_overlap(old: nn.Module, new: nn.Module) -> int:
-    """Copy what both layers hold, and count the old parameters that found a place."""
-    import torch
-
-    theirs, trained = old.state_dict(), dict(old.named_parameters())
-    kept = 0
-    with torch.no_grad():
-        for name, tensor in new.state_dict().items():
-            if name not in theirs or tensor.dim() != theirs[name].dim():
-                continue
-            count = _copied(old, new, name, theirs[name], tensor)
-            kept += count if name in trained else 0
-    return kept
-
-
-def _copied(old: Any, new: Any, name: str, source: Tensor, target: Tensor) -> int:
-    if name.startswith("in_proj"):  # query, key and value lie below one another
-        pairs = zip(source.chunk(3), target.chunk(3), strict=True)
-        return sum(_copy(one, other) for one, other in pairs)
-    if name == "weight" and getattr(old, "groups", 1) > 1 and getattr(new, "groups", 1) != old.groups:
-        return _copy_groups(source, target, old.groups, new.groups)
-    return _copy(source, target)
-
-
-def _copy(old: Tensor, new: Tensor) -> int:
-    shared = tuple(slice(min(ours, theirs)) for ours, theirs in zip(new.shape, old.shape, strict=True))
-    if new.device.type != "meta":
-        if new.dim() > 1 and new.shape[1] > old.shape[1]:
-            new[: old.shape[0], old.shape[1] :].zero_()
-        new[shared].copy_(old[shared])
-    return old[shared].numel()
-
-
-def _copy_groups(old: Tensor, new: Tensor, groups: int, now: int) -> int:
-    """Place each old group on the diagonal of the weight that has `now` groups; `[out, in/groups, …]`."""
-    rows, columns = old.shape[0] // groups, old.shape[1]
-    high, wide = new.shape[0] // now, new.shape[1]
-    kept = 0
-    if new.device.type != "meta":
-        new[: old.shape[0]].zero_()
-    for number in range(groups):
-        top = number * rows
-        left = number * columns - (top // high) * wide if high else 0
-        part = new[top : top + rows, max(left, 0) : max(left, 0) + columns]
-        source = old[top : top + part.shape[0], :, ...][:, : part.shape[1]]
-        if left >= 0 and part.shape == source.shape:
-            kept += source.numel()
-            if new.device.type != "meta":
-                part.copy_(source)
-    return kept

@@ -6,7 +6,7 @@ moves references. So every change can be taken back and made again exactly, tens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class Surgery:
         added: paths of the modules that this edit put in.
         placed: the modules themselves, once the edit is done.
         touched: ids of the modules that were changed; None where something beside modules was.
+        drawn: parameters that the edit drew anew, so that no trained value is left in them.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Surgery:
         roles: Mapping[str, Sequence[str]],
         seed: int = 0,
         trust: bool = False,
+        untrained: Callable[[], Set[int]] | None = None,
+        put: Callable[[], Set[int]] | None = None,
     ) -> None:
         self.model = model
         self.look = look
@@ -59,6 +62,10 @@ class Surgery:
         self.added: list[str] = []
         self.placed: dict[str, nn.Module] = {}
         self.touched: set[int] | None = set()
+        self.drawn: list[nn.Parameter] = []
+        self._untrained = untrained
+        self._put = put
+        self._fresh: Set[int] | None = None
         self._changes: list[Change] = []
 
     # reading
@@ -85,6 +92,16 @@ class Surgery:
         home, _, name = path.rpartition(".")
         return (self.module(home) if home else self.model), name
 
+    def trained(self, parameter: nn.Parameter) -> bool:
+        """Tell whether a parameter has the base's trained values: no edit put it in or drew it anew."""
+        if self._fresh is None:
+            self._fresh = frozenset() if self._untrained is None else self._untrained()
+        return id(parameter) not in self._fresh
+
+    def newcomers(self) -> Set[int]:
+        """Give ids of the parameters that earlier edits put in or drew anew, a random base's own left out."""
+        return frozenset() if self._put is None else self._put()
+
     # changing
 
     def put(self, path: str, module: nn.Module) -> None:
@@ -101,6 +118,14 @@ class Surgery:
             names = [name for name, child in parent._modules.items() if child is old]
             self._children(parent, {**parent._modules, **dict.fromkeys(names, module)})
         self.added.append(path)
+
+    def trade(self, pairs: Mapping[nn.Module, nn.Module]) -> None:
+        """Hold other modules wherever the old ones are held, in one pass over the model, however many there are."""
+        parents = [one for one in every(self.model) if not pairs.keys().isdisjoint(one._modules.values())]
+        for old, new in pairs.items():
+            self._become_like(new, old)
+        for parent in parents:
+            self._children(parent, {name: one and pairs.get(one, one) for name, one in parent._modules.items()})
 
     def insert(self, home: str, name: str, module: nn.Module, *, after: str | None) -> str:
         """Put a module into a Sequential by order, after the child of that name (None: first).

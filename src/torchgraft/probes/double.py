@@ -33,6 +33,7 @@ class Double:
         for module in originals:
             if not isinstance(module, torch.jit.ScriptModule):
                 fill(module, modules[id(module)], turn, _ignore)
+                _unblocked(modules[id(module)])
                 for kind in HOOKS:  # as they are: a loss may read what a hook caught, see `captures_kept`
                     hooks = {number: turn(hook) for number, hook in vars(module)[kind].items()}
                     vars(modules[id(module)])[kind] = OrderedDict(hooks)
@@ -91,6 +92,13 @@ def _inside(value: Any, depth: int = 0) -> list[nn.Module]:
         return []
     entries = value.values() if isinstance(value, dict) else value
     return [module for one in entries for module in _inside(one, depth + 1)]
+
+
+def _unblocked(made: nn.Module) -> None:
+    """Free `train` and `eval` where a flag was set over them: `module.train = False` is told by its rule."""
+    for name in ("train", "eval"):
+        if isinstance(vars(made).get(name), bool):
+            del vars(made)[name]
 
 
 def _ignore() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +10,77 @@ if TYPE_CHECKING:
 
     from torchgraft.probes.batch import Batch
 
-__all__ = ["entries_of", "forward", "judged", "main_of"]
+__all__ = ["AUXILIARY", "by_task", "entries_of", "forward", "judged", "loss_by", "main_of", "named_outputs"]
+
+
+AUXILIARY = 0.3
+"""The weight of the loss of an auxiliary head (Szegedy et al., 2015)."""
+
+
+def by_task(task: str, scores: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Give the loss of one output: cross-entropy of `classes`, BCE of `labels`, mean squares of a `regression`.
+
+    Args:
+        task: what the output is for.
+        scores: `[N, C, …]`.
+        targets: class numbers `[N, …]`; a 0 or 1 for each label; or quantities, as many as there are outputs.
+        smoothing: of the classes (Szegedy et al., 2016).
+    """
+    from torch.nn import functional as F
+
+    if task == "labels":
+        return F.binary_cross_entropy_with_logits(scores.float(), targets)
+    if task == "regression":
+        same = targets.numel() == scores.numel()
+        return F.mse_loss(scores.float(), targets.reshape(scores.shape) if same else targets)
+    return F.cross_entropy(scores.float(), targets, label_smoothing=smoothing)
+
+
+def loss_by(tasks: Mapping[str, str], *, smoothing: float = 0.0) -> Callable[[Any, Any], Tensor]:
+    """Give the loss of whole outputs by the tasks of a head: `loss(outputs, targets)`.
+
+    Auxiliary outputs are added with their weight. Heads by name take a dict of targets by the same names.
+
+    Args:
+        tasks: by the name of the output; '' is the only one's.
+        smoothing: of the classes.
+    """
+
+    def one(outputs: Any, targets: Any) -> Tensor:
+        if "" in tasks:
+            return by_task(tasks[""], outputs, targets, smoothing=smoothing)
+        if not isinstance(targets, Mapping) or tasks.keys() - targets.keys():
+            raise RuntimeError(f"the model gives a dict, so the targets are a dict too, with {', '.join(tasks)}")
+        parts = [by_task(task, outputs[name], targets[name], smoothing=smoothing) for name, task in tasks.items()]
+        return sum(parts[1:], parts[0])
+
+    def loss(output: Any, targets: Any) -> Tensor:
+        main, *others = (one(found, targets) for found in named_outputs(output, tasks))
+        return main + AUXILIARY * sum(others[1:], others[0]) if others else main
+
+    return loss
+
+
+def named_outputs(output: Any, tasks: Mapping[str, str]) -> list[Any]:
+    """Give the main output of whatever a model returns, then the auxiliary ones: tensors, or dicts by name.
+
+    Raises:
+        TypeError: there is none.
+    """
+    import torch
+
+    def wanted(one: Any) -> bool:
+        if "" in tasks:
+            return isinstance(one, torch.Tensor)
+        return isinstance(one, Mapping) and tasks.keys() <= one.keys()
+
+    if wanted(output):
+        return [output]
+    held = output if isinstance(output, (Mapping, tuple, list)) else getattr(output, "__dict__", {})
+    found = [one for one in (held.values() if isinstance(held, Mapping) else held) if wanted(one)]
+    if not found:
+        raise TypeError(f"the output, a {type(output).__name__}, holds no {', '.join(tasks) or 'tensor'}")
+    return found
 
 
 def forward(module: nn.Module, batch: Batch) -> Any:

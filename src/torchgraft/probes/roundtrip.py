@@ -82,7 +82,7 @@ def _travelled(model: nn.Module, looked: RoundTrip) -> RoundTrip:
     import torch
 
     try:
-        twin = copy.deepcopy(model)
+        twin = _twin(model)
         _wipe(twin)
         kept = io.BytesIO()
         torch.save(model.state_dict(), kept)
@@ -95,6 +95,16 @@ def _travelled(model: nn.Module, looked: RoundTrip) -> RoundTrip:
     shared = {frozenset(names) for names in _shared(after)}
     parted = tuple(names for names in looked.shared if frozenset(names) not in shared)
     return replace(looked, ran=True, changed=changed, parted=parted)
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """Copy a model; one that can't be copied as it is, such as a pruned one, as the real probes do."""
+    from torchgraft.probes.double import Double
+
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError:  # an attribute has a graph: the weight that pruning computes
+        return Double(model).module
 
 
 def _reason(error: Exception) -> str:

@@ -20,12 +20,16 @@ __all__ = ["Group", "Held", "Norm", "Sets", "sets"]
 
 @dataclass(frozen=True)
 class Group:
-    """One group of an optimizer: its settings, and the model's names of its parameters."""
+    """One group of an optimizer: its settings, and the model's names of its parameters.
+
+    `exchanged` are those of them that the group itself, by the names that it was loaded with, takes for others.
+    """
 
     number: int
     names: tuple[str, ...]
     size: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    exchanged: tuple[tuple[str, str], ...] = ()
 
     def setting(self, name: str, default: float = 0.0) -> float:
         """Give a setting as a number; one that is a tensor is read."""
@@ -63,12 +67,30 @@ class Held:
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm with running statistics: is it frozen (no trainable parameter), and which mode is it in."""
+    """A norm with running statistics: is it frozen (no trainable parameter), and which mode is it in.
+
+    Attributes:
+        path: where it is.
+        kind: its class.
+        frozen: none of its parameters can be trained.
+        training: it is in training mode.
+        momentum: the share of the newest batch in the statistics; None: all batches count alike.
+        tracks: whether a pass in training mode moves the statistics at all.
+        pinned: it or what it lies in decides its mode itself, whatever `model.train()` says.
+    """
 
     path: str
     kind: str
     frozen: bool
     training: bool
+    momentum: float | None = 0.1
+    tracks: bool = True
+    pinned: bool = False
+
+    @property
+    def moves(self) -> bool:
+        """Tell whether the next pass moves the statistics."""
+        return self.training and self.tracks and self.momentum != 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +110,9 @@ class Sets:
         repeated: path of a module and name of a function that is its hook more than once, and how often.
         hooked: paths of modules with forward hooks.
         ignored: path of a module or parameter, and the attribute on it that was meant to freeze it and does not.
+        overlaid: names of several parameters that lie in one memory, and are not one parameter.
+        learnt: names of buffers that ask for gradients.
+        gradients: whether operations are recorded for a backward pass here and now.
         held: what the optimizer holds, if one was given.
     """
 
@@ -103,6 +128,9 @@ class Sets:
     repeated: tuple[tuple[str, str, int], ...] = ()
     hooked: tuple[str, ...] = ()
     ignored: tuple[tuple[str, str], ...] = ()
+    overlaid: tuple[tuple[str, ...], ...] = ()
+    learnt: tuple[str, ...] = ()
+    gradients: bool = True
     held: Held | None = None
 
 
@@ -114,6 +142,8 @@ def sets(
     Raises:
         RecipeError: what is given is no optimizer: a class, a name, a schedule.
     """
+    import torch
+
     names: dict[int, list[str]] = {}
     parameters: dict[int, nn.Parameter] = {}
     modules = list(model.named_modules(remove_duplicate=False))
@@ -136,6 +166,9 @@ def sets(
         hidden=hidden(modules),
         repeated=tuple(_repeated(modules)),
         ignored=tuple(_ignored(modules)),
+        overlaid=tuple(_overlaid(parameters, names)),
+        learnt=tuple(name for name, buffer in model.named_buffers() if buffer.requires_grad),
+        gradients=torch.is_grad_enabled() and not torch.is_inference_mode_enabled(),
         hooked=tuple(path for path, module in modules if module._forward_hooks),
         held=None if optimizer is None else _held(_several(optimizer), parameters, names),
     )
@@ -165,22 +198,67 @@ def _has_modes(module: nn.Module) -> bool:
 def _norms(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[Norm]:
     """Describe the norms; one without parameters goes with the layer before it."""
     frozen = False
+    pins = [path for path, module in modules if _decides(module)]
     for path, module in modules:
         own = [one for one in module._parameters.values() if one is not None]
         frozen = not any(one.requires_grad for one in own) if own else frozen
         if _tracks(module):
-            yield Norm(path, type(module).__name__, frozen, module.training)
+            made: Any = module
+            pinned = any(not pin or path == pin or path.startswith(f"{pin}.") for pin in pins)
+            kind = type(module).__name__
+            yield Norm(path, kind, frozen, module.training, made.momentum, made.track_running_stats, pinned)
+
+
+def _decides(module: nn.Module) -> bool:
+    """Tell whether a module of the user's own says what `train()` does; what libraries add to it changes no norm."""
+    from torch import nn
+
+    own = type(module).train is not nn.Module.train and not _is_of_library(module)
+    return own or callable(vars(module).get("train"))
+
+
+def _is_of_library(module: nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] in ("torch", "torchvision", "timm", "transformers")
+
+
+_MEANT = frozenset({"trainable", "frozen", "freeze", "is_frozen", "train", "eval"})
+"""Attributes of other libraries, and methods; a class of the user's own may read the first four."""
 
 
 def _ignored(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, str]]:
     """Find attributes that were meant to freeze: a flag on a module, or misspelt on a parameter."""
     for path, module in modules:
-        if isinstance(vars(module).get("requires_grad"), bool):
-            yield path, "requires_grad"
+        flags = [name for name, value in vars(module).items() if isinstance(value, bool)]
+        yield from ((path, name) for name in flags if _means_to_freeze(name, own=not _is_of_library(module)))
         for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.__dict__:
-                near = difflib.get_close_matches("requires_grad", parameter.__dict__, n=1, cutoff=0.8)
-                yield from ((f"{path}.{name}" if path else name, one) for one in near)
+            for attribute in parameter.__dict__ if parameter is not None else ():
+                if _means_to_freeze(attribute, own=False):
+                    yield f"{path}.{name}" if path else name, attribute
+
+
+def _means_to_freeze(name: str, *, own: bool) -> bool:
+    """Tell whether an attribute was meant to freeze; a class of one's own (`own`) may know what it is for."""
+    if name in _MEANT:
+        return not own or name in ("train", "eval")
+    near = name.startswith("re") and difflib.get_close_matches(name, ("requires_grad",), n=1, cutoff=0.8)
+    return bool(near)
+
+
+def _overlaid(parameters: Mapping[int, nn.Parameter], names: Mapping[int, list[str]]) -> Iterator[tuple[str, ...]]:
+    """Find parameters that start at the same address with the same sizes, although they are two objects."""
+    homes: dict[tuple[Any, ...], list[str]] = {}
+    for key, one in parameters.items():
+        if address := _address(one):
+            homes.setdefault((one.device, address, one.shape, one.stride()), []).append(names[key][0])
+    return (tuple(several) for several in homes.values() if len(several) > 1)
+
+
+def _address(parameter: nn.Parameter) -> int:
+    """Give where a parameter's values lie; 0 for one without values of its own: on meta, fake, sparse, lazy."""
+    try:
+        return parameter.data_ptr() if parameter.numel() else 0
+    except (RuntimeError, ValueError, NotImplementedError):
+        return 0
 
 
 def _plain(modules: Sequence[tuple[str, nn.Module]]) -> Iterable[str]:
@@ -271,7 +349,20 @@ def _held(optimizers: list[Any], parameters: Mapping[int, nn.Parameter], names: 
 def _group(number: int, group: Mapping[str, Any], names: Mapping[int, list[str]]) -> Group:
     inside = tuple(names[id(one)][0] for one in group["params"] if id(one) in names)
     settings = {key: value for key, value in group.items() if key not in ("params", "names", "param_names")}
-    return Group(number, inside, len(group["params"]), settings)
+    return Group(number, inside, len(group["params"]), settings, tuple(_exchanged(group, names)))
+
+
+def _exchanged(group: Mapping[str, Any], names: Mapping[int, list[str]]) -> Iterator[tuple[str, str]]:
+    """Compare the names that an optimizer was loaded with to those of the parameters that it holds.
+
+    `optimizer.load_state_dict` goes by position and takes the saved names over; a name counts only where it is
+    that of another parameter of the model.
+    """
+    known = {name for several in names.values() for name in several}
+    for one, called in zip(group["params"], group.get("param_names", ()), strict=False):
+        own = names.get(id(one), [called])
+        if called in known and called not in own:
+            yield own[0], called
 
 
 _LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "sum")

@@ -26,6 +26,10 @@ class Values:
             two models, so they tell nothing).
         strange: those of them that have nothing in common with the given values: never loaded, or overwritten.
         moved: those that differ from the given values but resemble them: trained since.
+        begun: names of vectors (of norms, and biases) that are all 0 or all 1, as they were made, where the given
+            ones are not.
+        own: names whose given tensor is the very memory of the model's.
+        negative: given names of variances that are below zero.
         broken: given names with NaN or infinite values, and how many.
         zero: given names of matrices that are all zero.
         casts: own type and given type -> names, where they differ.
@@ -34,6 +38,9 @@ class Values:
     compared: tuple[str, ...] = ()
     strange: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
+    begun: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
     broken: Mapping[str, int] = field(default_factory=dict)
     zero: tuple[str, ...] = ()
     casts: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
@@ -98,6 +105,9 @@ def _values(kept: Mapping[str, Tensor], found: Fit) -> Values:
         compared=tuple(matrices),
         strange=tuple(name for name, likeness in differ.items() if likeness < _ALIKE),
         moved=tuple(name for name, likeness in differ.items() if _ALIKE <= likeness < 1),
+        begun=tuple(own for own, name in found.plan.taken.items() if _is_begun(kept[own], given[name])),
+        own=tuple(own for own, name in found.plan.taken.items() if _is_one(kept[own], given[name])),
+        negative=tuple(name for name in placed if name.endswith("running_var") and _is_negative(given[name])),
         broken={name: count for name in placed if (count := _broken(given[name]))},
         zero=tuple(name for name in placed if given[name].dim() > 1 and _is_zero(given[name])),
         casts=casts,
@@ -136,6 +146,30 @@ def _likeness(own: Tensor, given: Tensor) -> float:
     norms = float(first.norm() * second.norm())
     cosine = float(first @ second) / norms if norms else 0.0
     return min(cosine, 0.999999)
+
+
+def _is_begun(own: Tensor, given: Tensor) -> bool:
+    """Tell whether a vector is as layers make it, all 0 or all 1, and the given one is not."""
+    if (
+        own.dim() != 1
+        or own.numel() < 2
+        or not own.is_floating_point()
+        or not (_is_plain(own) and _is_plain(given))
+    ):
+        return False
+    first = float(own.detach()[0])
+    if first not in (0.0, 1.0) or not bool((own.detach() == first).all()):
+        return False
+    return bool((given.detach() != given.detach()[0]).any())
+
+
+def _is_one(own: Tensor, given: Tensor) -> bool:
+    both = _is_plain(own) and _is_plain(given) and own.device == given.device and own.numel() > 0
+    return both and own.data_ptr() == given.data_ptr()
+
+
+def _is_negative(tensor: Tensor) -> bool:
+    return _is_plain(tensor) and tensor.is_floating_point() and bool((tensor < 0).any())
 
 
 def _broken(tensor: Tensor) -> int:

@@ -10,6 +10,7 @@ from torchgraft.edits.base import Edit
 from torchgraft.edits.insert import Insert
 from torchgraft.edits.remove import Remove
 from torchgraft.edits.reshape import Reshape
+from torchgraft.edits.resize import Resize
 from torchgraft.modulespec import ModuleSpec
 from torchgraft.repair.adapt import fitted, restore
 from torchgraft.repair.bench import Bench, free_name
@@ -44,7 +45,9 @@ def propagate(bench: Bench, edit: Edit, added: list[str], before: Trace) -> None
                 restore(bench, place, wanted, before)
             return
         for step in elastic.mould.resizes(bench.module, place):
-            bench.do(step)
+            bench.do(
+                edit.followed(step, bench.module.get_submodule(step.at)) if isinstance(edit, Resize) else step
+            )
         for name, table in elastic.mould.params.items():
             bench.do(_reshape(name, table))
         _project(bench, elastic, before)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from torchgraft.edits.head import tasks
 from torchgraft.rules.finding import Finding, Severity
 from torchgraft.rules.rule import Evidence, Rule
 
@@ -189,7 +190,8 @@ class ClassCount(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Compare the widths of the outputs with the labels."""
-        if evidence.data is None:
+        named = {*tasks(evidence.edits).items()} - {("", "classes")}
+        if evidence.data is None or named or evidence.loss in _DISTANCES:
             return
         need = max(evidence.data.classes, evidence.data.labels[1] + 1)
         for run in evidence.runs:

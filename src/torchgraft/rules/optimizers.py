@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torchgraft.rules.finding import Finding, Severity
 from torchgraft.rules.rule import Evidence, Rule
-from torchgraft.rules.weights import by_module
+from torchgraft.rules.weights import by_module, heads
 
 if TYPE_CHECKING:
     from torchgraft.probes.sets import Group, Held
@@ -269,3 +269,92 @@ def _spared(evidence: Evidence, names: tuple[str, ...]) -> str:
 def _shrinks(group: Group) -> bool:
     """Tell whether decoupled decay alone takes a tenth in 1,000 steps."""
     return group.setting("lr") * group.setting("weight_decay") * 1000 >= 0.1
+
+
+class OtherState(Rule):
+    """The optimizer was loaded with a state that goes by position, and its names say other positions.
+
+    `optimizer.load_state_dict` gives the first parameter the first state, whatever it belonged to. Where sizes
+    differ the next step fails; where they agree, one layer goes on with the momentum of another.
+    """
+
+    code = "P027"
+    severity: ClassVar[Severity] = "error"
+    title = "the optimizer's state is that of other parameters"
+    case = "saved with the head's group first, loaded into an optimizer with the body's group first"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Compare the names that the state was saved with to those of the parameters that hold it."""
+        held = _held(evidence)
+        pairs = [pair for group in held.groups for pair in group.exchanged] if held else []
+        if pairs:
+            shown = [f"{own} has that of {saved}" for own, saved in pairs[:3]]
+            yield self.found(
+                evidence.name,
+                f"{len(pairs)} parameters: {', '.join(shown)}{', …' if pairs[3:] else ''}",
+                hint="torchgraft.params.optimizer.carry_state(saved, optimizer, model) goes by name",
+            )
+
+
+class SlowHead(Rule):
+    """The output layer learns far more slowly than the layers before it: rates were given to the wrong groups.
+
+    Fine-tuning wants it the other way round (Howard and Ruder 2018, ULMFiT, section 3.2): what is new and near the
+    output moves most.
+    """
+
+    code = "P031"
+    severity: ClassVar[Severity] = "note"
+    title = "the output layer learns more slowly than the layers before it"
+    case = "SGD([{'params': body, 'lr': 1e-1}, {'params': head, 'lr': 1e-3}]): the two rates exchanged"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Compare the rates of the groups."""
+        held = _held(evidence)
+        outputs = tuple(f"{path}." for path in heads(evidence) if path)
+        rates: dict[bool, list[float]] = {True: [], False: []}
+        for group in held.groups if held and " and " not in held.kind else ():  # two kinds have rates of their own
+            for name in group.names:
+                rates[name.startswith(outputs)].append(group.setting("lr"))
+        if outputs and rates[True] and rates[False] and 0 < max(rates[True]) * 10 <= max(rates[False]):
+            yield self.found(
+                evidence.name,
+                f"lr {max(rates[True]):g} for {', '.join(path[:-1] for path in outputs)}",
+                f"lr {max(rates[False]):g} for what comes before",
+                hint="g.groups({'head': {'lr': …}}, lr=…), the head's rate ten times the body's",
+            )
+
+
+class OddSettings(Rule):
+    """A setting of the optimizer that no training stands: momentum that never fades, decay that eats the weights.
+
+    With momentum 1 every gradient acts for ever. A decay of rate times `weight_decay` a step leaves
+    (1 - lr·decay)^1000 of a weight after 1,000 steps: here less than a tenth (Loshchilov & Hutter 2019).
+    """
+
+    code = "P032"
+    severity: ClassVar[Severity] = "warning"
+    title = "a setting of the optimizer that can't be meant"
+    case = "AdamW(…, lr=1e-3, weight_decay=10), a decay that was meant to be a share; momentum=1.0"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look at momentum and decay of each group."""
+        held = _held(evidence)
+        for group in held.groups if held else ():
+            rate, decay = group.setting("lr"), group.setting("weight_decay")
+            facts = [
+                f"momentum {group.setting('momentum'):g} keeps every gradient for ever"
+                if group.setting("momentum") >= 1
+                else "",
+                f"weight_decay {decay:g} at lr {rate:g} takes {1 - max(1 - rate * decay, 0) ** 1000:.0%} of each "
+                "weight in 1,000 steps"
+                if rate * decay >= 0.0023
+                else "",
+            ]
+            if group.names and any(facts):
+                yield self.found(
+                    evidence.name,
+                    f"group {group.number} ({by_module(group.names)})",
+                    *facts,
+                    hint="momentum is 0.9 mostly, weight_decay 1e-4 to 0.1",
+                )

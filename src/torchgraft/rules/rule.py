@@ -14,6 +14,7 @@ from torchgraft.rules.finding import Finding, Severity
 if TYPE_CHECKING:
     from torch import nn
 
+    from torchgraft.edits.base import Edit
     from torchgraft.probes.arrival import Arrival
     from torchgraft.probes.independence import Independence
     from torchgraft.probes.roundtrip import RoundTrip
@@ -59,6 +60,7 @@ class Evidence:
         arrival: what the data look like, and what of them reaches the first BatchNorm.
         state: what a real pass in evaluation mode left changed.
         independence: whether the samples of a batch see each other.
+        edits: the edits that were applied, in order.
         loss: the name of the loss function of torch.nn.functional that was given, as far as it can be told.
     """
 
@@ -76,6 +78,7 @@ class Evidence:
     state: State | None = None
     independence: Independence | None = None
     loss: str = ""
+    edits: tuple[Edit, ...] = ()
     table: Mapping[str, nn.Module] | None = None
 
     @cached_property

@@ -47,7 +47,7 @@ class DriftingNorm(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Look for frozen norms in training mode; it is a warning where an optimizer is ready to train."""
         sets = evidence.sets
-        norms = [one for one in sets.norms if one.frozen and one.training] if sets else []
+        norms = [one for one in sets.norms if one.frozen and one.moves] if sets else []
         if sets is None or not norms:
             return
         found = self.found(
@@ -71,7 +71,7 @@ class UndoneByTrain(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Look for norms that are still while the model trains."""
         sets = evidence.sets
-        norms = [one for one in sets.norms if not one.training] if sets and sets.training else []
+        norms = [one for one in sets.norms if not (one.training or one.pinned)] if sets and sets.training else []
         if norms:
             found = self.found(
                 evidence.name,
@@ -80,6 +80,79 @@ class UndoneByTrain(Rule):
                 "g.eval_mode(at='**:BatchNorm2d')",
             )
             yield _with_fix(found, norms)
+
+
+_OTHERS_MOMENTUM = 0.9
+"""From here on a momentum is that of TensorFlow, the share of the old statistics; torch's is that of the new batch:
+0.1 and less in torchvision and timm. (Two MobileNets of transformers have 0.997 and 0.9997, as TensorFlow's had.)"""
+
+
+class OddStatistics(Rule):
+    """The statistics of norms don't follow the data: they never move, or are the last batch's alone.
+
+    torch's `momentum` is the share of the newest batch: 0.01 where TensorFlow says 0.99. With momentum 0, or
+    `track_running_stats = False` set afterwards, training normalises by the batch, and evaluation by statistics
+    that stand still: the two drift apart.
+    """
+
+    code = "P025"
+    severity: ClassVar[Severity] = "warning"
+    title = "norms whose statistics do not follow the data"
+    case = (
+        "momentum=0.99, copied from Keras; momentum = 0.0 or track_running_stats = False to freeze the statistics"
+    )
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look at the settings of the norms that are in training mode."""
+        sets = evidence.sets
+        norms = [one for one in sets.norms if one.training] if sets else []
+        for told, hint, some in (
+            (
+                "keep their statistics while they normalise by the batch",
+                "momentum=0.1 lets them follow; eval_mode keeps them still, and normalises by them",
+                [one for one in norms if one.momentum == 0 or not one.tracks],
+            ),
+            (
+                "forget all but the last batch: momentum is the share of the newest batch here",
+                "momentum = 1 - that of TensorFlow: 0.01 for 0.99",
+                [
+                    one
+                    for one in norms
+                    if one.tracks and one.momentum is not None and one.momentum >= _OTHERS_MOMENTUM
+                ],
+            ),
+        ):
+            if some:
+                values = sorted({f"{one.momentum:g}" for one in some if one.momentum is not None})
+                yield self.found(
+                    evidence.place(some[0].path if len(some) == 1 else ""),
+                    f"{len(some)} {some[0].kind} (momentum {', '.join(values)}) {told}: "
+                    f"{by_module([one.path for one in some])}",
+                    hint=hint,
+                )
+
+
+class GradientsOff(Rule):
+    """An optimizer is ready, but no operation is recorded for a backward pass: gradients were switched off before.
+
+    Mostly `torch.set_grad_enabled(False)` for validation was never followed by `True`, or the training is called
+    inside `with torch.no_grad()`.
+    """
+
+    code = "P028"
+    severity: ClassVar[Severity] = "warning"
+    title = "gradients are switched off"
+    case = "torch.set_grad_enabled(False) before validation, and never True again: backward has nothing to do"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look at torch's own switch."""
+        sets = evidence.sets
+        if sets is not None and sets.held is not None and not sets.gradients:
+            yield self.found(
+                evidence.name,
+                "torch.is_grad_enabled() is False where the optimizer was handed over",
+                hint="with torch.no_grad(): around the validation alone, which ends by itself",
+            )
 
 
 class FrozenDropout(Rule):

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torchgraft.rules.finding import Finding, Severity
 from torchgraft.rules.rule import Evidence, Rule
-from torchgraft.rules.weights import by_module, known_fit
+from torchgraft.rules.weights import by_module, heads, known_fit
 
 __all__: list[str] = []
 
@@ -29,14 +29,22 @@ class NotHeld(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Count the matrices that differ, and say in which modules."""
         match, fit = evidence.match, known_fit(evidence)
-        if match is None or fit is None or not match.values.strange:
+        if match is None or fit is None:
             return
         strange, compared = match.values.strange, match.values.compared
+        begun = [name for name in match.values.begun if not evidence.author(name)]  # a new layer is meant to begin
+        if not strange and not begun:
+            return
         whole = len(strange) == len(compared)
         yield self.found(
             evidence.name,
-            f"{len(strange)} of {len(compared)} weights have other values: {by_module(strange)}",
-            "none was loaded yet, or all were written over afterwards" if whole else "",
+            f"{len(strange)} of {len(compared)} weights have other values: {by_module(strange)}"
+            if strange
+            else "",
+            f"{len(begun)} vectors are as they were made, all 0 or all 1: {by_module(begun)}"
+            if begun and not whole
+            else "",
+            "none was loaded yet, or all were written over afterwards" if strange and whole else "",
             hint="load them after every initialisation, and initialise only what is new: model.fc.apply(init); "
             "g.load_weights(weights) loads them",
         )
@@ -53,6 +61,13 @@ class BrokenValues(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Name the tensors."""
         broken = evidence.match.values.broken if evidence.match else {}
+        negative = evidence.match.values.negative if evidence.match else ()
+        if negative:
+            yield self.found(
+                evidence.name,
+                f"{len(negative)} variances are below zero, so their norms give NaN: {by_module(negative)}",
+                hint="take an earlier checkpoint; an average or a merge of models may not extrapolate variances",
+            )
         if broken:
             first = next(iter(broken))
             yield self.found(
@@ -147,6 +162,59 @@ class BrokenTie(Rule):
                 f"{' and '.join(names)} are one parameter of the model; the weights give each another value",
                 hint=f"the last one loaded wins; drop the wrong one, or untie the model: {names[-1]}",
             )
+
+
+class OwnTensors(Rule):
+    """The given weights are the model's own tensors: what trains the model changes them too.
+
+    `model.state_dict()` is a view, not a copy: kept as the best state of a training, it is the last at the end.
+    """
+
+    code = "W020"
+    severity: ClassVar[Severity] = "note"
+    title = "the given weights are the model's own tensors"
+    case = "best = model.state_dict() in the epoch of the best accuracy, loaded at the end: it is the last epoch"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Count the tensors whose memory is the model's."""
+        own = evidence.match.values.own if evidence.match else ()
+        if own:
+            yield self.found(
+                evidence.name,
+                f"{len(own)} tensors: {by_module(own)}",
+                hint="copy.deepcopy(model.state_dict()) keeps a state as it is now; so does a file",
+            )
+
+
+class WipedWeights(Rule):
+    """An init drew parameters anew that held trained weights of the base.
+
+    What edits put in has nothing to lose, and is not counted; nor is a random base (`…@none`). A model that was
+    handed over counts as trained, since nobody can tell by its values. Output layers alone are mostly meant.
+    """
+
+    code = "W019"
+    severity: ClassVar[Severity] = "warning"
+    title = "trained weights are lost in an initialisation"
+    case = "init: {at: '**', conv: kaiming_normal} after a new head, which alone was to be initialised"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read what each init edit says that it replaced."""
+        from torchgraft.edits.init import Init
+
+        whole = sum(parameter.numel() for parameter in evidence.model.parameters())
+        for number, edit in enumerate(evidence.edits, 1):
+            if not isinstance(edit, Init) or not edit.wiped:
+                continue
+            found = self.found(
+                evidence.name,
+                f"edit {number} draws {edit.wipes:,} trained values anew, of {whole:,} in the model "
+                f"({min(edit.wipes / max(whole, 1), 1):.0%})",
+                f"in {by_module(edit.wiped)}",
+                hint="name what is new alone, such as init(at='head', …); or go on, if they are to be lost",
+            )
+            homes = {name.rpartition(".")[0] for name in edit.wiped}
+            yield replace(found, severity="note") if homes <= set(heads(evidence)) else found
 
 
 class OtherHash(Rule):

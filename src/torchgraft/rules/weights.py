@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -292,7 +292,8 @@ class OtherModel(Rule):
                 f"the model has {', '.join(wanted[:3])}, …",
                 f"given are     {', '.join(given[:3])}, …",
                 _adapter(given),
-                hint="build the architecture that the weights were saved from",
+                _shard(plan.misfits),
+                hint=fit.why_not("build the architecture that the weights were saved from")[1],
             )
 
 
@@ -300,4 +301,17 @@ def _adapter(names: Iterable[str]) -> str:
     """Say where names are those of an adapter."""
     if any(".lora_" in name or ".adapter_" in name for name in names):
         return "these are weights of an adapter (LoRA and kin), which belong on top of the base's"
+    return ""
+
+
+def _shard(misfits: Sequence[Misfit]) -> str:
+    """Say where nearly every tensor has the same part of its rows: one process's share of a sharded model."""
+    parts = Counter(
+        one.wants[0] // one.has[0]
+        for one in misfits
+        if one.has and one.has[0] and one.wants[1:] == one.has[1:] and one.wants[0] % one.has[0] == 0
+    )
+    (part, count) = parts.most_common(1)[0] if parts else (1, 0)
+    if part > 1 and count * 2 > len(misfits):
+        return f"{count} of them have 1/{part} of the rows: they are one process's part of a sharded model"
     return ""

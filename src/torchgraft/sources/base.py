@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from torchgraft.errors import SourceError, nearest
+from torchgraft.errors import SourceError, TorchgraftWarning, nearest
 from torchgraft.family import gather, kind_of
 from torchgraft.preprocess import Preprocess
 from torchgraft.schema import Schema
+from torchgraft.sources.spelling import modern, stored
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Base", "Source", "online", "parse_source", "seeded"]
+__all__ = ["Base", "Offer", "Source", "online", "parse_source", "schemes", "seeded"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Base:
         input: the shape of one input, without the batch.
         preprocess: how its images were prepared.
         example: an example with its batch, for a model that takes something else than one tensor.
+        tokenizer: where the tokenizer of its texts lies: what `AutoTokenizer.from_pretrained` takes.
     """
 
     module: nn.Module
@@ -36,12 +39,31 @@ class Base:
     input: tuple[int, ...] | None = None
     preprocess: Preprocess | None = None
     example: Any = None
+    tokenizer: str | None = None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One model that a source has.
+
+    Attributes:
+        name: as it stands after the scheme.
+        weights: which weights there are, the default first; empty where only random ones are.
+        there: what of it lies on this machine already.
+    """
+
+    name: str
+    weights: tuple[str, ...] = ()
+    there: str = ""
 
 
 class Source(Schema, ABC):
     """A base model by name: `scheme:rest`, the scheme being the class name in small letters."""
 
     registry: ClassVar[dict[str, type[Source]]] = {}
+    form: ClassVar[str] = "NAME"
+    """What is written after the scheme, for messages and lists."""
+
     rest: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -63,6 +85,41 @@ class Source(Schema, ABC):
             SourceError: the model or its weights can't be had.
         """
 
+    def skeleton(self, *, seed: int = 0, trust: bool = False) -> Base:
+        """Build the model with its parameters on meta: without memory for them, and without weights.
+
+        Buffers are real, since what is computed while a model is built is in no file of weights. A model that can't
+        be built so is built the usual way first.
+
+        Raises:
+            SourceError: the model can't be had.
+        """
+        from dataclasses import replace
+
+        from torchgraft.weights.skeleton import emptied, parameters_on_meta
+
+        bare = self.bare
+        try:
+            with parameters_on_meta():
+                base = bare.load(seed=seed, trust=trust)
+        except (RuntimeError, TypeError):
+            base = bare.load(seed=seed, trust=trust)
+        return replace(base, module=emptied(base.module), text=str(self))
+
+    @property
+    def bare(self) -> Source:
+        """The same architecture with random weights."""
+        return self.model_copy(update={"rest": f"{self.name}@none"})
+
+    def modern(self) -> Self:
+        """Give the source as it is written today, where it was written in an older way; the warning says how."""
+        return self
+
+    @classmethod
+    def offers(cls) -> Sequence[Offer]:
+        """List what the source has, as far as it knows without a network; empty where it can't know."""
+        return ()
+
     @property
     def name(self) -> str:
         """The part before `@`."""
@@ -77,28 +134,40 @@ class Source(Schema, ABC):
         return f"{kind_of(type(self).__name__)}:{self.rest}"
 
 
+def schemes() -> dict[str, type[Source]]:
+    """Give every kind of source there is, by its scheme."""
+    gather("torchgraft.sources")
+    return dict(sorted(Source.registry.items()))
+
+
 def parse_source(text: str) -> Source:
-    """Read a source; a bare name means torchvision.
+    """Read a source; a bare name means torchvision, `runs@v3` a kept version.
+
+    The way in which the libraries' own calls are written is understood too, and a warning says how it is written
+    here.
 
     Raises:
         SourceError: the scheme is not known.
     """
-    gather("torchgraft.sources")
+    known = schemes()
+    given, text = text, modern(text)
+    if given != text:
+        told = f"'{given}' is read as '{text}'"
+        warnings.warn(f"{told}: write it so", TorchgraftWarning, stacklevel=2)
     if text.partition(":")[0].endswith(".py"):
         text = f"python:{text}"
     scheme, colon, rest = text.partition(":")
     if not colon:
-        scheme, rest = "torchvision", text
-    if scheme not in Source.registry:
-        known = sorted(Source.registry)
+        scheme, rest = "version" if stored(text) else "torchvision", text
+    if scheme not in known:
         raise SourceError(
             f"there is no source '{scheme}'",
             where=text,
             hint=nearest(scheme, known) or f"one of {', '.join(f'{one}:…' for one in known)}",
         )
     if not rest:
-        raise SourceError(f"'{text}' names no model", where=text, hint=f"write {scheme}:NAME")
-    return Source.registry[scheme](rest=rest)
+        raise SourceError(f"'{text}' names no model", where=text, hint=f"write {scheme}:{known[scheme].form}")
+    return known[scheme](rest=rest).modern()
 
 
 @contextmanager
@@ -111,14 +180,21 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def online(load: Callable[[], nn.Module], text: str) -> nn.Module:
-    """Load a model whose weights may have to be downloaded.
+def online(load: Callable[[], nn.Module], text: str, *, direct: bool = True) -> nn.Module:
+    """Load a model whose files may have to be downloaded.
+
+    Args:
+        load: builds the model and loads its weights.
+        text: the source, for messages.
+        direct: put the weights straight into their places; random ones must be drawn the usual way.
 
     Raises:
         SourceError: they can't be, because there is no network or the server does not have them.
     """
+    from torchgraft.weights.skeleton import straight
+
     try:
-        return load()
+        return straight(load) if direct else load()
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SourceError(

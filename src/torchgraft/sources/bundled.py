@@ -10,9 +10,10 @@ import yaml
 
 from torchgraft.errors import SourceError, nearest
 from torchgraft.preprocess import Preprocess
-from torchgraft.sources.base import Base, Source, seeded
+from torchgraft.sources.base import Base, Offer, Source, seeded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from importlib.resources.abc import Traversable
 
     from torch import nn
@@ -38,10 +39,14 @@ class Bundled(Source):
         preprocess = Preprocess.model_validate(recipe["preprocess"])
         return Base(module, str(self), tuple(recipe["input"]), preprocess)
 
+    @classmethod
+    def offers(cls) -> Sequence[Offer]:
+        """List the recipes of the package."""
+        return [Offer(name, ("trained",), "trained") for name in _known()]
+
     def check(self, *, trust: bool = False) -> None:
         """Look the name up among the recipes of the package."""
-        files = resources.files(_HOME)
-        known = sorted(entry.name[:-5] for entry in files.iterdir() if entry.name.endswith(".yaml"))
+        known = _known()
         if self.name not in known:
             raise SourceError(
                 f"torchgraft brings no model '{self.name}'",
@@ -65,3 +70,8 @@ class Bundled(Source):
                 hint="make them by `make base`, or take random ones: …@none",
             )
         module.load_state_dict(load(weights.read_bytes()))
+
+
+def _known() -> list[str]:
+    files = resources.files(_HOME)
+    return sorted(entry.name[:-5] for entry in files.iterdir() if entry.name.endswith(".yaml"))

@@ -1,68 +1,105 @@
-"""`file:PATH@BASE`: the architecture of another source with the weights of a file."""
+"""`file:PATH[#sha256=HASH][@BASE]`: the architecture of another source with the weights of a file."""
 
 from __future__ import annotations
 
+import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from torchgraft.errors import SourceError, TorchgraftWarning
 from torchgraft.sources.base import Base, Source, parse_source
 from torchgraft.weights.fit import Fit, fit
 from torchgraft.weights.reading import check_there, note
+from torchgraft.weights.skeleton import place
 
 __all__ = ["File"]
+
+_HASH = re.compile(r"#sha256=([^@#]*)")
 
 
 class File(Source):
     """Weights from a safetensors file, or an older `.pt` file of tensors alone; `@` names the architecture.
 
-    A training checkpoint is unwrapped, and prefixes such as `module.` are taken off; a warning says so.
+    A training checkpoint is unwrapped, and prefixes such as `module.` are taken off; a warning says so. The file is
+    mapped, and its tensors become the model's where type and order agree: memory is taken once, as it is read. Each
+    keeps the type that the architecture has. What is trained never reaches the file; while the model lives, do not
+    write into it (replacing it by another file is safe).
     """
+
+    form: ClassVar[str] = "PATH[#sha256=HASH][@BASE]"
 
     def check(self, *, trust: bool = False) -> None:
         """See that the file is there, and that the architecture is known."""
-        check_there(Path(self.name).expanduser())
-        if self.tag:
-            parse_source(_without_weights(self.tag)).check(trust=trust)
+        check_there(self.path)
+        if architecture := self._architecture():
+            parse_source(architecture).bare.check(trust=trust)
 
     def load(self, *, seed: int = 0, trust: bool = False) -> Base:
-        """Build the architecture with random weights, then load the file's in their place, all of them."""
+        """Build the architecture without weights, then put the file's in their place, all of them."""
         self.check(trust=trust)
-        path = Path(self.name).expanduser()
-        architecture = self.tag or note(path, "base")
+        base = self.skeleton(seed=seed, trust=trust)
+        found = fit(base.module, self.path, sha256=self.sha256)
+        _say(found)
+        _refuse_unfit(found)
+        state = {own: found.found.state[given] for own, given in found.plan.taken.items()}
+        place(base.module, state)
+        return base
+
+    def skeleton(self, *, seed: int = 0, trust: bool = False) -> Base:
+        """Build the architecture that the file's weights are for."""
+        architecture = self._architecture()
         if not architecture:
             raise SourceError(
                 "the file does not say which model its weights are for",
                 where=str(self),
                 hint=f"name it: file:{self.name}@torchvision:resnet18",
             )
-        base = parse_source(_without_weights(architecture)).load(seed=seed, trust=trust)
-        found = fit(base.module, path)
-        _say(found)
-        _refuse_unfit(found)
-        state = {own: found.found.state[given] for own, given in found.plan.taken.items()}
-        base.module.load_state_dict(state, strict=False)
-        return Base(base.module, str(self), base.input, base.preprocess)
+        base = parse_source(architecture).skeleton(seed=seed, trust=trust)
+        return replace(base, text=str(self))
 
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return Path(self.name).expanduser()
 
-def _without_weights(text: str) -> str:
-    return text if text.startswith("python:") else f"{text.partition('@')[0]}@none"
+    @property
+    def name(self) -> str:
+        """The part before `@` and `#`."""
+        return _HASH.sub("", self.rest).partition("@")[0]
+
+    @property
+    def tag(self) -> str:
+        """The part after `@`: the source of the architecture."""
+        return _HASH.sub("", self.rest).partition("@")[2]
+
+    @property
+    def sha256(self) -> str:
+        """What the file must have."""
+        found = _HASH.search(self.rest)
+        return found[1] if found else ""
+
+    @property
+    def bare(self) -> Source:
+        """The architecture with random weights."""
+        architecture = self._architecture()
+        return parse_source(architecture).bare if architecture else self
+
+    def _architecture(self) -> str:
+        return self.tag or note(self.path, "base")
 
 
 def _say(found: Fit) -> None:
-    said = found.changes()
-    if found.misnamed:
-        promised, real = found.misnamed
-        said.append(f"its name promises the sha256 {promised}…, it is {real}…: a damaged or another file")
+    said = [*found.changes(), *found.doubts()]
     if said:
         warnings.warn(f"{found.origin}: {'; '.join(said)}", TorchgraftWarning, stacklevel=3)
 
 
 def _refuse_unfit(found: Fit) -> None:
     if not found.plan.complete:
-        raise SourceError(
-            f"the weights are not for this model: {', '.join(found.plan.sentences())}",
-            where=found.origin,
-            hint="name the architecture that they were saved from after the @, or load them into your model with "
-            "g.load_weights(path, resize=True), which fits other sizes and says what it left out",
+        what, hint = found.why_not(
+            "name the architecture that they were saved from after the @, or load them into your model with "
+            "g.load_weights(path, resize=True), which fits other sizes and says what it left out"
         )
+        raise SourceError(f"the weights are not for this model: {what}", where=found.origin, hint=hint)

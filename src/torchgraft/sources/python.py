@@ -8,7 +8,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchgraft.errors import SourceError, nearest
 from torchgraft.sources.base import Base, Source, seeded
@@ -27,6 +27,13 @@ class Python(Source):
 
     It may give the module and an example with its batch as well: `return model, (tokens, mask)`.
     """
+
+    form: ClassVar[str] = "PACKAGE.MODULE:FACTORY"
+
+    @property
+    def bare(self) -> Source:
+        """The same: what the factory gives is what there is."""
+        return self
 
     def check(self, *, trust: bool = False) -> None:
         """Refuse code that is not trusted; whether it is there, importing it tells."""

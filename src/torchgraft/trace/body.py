@@ -452,7 +452,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _trains_by_itself(module: nn.Module) -> bool:
-    return type(module).train is not _PLAIN_TRAIN or "train" in module.__dict__
+    return type(module).train is not _PLAIN_TRAIN or callable(module.__dict__.get("train"))
 
 
 def _refuse_lazy(part: Part) -> None:

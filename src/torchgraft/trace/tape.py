@@ -315,7 +315,7 @@ def _context() -> Any:
 _TELLING = frozenset(
     {"view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split"}
     | {"cat", "concat", "stack", "softmax", "log_softmax", "mean", "sum", "amax", "max", "std", "var", "norm"}
-    | {"normalize", "argmax", "cumsum", "interpolate", "adaptive_avg_pool2d"}
+    | {"normalize", "argmax", "cumsum", "interpolate", "adaptive_avg_pool2d", "leaky_relu"}
 )
 """Operations whose plain arguments say what went wrong."""
 

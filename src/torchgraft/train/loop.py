@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from torchgraft.edits.head import tasks
 from torchgraft.errors import TrainError
 from torchgraft.history import Epoch, History
 from torchgraft.params.still import train_mode
@@ -18,7 +19,8 @@ from torchgraft.recipe import TrainPlan
 from torchgraft.train.augment import augmentation
 from torchgraft.train.batches import batches
 from torchgraft.train.evaluate import tally
-from torchgraft.train.optimise import loss_of, optimizer_of, schedule_of, scores_of
+from torchgraft.train.optimise import check_tasks, loss_of, optimizer_of, schedule_of, scores_of
+from torchgraft.train.rates import groups_of, starting, unfrozen
 
 if TYPE_CHECKING:
     from torchgraft.data import DataSet
@@ -81,18 +83,19 @@ def fit(graft: Graft, data: DataSet, plan: TrainPlan, preprocess: Preprocess, wa
     model holds the best or the last state, as the plan says; after Ctrl-C it holds the state it had then.
 
     Raises:
-        TrainError: nothing can be trained, or the loss is not finite any more.
+        TrainError: nothing can be trained, the data do not fit the head, or the loss is not finite any more.
     """
+    check_tasks(tasks(graft.recipe.edits))
     device = device_of(plan)
-    _check_trainable(graft)
     model = graft.module.to(device)
-    settings = {name: group.settings() for group in plan.groups for name in group.at}
-    optimizer = optimizer_of(plan, graft.groups(settings))
     seed = graft.recipe.seed
-    with _determined(seed):
+    with starting(graft, plan) as steps, _determined(seed):
+        _check_trainable(graft)
+        optimizer = optimizer_of(plan, groups_of(graft, plan))
         train = batches(data.train, preprocess.transform(), plan, train=True, seed=seed)
         val = batches(data.val, preprocess.transform(), plan, train=False)
         run = _Run(model, plan, device, optimizer, watch, train, val)
+        run.before = lambda epoch: unfrozen(graft, plan, steps, epoch, optimizer, run.schedule)
         return run.all_epochs()
 
 
@@ -128,7 +131,7 @@ class _Run:
         self.train, self.val = train, val
         self.schedule = schedule_of(plan, optimizer, plan.epochs * len(train))
         self.scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16" and device.type != "cpu")
-        self.trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.before: Callable[[int], object] = lambda _: None
         self.epochs: list[Epoch] = []
         self.best = 0
         self.best_state: dict[str, Tensor] = {}
@@ -149,6 +152,7 @@ class _Run:
 
     def _epoch(self, number: int) -> Epoch:
         start = time.perf_counter()
+        self.before(number)
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         train_mode(self.model)
         loss_sum, right, count = 0.0, 0, 0
@@ -186,7 +190,8 @@ class _Run:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.plan.clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.trained, self.plan.clip)
+            trained = [one for group in self.optimizer.param_groups for one in group["params"]]
+            nn.utils.clip_grad_norm_(trained, self.plan.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()

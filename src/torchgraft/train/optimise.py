@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchgraft.errors import TrainError, nearest
+from torchgraft.probes.loss import loss_by, named_outputs
 from torchgraft.recipe import TrainPlan
 
-__all__ = ["AUXILIARY", "loss_of", "optimizer_of", "schedule_of", "scores_of"]
+__all__ = ["check_tasks", "loss_of", "optimizer_class", "optimizer_of", "schedule_of", "scores_of"]
 
-AUXILIARY = 0.3
-"""The weight of the loss of an auxiliary head (Szegedy et al., 2015)."""
-
+_CLASSES = {"": "classes"}
 
 _UNFIT = {
     "lbfgs": "it evaluates the loss several times a step",
@@ -32,7 +30,7 @@ def optimizer_of(plan: TrainPlan, groups: Sequence[Mapping[str, Any]]) -> torch.
     Raises:
         TrainError: torch has no such optimizer, it does not take the settings, or the loop can't run it.
     """
-    cls = _optimizer_class(plan.optimizer.name)
+    cls = optimizer_class(plan.optimizer.name)
     try:
         made: torch.optim.Optimizer = cls([dict(group) for group in groups], **plan.optimizer.settings)
         return made
@@ -44,7 +42,12 @@ def optimizer_of(plan: TrainPlan, groups: Sequence[Mapping[str, Any]]) -> torch.
         ) from error
 
 
-def _optimizer_class(name: str) -> Any:
+def optimizer_class(name: str) -> Any:
+    """Give the class of torch.optim of this name in small letters.
+
+    Raises:
+        TrainError: there is none, or the loop can't run it.
+    """
     known = {
         word.lower(): cls
         for word, cls in vars(torch.optim).items()
@@ -84,22 +87,37 @@ def schedule_of(
 
 def scores_of(output: Any) -> Tensor:
     """Give the main scores `[N, classes]` of whatever a classifier returns."""
-    return _all_scores(output)[0]
+    scores: Tensor = named_outputs(output, _CLASSES)[0]
+    return scores
 
 
-def loss_of(output: Any, targets: Tensor, plan: TrainPlan) -> Tensor:
-    """Give the cross-entropy of the main scores, auxiliary heads added with their weight."""
-    main, *others = (
-        nn.functional.cross_entropy(scores.float(), targets, label_smoothing=plan.label_smoothing)
-        for scores in _all_scores(output)
+def loss_of(output: Any, targets: Any, plan: TrainPlan, tasks: Mapping[str, str] | None = None) -> Tensor:
+    """Give the loss of the outputs by their tasks, auxiliary heads added with their weight.
+
+    Args:
+        output: what the model gave.
+        targets: class numbers; what the tasks ask for where they are others, by name where the heads are.
+        plan: says how classes are smoothed.
+        tasks: of the recipe's head; cross-entropy where it names none.
+    """
+    return loss_by(tasks or _CLASSES, smoothing=plan.label_smoothing)(output, targets)
+
+
+def check_tasks(tasks: Mapping[str, str]) -> None:
+    """Refuse a head that data of one class number for each sample can't train.
+
+    Raises:
+        TrainError: it is for several labels, for quantities, or gives several outputs by name.
+    """
+    if not tasks or dict(tasks) == _CLASSES:
+        return
+    wants = {
+        "labels": "a yes or no for each label",
+        "regression": "quantities",
+        "classes": f"targets by name ({', '.join(tasks)})",
+    }[tasks.get("", "classes")]
+    raise TrainError(
+        f"the head wants {wants}, and these data give one class for each sample",
+        where="edits.head",
+        hint="train such a head in a loop of your own, or take a head for classes: head(classes)",
     )
-    return main + AUXILIARY * sum(others) if others else main
-
-
-def _all_scores(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    if is_dataclass(output) and not isinstance(output, Mapping):
-        output = vars(output)
-    values = list(output.values()) if isinstance(output, Mapping) else list(output)
-    return [value for value in values if isinstance(value, Tensor)]

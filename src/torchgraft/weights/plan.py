@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["WRAPPERS", "Misfit", "Plan", "Renaming", "Shape", "plan", "shapes", "tensors_of"]
+__all__ = ["WRAPPERS", "Misfit", "Plan", "Renaming", "Shape", "plan", "plan_of", "shapes", "tensors_of"]
 
 Shape = tuple[int, ...] | None
 """The sizes of a tensor; None for one whose sizes are open."""
@@ -138,7 +138,11 @@ def plan(model: nn.Module, state: Mapping[str, Tensor]) -> Plan:
 
     No value is read. A renaming counts only where it fits at least half of the names that it speaks of.
     """
-    kept = tensors_of(model)
+    return plan_of(tensors_of(model), state)
+
+
+def plan_of(kept: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Plan:
+    """Find the place of every given tensor among others that have names; see `plan`."""
     own, given = shapes(kept), shapes(state)
     search = _Search(own, given)
     search.by_name()

@@ -57,7 +57,8 @@ def _search(held: Any, inside: tuple[str, ...], beside: tuple[str, ...]) -> Iter
     if not isinstance(held, Mapping) or _is_optimizer(held) or len(inside) > 4:
         return
     tensors = {str(name): one for name, value in held.items() if (one := _tensor(value)) is not None}
-    deeper = [found for key, value in held.items() for found in _below(held, key, value, inside)]
+    others = {key: value for key, value in held.items() if str(key) not in tensors}
+    deeper = [found for key, value in others.items() for found in _below(held, key, value, inside)]
     larger = any(_weight(one.state) > _weight(tensors) for one in deeper)
     if tensors and len(tensors) * 2 >= len(held) and not larger:
         yield Found(tensors, inside, beside, tuple(str(name) for name in held if str(name) not in tensors))

@@ -1,0 +1,76 @@
+"""`torchgraft params`: what a model holds."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from torchgraft.cli.console import console
+
+if TYPE_CHECKING:
+    from torchgraft.graft import Graft
+
+__all__ = ["params"]
+
+
+def params(
+    model: str,
+    /,
+    *,
+    at: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    input_: Annotated[str | None, Parameter(name="--input")] = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    trust: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """List the parameters of a model: shape, whether they are trained, rate, decay, and what values they hold.
+
+    Parameters
+    ----------
+    model
+        A recipe.yaml, a source such as resnet18@none, or a kept version: v3, DIR@v3. A recipe with a training plan
+        says the groups, rates and decays too.
+    at
+        Only these: a selector, such as layer3, head, norms or "layer3.** & not norms"; may be given several times.
+        Long models are folded by module; --at opens a part.
+    input_
+        The shape of one input without the batch, such as [3,224,224]; a source mostly knows its own.
+    json
+        Print one JSON object with every parameter, unfolded.
+    trust
+        Allow code of your own to run.
+    """
+    from torchgraft.train.rates import groups_of
+    from torchgraft.view.params import as_data, table
+    from torchgraft.view.params import params as listed
+
+    graft = _opened(model, input_, trust=trust)
+    plan = graft.recipe.train
+    found = listed(graft, at or None, groups=groups_of(graft, plan) if plan is not None else None)
+    if json:
+        print(jsonlib.dumps(as_data(found)))
+        return 0
+    out = console()
+    out.print(table(found))
+    out.print(f"\n{found.totals()}")
+    return 0
+
+
+def _opened(target: str, input_: str | None, *, trust: bool) -> Graft:
+    """Open a recipe, a version, or a source."""
+    from torchgraft.keep import open_version
+    from torchgraft.loading import load, replay
+    from torchgraft.recipe import Recipe
+    from torchgraft.settings import check_settings
+
+    shape = Recipe.value(input_) if input_ else None
+    check_settings({"input": shape}, where="--input")
+    if Path(target).suffix in (".yaml", ".yml"):
+        recipe = Recipe.read(target)
+        return replay(recipe.model_copy(update={"input": tuple(shape)}) if shape else recipe, trust=trust)
+    if re.fullmatch(r"v\d+|latest|best", target.rpartition("@")[2]):
+        return open_version(target, trust=trust)
+    return load(target, input=shape, trust=trust or target.partition(":")[0].endswith(".py"))

@@ -1,0 +1,146 @@
+"""Successors: a module of another class made for the place of an old one, from the old one's own sizes.
+
+No trace is needed where the class asks for what the old module has: sizes, geometry, rates and flags of the same
+name are taken over, and so are the tensors that mean the same, in new tensors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from torchgraft.errors import EditError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Gone", "groups_for", "settings", "taken_over"]
+
+_WIDTHS = ("num_features", "num_channels", "channels", "dim", "planes", "normalized_shape")
+"""What norms call their width."""
+
+_OWN = frozenset({"device", "dtype", "track_running_stats", "training", "weight", "num_groups"})
+"""Arguments that follow no attribute of the old module."""
+
+_FAMILIES = ("ConvTranspose", "Conv", "Norm", "Linear", "Embedding", "PReLU")
+
+Gone = dict[int, "nn.Parameter"]
+"""New parameters by the id of the old one that each stands for: what was tied stays tied."""
+
+
+def settings(old: nn.Module, cls: Any, given: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give the arguments for a class that is to stand where `old` does; None where the old one can't tell them.
+
+    Args:
+        old: its sizes and settings are taken over under the same names.
+        cls: what is built.
+        given: what the user wrote, which wins.
+    """
+    args = dict(given)
+    for name, asked in _signature(cls).parameters.items():
+        if name in args or asked.kind in (asked.VAR_POSITIONAL, asked.VAR_KEYWORD):
+            continue
+        found = _held(old, name)
+        if found is not None:
+            args[name] = found
+        elif asked.default is asked.empty and name != "num_groups":
+            return None
+    return args
+
+
+@cache
+def _signature(cls: Any) -> inspect.Signature:
+    return inspect.signature(cls)
+
+
+def _held(old: Any, name: str) -> Any:
+    """Give what the old module has under the name of an argument, or None."""
+    if name in _OWN:
+        return None
+    if name == "bias" and "bias" in old._parameters:
+        return old.bias is not None
+    if name in ("affine", "elementwise_affine"):
+        return next((vars(old)[one] for one in ("affine", "elementwise_affine") if one in vars(old)), None)
+    if name == "normalized_shape" and family(old) == "Norm":
+        return vars(old).get(name) or (width(old),)
+    if name in vars(old):
+        value = vars(old)[name]
+        return value if isinstance(value, (bool, int, float, str, tuple)) else None
+    return width(old) if name in _WIDTHS and family(old) == "Norm" else None
+
+
+def width(norm: Any) -> int | None:
+    """Give the channels or features of a norm."""
+    for name in _WIDTHS:
+        size = vars(norm).get(name)
+        if size is not None:
+            return int(size[-1] if isinstance(size, tuple) else size)
+    return int(norm.weight.numel()) if getattr(norm, "weight", None) is not None else None
+
+
+def family(module: nn.Module) -> str:
+    """Say what a module is, so far as its tensors mean the same: a norm, a convolution, …"""
+    names = [cls.__name__ for cls in type(module).__mro__]
+    return next((one for one in _FAMILIES if any(one in name for name in names)), names[0])
+
+
+def groups_for(channels: int, asked: int) -> int:
+    """Give the divisor of `channels` nearest to the groups asked for, with two channels a group at least.
+
+    With one channel a group, a GroupNorm would be an InstanceNorm, which nobody asked for.
+    """
+    if channels % asked == 0:
+        return asked
+    divisors = [n for n in range(1, channels // 2 + 1) if channels % n == 0] or [1]
+    return min(divisors, key=lambda n: (abs(n - asked), n))
+
+
+def taken_over(old: nn.Module, new: nn.Module, gone: Gone) -> bool:
+    """Give the new module copies of the old one's tensors where both mean the same, its place and its flags.
+
+    Returns:
+        whether all parameters of the new one are such copies.
+    """
+    from torch import nn
+
+    first = next((one for one in (*old.parameters(), *old.buffers()) if one.is_floating_point()), None)
+    if first is not None:
+        new.to(device=first.device, dtype=first.dtype)
+    trained = [one.requires_grad for one in old.parameters()]
+    if trained and not any(trained):
+        new.requires_grad_(False)
+    if family(old) != family(new):
+        return not any(True for _ in new.parameters())
+    copied = 0
+    theirs: dict[str, Tensor | None] = {**old._parameters, **old._buffers}
+    tables: tuple[dict[str, Any], ...] = (new._parameters, new._buffers)
+    for table in tables:
+        for name, tensor in table.items():
+            source = theirs.get(name)
+            if tensor is None or source is None or source.shape != tensor.shape:
+                continue
+            copy = source.detach().clone()
+            if table is new._parameters:
+                flag = source.requires_grad if isinstance(source, nn.Parameter) else True
+                copy = gone.setdefault(id(source), nn.Parameter(copy, requires_grad=flag))
+                copied += 1
+            table[name] = copy
+    return copied == sum(1 for _ in new.parameters())
+
+
+def refuse_axis(old: nn.Module, of: str, path: str) -> None:
+    """Refuse a LayerNorm or RMSNorm where channels come first: it would normalise the width of the image.
+
+    Raises:
+        EditError: the old norm is of channels.
+    """
+    from torch import nn
+
+    if of in ("nn.LayerNorm", "nn.RMSNorm") and not isinstance(old, (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d)):
+        raise EditError(
+            f"{of} normalises the last dimension, the {type(old).__name__} the channels, which are the second",
+            where=path,
+            hint="swap to LayerNorm2d, which is over the channels of [N, C, H, W], or to nn.GroupNorm",
+        )
