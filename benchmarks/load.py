@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.measure import alternate, table
+from benchmarks.measure import table
 
 TITLE = "Building vit_l_16 (304 million parameters, 1.2 GB) and loading it from a safetensors file"
 
@@ -24,7 +24,7 @@ _PEAK = """
 import gc, sys
 from benchmarks.load import task, touch
 from torchgraft.sources import parse_source
-parse_source("torchvision:alexnet").bare.skeleton()  # what is imported when it is first needed is no cost of a load
+parse_source("torchvision:alexnet").bare.skeleton()  # imports are no cost of a load
 gc.collect()
 def peak():  # of this process alone: ru_maxrss is handed on from the one that started it
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -61,19 +61,30 @@ def touch(tensors: Mapping[str, Any]) -> float:
     return float(sum(float(one.sum()) for one in tensors.values()))
 
 
-def _cold(tasks: Mapping[str, Callable[[], Mapping[str, Any]]], path: Path, *, runs: int = 5) -> dict[str, float]:
-    """Give the median wall time, by turns, where the file must be read from the disk first."""
-    seen: dict[str, list[float]] = {kind: [] for kind in tasks}
-    for _ in range(runs):
+def _by_turns(
+    tasks: Mapping[str, Callable[[], object]], prepare: Callable[[], None], *, runs: int
+) -> dict[str, tuple[float, float]]:
+    """Give medians of CPU and wall seconds; what a task before left behind is freed before the clock runs."""
+    seen: dict[str, list[tuple[float, float]]] = {kind: [] for kind in tasks}
+    for number in range(runs + 1):
         for kind, one in tasks.items():
             gc.collect()
-            with path.open("rb") as opened:
-                os.fsync(opened.fileno())
-                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            wall = time.perf_counter()
-            touch(one())
-            seen[kind].append(time.perf_counter() - wall)
-    return {kind: statistics.median(times) for kind, times in seen.items()}
+            prepare()
+            cpu, wall = time.process_time(), time.perf_counter()
+            one()
+            if number:
+                seen[kind].append((time.process_time() - cpu, time.perf_counter() - wall))
+    return {
+        kind: (median(pair[0] for pair in pairs), median(pair[1] for pair in pairs))
+        for kind, pairs in seen.items()
+    }
+
+
+def _forget(path: Path) -> None:
+    """Let the system drop the file from its cache, so that it must be read from the disk."""
+    with path.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _peak(kind: str, path: Path, how: str) -> float:
@@ -92,17 +103,18 @@ def run() -> str:
         save_file(models.get_model(NAME, weights=None).state_dict(), path)
         gc.collect()
         tasks = {kind: task(kind, str(path)) for kind in KINDS}
-        lazy = alternate(tasks, runs=5)
-        whole = alternate({kind: lambda one=one: touch(one()) for kind, one in tasks.items()}, runs=9)
-        cold = _cold(tasks, path)
+        whole = {kind: lambda one=one: touch(one()) for kind, one in tasks.items()}
+        lazy = _by_turns(tasks, lambda: None, runs=9)
+        warm = _by_turns(whole, lambda: None, runs=9)
+        cold = _by_turns(whole, lambda: _forget(path), runs=3)
         rows = [
             (
                 kind,
-                lazy[kind],
-                whole[kind],
-                f"{whole[kind].cpu / whole[KINDS[0]].cpu:.2f}",
-                f"{cold[kind]:.3f}",
-                f"{cold[kind] / cold[KINDS[0]]:.2f}",
+                "{:.3f} / {:.3f}".format(*lazy[kind]),
+                "{:.3f} / {:.3f}".format(*warm[kind]),
+                f"{warm[kind][0] / warm[KINDS[0]][0]:.2f}",
+                f"{cold[kind][1]:.2f}",
+                f"{cold[kind][1] / cold[KINDS[0]][1]:.2f}",
                 f"{_peak(kind, path, 'lazy'):.2f}",
                 f"{_peak(kind, path, 'touched'):.2f}",
             )
@@ -113,7 +125,7 @@ def run() -> str:
         "until it returns, CPU / wall s",
         "until every value was read once",
         "its CPU, in times of load_file",
-        "the same from a file that is in no cache, wall s",
+        "the same, the file in no cache, wall s",
         "in times of load_file",
         "peak memory, in times of the weights",
         "once every value was read",

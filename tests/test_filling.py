@@ -6,8 +6,11 @@ from torch import nn
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
+import torchgraft as tg
 from torchgraft.errors import SourceError, TorchgraftWarning
 from torchgraft.filling import fill, load_into
+from torchgraft.weights.hashes import sha256_of
+from torchgraft.weights.skeleton import parameters_on_meta
 
 TINY = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64, "num_classes": 10}
 
@@ -105,11 +108,141 @@ def test_codes_of_a_quantised_model_are_left_out(trained):
     assert (set(filled.left), filled.loaded) == ({"weight"}, ("bias",))
 
 
-def test_a_model_on_meta_is_refused(trained):
-    with torch.device("meta"):
+@pytest.mark.parametrize("buffers", [False, True])
+def test_a_model_on_meta_gets_its_tensors_now(trained, buffers):
+    with torch.device("meta") if buffers else parameters_on_meta():
         model = models.resnet18(weights=None)
-    with pytest.raises(SourceError, match="meta device"):
-        fill(model, trained.state_dict())
+    given = trained.state_dict()
+    assert fill(model, given).whole
+    assert same(model, trained)
+    model.conv1.weight.data.zero_()
+    assert trained.conv1.weight.abs().sum() > 0
+
+
+def test_what_would_stay_on_meta_is_refused_and_nothing_is_changed(trained):
+    with torch.device("meta"):
+        model = models.swin_t(weights=None)
+    state = {name: torch.zeros_like(one, device="cpu") for name, one in model.state_dict().items()}
+    del state["features.1.0.attn.relative_position_bias_table"]
+    with pytest.raises(SourceError, match=r"1 tensors lie on meta and would get no values, such as features.1.0"):
+        fill(model, state)
+    assert all(one.is_meta for one in model.parameters())
+
+
+def test_what_computed_its_values_while_it_was_built_must_not_lie_on_meta():
+    class Table(nn.Linear):
+        def __init__(self):
+            super().__init__(2, 2)
+            self.register_buffer("table", torch.arange(3.0), persistent=False)
+
+    with torch.device("meta"):
+        model = Table()
+    with pytest.raises(SourceError, match=r"such as table(.|\n)*tg\.load\(…, meta=True\)"):
+        fill(model, nn.Linear(2, 2).state_dict())
+    with parameters_on_meta():
+        model = Table()
+    assert fill(model, nn.Linear(2, 2).state_dict()).whole
+    assert torch.equal(model.table, torch.arange(3.0))
+
+
+def test_a_new_layer_on_meta_is_drawn_anew_and_told(trained):
+    with parameters_on_meta():
+        model = models.resnet18(weights=None, num_classes=10)
+    given = {name: one for name, one in trained.state_dict().items() if not name.startswith("fc.")}
+    with pytest.warns(TorchgraftWarning, match=r"2 drawn anew, since they lay on meta: fc\.weight"):
+        filled = fill(model, given)
+    assert filled.drawn == ("fc.weight", "fc.bias")
+    assert 0 < float(model.fc.weight.detach().abs().max()) < 0.1
+
+
+# the base's own state dict, after edits
+
+
+def test_the_bases_own_weights_load_into_what_is_left_of_it_without_an_alarm(resnet18):
+    base = {name: one + 1 for name, one in resnet18.module.state_dict().items()}
+    resnet18.head(10).insert(nn.GELU(), after="bn1").insert(nn.Conv2d(64, 64, 1), after="layer1")
+    head = resnet18.module.fc.weight.clone()
+    filled = resnet18.load_weights(base)
+    assert filled.expected
+    assert not filled.whole
+    assert set(filled.made) >= {"fc.weight", "fc.bias"}
+    assert torch.equal(resnet18.module.fc.weight, head)
+    own = resnet18.module.state_dict()
+    moved = {resnet18.recipe.base_name(name): name for name in own if name not in filled.made}
+    assert set(moved) == set(base) - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(own[name], base[old]) for old, name in moved.items())
+    assert "fc.weight" in str(filled)
+    assert "made anew by edit" in str(filled)
+
+
+def test_wrapped_and_moved_names_are_found_together(resnet18):
+    base = {f"module.{name}": one + 1 for name, one in resnet18.module.state_dict().items()}
+    resnet18.insert(nn.GELU(), after="bn1").insert(nn.GELU(), before="fc")
+    filled = resnet18.load_weights({"state_dict": base})
+    assert filled.expected
+    assert any("names are the base's" in one for one in filled.changes)
+    assert len(filled.loaded) == len(base)
+
+
+def test_the_edited_models_own_weights_load_too(resnet18):
+    resnet18.head(10).insert(nn.GELU(), after="bn1")
+    own = {name: one + 1 for name, one in resnet18.module.state_dict().items()}
+    assert resnet18.load_weights(own).whole
+    assert all(torch.equal(one, own[name]) for name, one in resnet18.module.state_dict().items())
+
+
+def test_what_an_edit_took_out_is_counted_and_what_is_really_missing_still_warns(resnet18):
+    base = resnet18.module.state_dict()
+    resnet18.head(10, hidden=[32])
+    filled = resnet18.load_weights(base)
+    assert filled.expected
+    assert set(filled.gone) | set(filled.made) >= {"fc.weight", "fc.bias"}
+    with pytest.warns(TorchgraftWarning, match=r"1 not given: conv1\.weight"):
+        resnet18.load_weights({name: one for name, one in base.items() if name != "conv1.weight"})
+
+
+def test_a_graft_on_meta_is_filled_by_the_bases_weights_and_its_new_head_drawn(trained):
+    g = tg.load("resnet18@none", input=(3, 64, 64), meta=True, seed=4).head(10)
+    filled = g.load_weights(trained.state_dict())
+    assert filled.drawn == ("fc.weight", "fc.bias")
+    assert filled.expected
+    assert torch.equal(g.module.layer1[0].conv1.weight, trained.layer1[0].conv1.weight)
+    assert g.check() == ()
+    assert g.module.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
+
+
+def test_looking_at_the_base_leaves_the_edited_model_as_it_was(resnet18, snapshot):
+    resnet18.head(10).insert(nn.GELU(), after="bn1")
+    before = snapshot(resnet18.module)
+    assert resnet18.base_tensors()["fc.weight"].shape == (1000, 512)
+    assert snapshot(resnet18.module) == before
+
+
+# further faults
+
+
+def test_values_that_the_models_type_can_not_hold_are_told():
+    model = nn.Linear(4, 3).half()
+    given = {"weight": torch.full((3, 4), 1e6), "bias": torch.zeros(3)}
+    with pytest.warns(TorchgraftWarning, match="12 values are NaN or infinite: weight"):
+        fill(model, given)
+
+
+def test_empty_tensors_of_a_sharded_training_are_explained():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    given = {**model.state_dict(), "1.weight": torch.empty(0)}
+    with pytest.warns(TorchgraftWarning, match=r"1\.weight is left as it was: \[0\] is given(.|\n)*ZeRO-3"):
+        fill(model, given)
+
+
+def test_a_hash_is_checked_before_anything_is_changed(tmp_path, trained, snapshot):
+    torch.save(trained.state_dict(), tmp_path / "w.pt")
+    model = models.resnet18(weights=None)
+    before = snapshot(model)
+    with pytest.raises(SourceError, match="its sha256 is"):
+        fill(model, tmp_path / "w.pt", sha256="0" * 64)
+    assert snapshot(model) == before
+    assert fill(model, tmp_path / "w.pt", sha256=sha256_of(tmp_path / "w.pt")[:10]).whole
 
 
 def test_a_graft_is_filled_through_its_module(resnet18, trained):

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from torchvision import models
 
 import torchgraft as tg
 from torchgraft.errors import RecipeError
@@ -81,3 +86,51 @@ def test_an_array_is_refused_with_what_makes_it_a_tensor(given):
 
 def test_sizes_may_be_numbers_of_numpy():
     assert tg.load(nn.Linear(4, 3), input=(np.int64(4),)).input_shape == (4,)
+
+
+# without memory for the parameters
+
+
+def test_a_model_on_meta_takes_edits_is_checked_and_filled_later(tmp_path):
+    g = tg.load("shufflenet_v2_x0_5", input=(3, 64, 64), meta=True)
+    assert g.recipe.base == "torchvision:shufflenet_v2_x0_5"
+    assert all(one.is_meta for one in g.module.parameters())
+    assert not any(one.is_meta for one in g.module.buffers())
+    g.head(3)
+    assert g.check() == ()
+    trained = models.shufflenet_v2_x0_5(weights=None)
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    assert g.load_weights(tmp_path / "w.safetensors").expected
+    assert torch.equal(g.module.conv1[0].weight, trained.conv1[0].weight)
+    assert not any(one.is_meta for one in g.module.parameters())
+
+
+def test_a_huge_model_is_checked_in_little_memory():
+    code = (
+        "import torchgraft as tg\n"
+        "g = tg.load('vit_h_14', meta=True, input=(3, 224, 224))\n"
+        "assert sum(one.numel() for one in g.module.parameters()) > 600e6\n"
+        "assert g.check() == ()\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1_500_000  # kB; its weights alone are 2.5 GB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read off /proc")
+def test_loading_takes_the_memory_of_the_weights_once(tmp_path):
+    save_file(models.vit_b_16(weights=None).state_dict(), tmp_path / "w.safetensors")
+    code = (
+        "import sys, torchgraft as tg\n"
+        "from torchgraft.sources import parse_source\n"
+        "parse_source('torchvision:alexnet').bare.skeleton()\n"
+        "peak = lambda: next(int(x.split()[1]) for x in open('/proc/self/status') if x.startswith('VmHWM'))\n"
+        "before = peak()\n"
+        "m = parse_source(f'file:{sys.argv[1]}@vit_b_16').load().module\n"
+        "total = sum(float(one.sum()) for one in m.parameters())\n"
+        "print((peak() - before) * 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "w.safetensors")], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 1.15 * (tmp_path / "w.safetensors").stat().st_size

@@ -12,7 +12,7 @@ from torchgraft.edits.input import fold
 from torchgraft.errors import SourceError, TorchgraftWarning
 from torchgraft.weights.filled import Filled
 from torchgraft.weights.fit import Fit, fit
-from torchgraft.weights.plan import plan_of, tensors_of
+from torchgraft.weights.plan import Plan, plan_of, tensors_of
 from torchgraft.weights.skeleton import draw, drawable, on_meta, place
 
 if TYPE_CHECKING:
@@ -120,11 +120,11 @@ def _filled(model: nn.Module, found: Fit, edited: _Edited, *, resize: bool) -> F
 
 def _by_base_names(found: Fit, own: Mapping[str, Tensor], bases: Mapping[str, str]) -> Fit:
     """Read the weights as the base's, where more of them find their place by the base's names than by ours."""
-    if not bases or found.plan.complete:
+    if not bases or found.plan.direct == found.plan.size:
         return found
     back = {bases.get(name, name): name for name in sorted(own, key=lambda name: name in bases)}
     theirs = plan_of({base: own[name] for base, name in back.items()}, found.found.state)
-    if len(theirs.taken) < len(found.plan.taken):
+    if _surety(theirs) < _surety(found.plan):
         return found
     missing = (*(back[name] for name in theirs.missing), *(name for name in own if name not in back.values()))
     count = sum(name in bases.values() for name in theirs.taken)
@@ -136,6 +136,11 @@ def _by_base_names(found: Fit, own: Mapping[str, Tensor], bases: Mapping[str, st
         renamed={back[name]: given for name, given in theirs.renamed.items()},
     )
     return replace(found, plan=read, said=(f"{count} names are the base's, and go where edits moved them",))
+
+
+def _surety(plan: Plan) -> tuple[int, int]:
+    """Order plans: what gives more tensors their place, then what has to guess less at names."""
+    return len(plan.taken), -len(plan.renamings) - len(plan.renamed)
 
 
 def _refuse(found: Fit) -> None:

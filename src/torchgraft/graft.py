@@ -35,6 +35,8 @@ from torchgraft.weights.plan import tensors_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from torchgraft.store.manifest import Manifest
 
 __all__ = ["Graft"]

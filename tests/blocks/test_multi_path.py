@@ -127,6 +127,14 @@ def test_a_branch_that_does_not_fit_is_named_and_the_model_is_as_it_was(resnet18
     assert snapshot(resnet18.module) == before
 
 
+def test_branches_may_branch_again():
+    inner = MultiPath(paths=[CONVS[1], []], fuse="add")
+    block = placed(MultiPath(paths=[inner, ECA()], start="identity")).eval()
+    x = torch.randn(2, 64, 16, 16)
+    assert torch.equal(block(x), x)
+    assert block.get_submodule("block.paths.0.paths.0").kernel_size == (3, 3)
+
+
 def test_it_says_that_it_is_built_for_a_place():
     with pytest.raises(EditError, match="built for its place"):
         MultiPath(paths=[[]]).fitted((2, 3, 8, 8)).build()

@@ -223,6 +223,20 @@ def test_modules_handed_over_within_a_list_are_taken_as_they_are():
     assert g.module.layer1.new[1] is mine
 
 
+def test_where_the_channels_stand_is_read_off_the_pass():
+    turned = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.Flatten(2), nn.Identity(), Turned(), nn.Identity())
+    g = tg.load(turned, input=(3, 32, 32))
+    for place, layout in (("0", "NCHW"), ("2", "NCL"), ("4", "NLC")):
+        g.insert(tg.blocks.SelfAttention(), after=place, name=f"attention{place}")
+        args = g.recipe.edits[-1].module.args
+        assert (args["layout"], args["channels"]) == (layout, 16)
+
+
+class Turned(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+
 def test_blocks_stand_in_lists_of_a_recipe_and_pass_their_sizes_on():
     text = """
 base: torchvision:resnet18@none

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import torchgraft as tg
-from torchgraft.edits.chain import chained, gated, routed
+from torchgraft.edits.chain import beside, chained, gated, passing, routed, skipped
 from torchgraft.errors import EditError
 
 
@@ -79,3 +79,24 @@ def test_the_base_finds_its_weights_behind_a_wrapper():
 def test_a_route_names_an_argument_that_is_there():
     with pytest.raises(EditError, match="there is no argument 2"):
         tg.load(Model(), input=(4,)).route("head", ["x"], feed=2)
+
+
+def test_what_runs_beside_a_module_gets_its_first_argument():
+    double = nn.Linear(4, 4)
+    both = beside("p", [("base", Scaled()), ("new", double)])
+    torch.testing.assert_close(both(X, factor=3.0, shift=1.0), X * 3 + 1 + double(X))
+
+
+@pytest.mark.parametrize(
+    ("kind", "starts", "wanted"),
+    [("residual", False, 4 * X), ("gate", False, X), ("residual", True, 3 * X), ("gate", True, 3 * X)],
+)
+def test_what_a_module_is_given_goes_past_it(kind, starts, wanted):
+    torch.testing.assert_close(skipped("p", Scaled(), kind=kind, starts=starts)(X, 3.0), wanted)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_what_passes_its_input_on_takes_anything(again):
+    assert again(passing("tensor"))(X, 3, key=None) is X
+    assert again(passing("single"))(X) == (X,)
+    assert again(passing("pair"))(X, X, X)[1] is None

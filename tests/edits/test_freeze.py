@@ -224,6 +224,31 @@ def test_what_stood_still_moves_again_when_it_is_unfrozen_so(source):
     assert torch.allclose(norm.running_mean, same.running_mean)
 
 
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)), (4,)),
+        (nn.Sequential(nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6, affine=False), nn.Conv1d(6, 2, 1)), (4, 8)),
+        (nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2, momentum=None), nn.Conv3d(2, 2, 1)), (1, 5, 5, 5)),
+    ],
+)
+def test_norms_of_other_dimensions_stand_still_in_plain_torch(model, shape):
+    given = torch.randn(4, *shape)
+    model(given)
+    expected = model.eval()(given)
+    keys = set(model.state_dict())
+    g = tg.load(model.train(), input=shape).freeze("[:2]", still=True)
+    assert torch.allclose(g.module.train()(given), expected, atol=1e-5)
+    assert torch.allclose(copy.deepcopy(g.module)(given), expected, atol=1e-5)
+    assert set(g.module.state_dict()) == keys
+    mean = g.module[1].running_mean
+    g.unfreeze("**", moving=True)
+    assert type(g.module[1]) in (nn.BatchNorm1d, nn.BatchNorm3d)
+    assert g.module[1].running_mean is mean or torch.equal(g.module[1].running_mean, mean)
+    g.undo().undo()
+    assert all(one.requires_grad for one in g.module.parameters())
+
+
 def test_what_torchvision_built_with_frozen_norms_stays_so():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), FrozenBatchNorm2d(4))
     g = tg.load(model, input=(3, 8, 8)).unfreeze("**", moving=True)

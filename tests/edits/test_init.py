@@ -208,7 +208,9 @@ def test_reset_writes_into_no_tensor_of_the_base():
 def gains(*layers, example=(8,)):
     g = plain(*layers, example=example)
     g.init("**", weight="kaiming_normal", nonlinearity="auto")
-    return g.recipe.edits[0].nonlinearity
+    found = g.recipe.edits[0].nonlinearity
+    assert next(iter(found.items())) == ("linear", ("**",))
+    return {name: of for name, of in found.items() if name != "linear"}
 
 
 FOLLOWING = {
@@ -246,6 +248,13 @@ def test_a_gain_has_the_effect_that_torch_gives_it():
     assert abs(second - 1) < 0.05
 
 
+def test_a_rule_that_asks_for_no_gain_keeps_that_of_torch():
+    g = plain(nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(64 * 9, 512), example=(32, 5, 5))
+    g.init("**", conv="kaiming_normal", linear={"xavier_normal": {"gain": "auto"}})
+    assert abs(std(g.module[0].weight) - math.sqrt(2 / (32 * 9))) < 0.002
+    assert abs(std(g.module[2].weight) - math.sqrt(2 / (64 * 9 + 512))) < 0.002
+
+
 def test_a_nonlinearity_that_is_named_is_taken_and_one_that_is_not_known_is_refused():
     g = plain(nn.Linear(64, 512), example=(64,)).init("0", linear="orthogonal", nonlinearity="relu")
     assert torch.allclose(g.module[0].weight.T @ g.module[0].weight, 2 * torch.eye(64), atol=1e-4)
@@ -256,7 +265,7 @@ def test_a_nonlinearity_that_is_named_is_taken_and_one_that_is_not_known_is_refu
 def test_an_auxiliary_head_that_only_training_runs_has_its_gain_too():
     g = tg.load("torchvision:googlenet@none", input=(3, 64, 64))
     g.init(["aux1.fc1", "aux1.fc2"], linear="kaiming_normal", nonlinearity="auto")
-    assert g.recipe.edits[0].nonlinearity == {"relu": ("aux1.fc1.weight",)}
+    assert g.recipe.edits[0].nonlinearity == {"linear": ("aux1.fc1", "aux1.fc2"), "relu": ("aux1.fc1.weight",)}
 
 
 # the last norm of a branch

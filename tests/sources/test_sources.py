@@ -43,6 +43,7 @@ def test_random_weights_are_the_same_for_the_same_seed_and_move_no_generator():
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*promises the sha256")
 def test_weights_that_are_in_torchs_cache_are_loaded_from_there(tmp_path, monkeypatch, offline):
     weights = models.ResNet18_Weights.IMAGENET1K_V1
     trained = models.resnet18(weights=None)

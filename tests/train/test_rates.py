@@ -181,3 +181,17 @@ def test_an_optimizer_without_a_decay_gets_none():
     (group,) = groups_of(graft(), TrainPlan(data="x", optimizer={"rprop": {"lr": 1e-3}}))
     assert "weight_decay" not in group
 
+
+
+def test_the_plan_says_in_words_what_is_unfrozen_and_how_rates_fall():
+    from torchgraft.plan import Talk, plan
+
+    heard = []
+    plan(
+        "bundled:glyphs",
+        "sklearn:digits",
+        settings={"train.unfreeze": {"every": 1, "from": "head"}, "train.layer_decay": 0.75, "train.epochs": 3},
+        talk=Talk(say=lambda *words: heard.append(words)),
+    )
+    assert ("rates", "fall by 0.75 from each layer to the one before it") in heard
+    assert ("unfreeze", "head alone at first, then one more layer every epoch, the last first") in heard

@@ -88,7 +88,7 @@ def test_a_long_model_is_folded_and_a_part_of_it_opened():
     assert len(lines) <= 40
     assert sum(line.size for line in lines) == found.total == sum(one.numel() for one in model.parameters())
     every = torch.cat([one.detach().flatten() for one in model.layer4.parameters()])
-    (whole,) = [line for line in parameter_table(model, "layer4").lines(1)]
+    (whole,) = parameter_table(model, "layer4").lines(1)
     assert whole.statistics.std == pytest.approx(float(every.std(correction=0)), rel=1e-4)
     assert whole.statistics.mean == pytest.approx(float(every.mean()), rel=1e-3)
     assert [line.path for line in parameter_table(model, "layer4[-1].bn?").lines()][:1] == ["layer4.2.bn1.weight"]

@@ -24,7 +24,8 @@ def test_a_file_is_held_to_the_hash_that_is_given(file):
 
 
 @pytest.mark.parametrize(
-    ("asked", "match"), [("0" * 64, r"its sha256 is [0-9a-f]{64}, not 0000"), ("xyz", "is no sha256"), ("abc", "is no")]
+    ("asked", "match"),
+    [("0" * 64, r"its sha256 is [0-9a-f]{64}, not 0000"), ("xyz", "is no sha256"), ("abc", "is no")],
 )
 def test_another_hash_is_refused(file, asked, match):
     with pytest.raises(SourceError, match=match):

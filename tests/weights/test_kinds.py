@@ -16,7 +16,10 @@ ONE = torch.ones(2, 2)
     [
         ({"a.weight": torch.empty(0), "a.bias": torch.empty(0)}, "ZeRO-3"),
         ({"_flat_param": ONE}, "flattened by FSDP"),
-        ({"base_model.model.fc.lora_A.default.weight": ONE, "base_model.model.fc.lora_B.default.weight": ONE}, "adapter"),
+        (
+            {"base_model.model.fc.lora_A.default.weight": ONE, "base_model.model.fc.lora_B.default.weight": ONE},
+            "adapter",
+        ),
         ({"model.layers.0.qweight": ONE, "model.layers.0.qzeros": ONE}, "codes of a quantised model"),
         ({"bert/encoder/layer_0/attention/kernel": ONE}, "TensorFlow"),
     ],

@@ -59,7 +59,9 @@ def test_what_is_tied_stays_tied_before_and_after_its_weights_come():
 
 def test_flags_types_and_lists_of_layers_are_those_of_the_model():
     made, given = skeleton(Tied), Tied()
-    place(made, {name: one.half() for name, one in given.state_dict().items() if one.is_floating_point()}, copy=True)
+    place(
+        made, {name: one.half() for name, one in given.state_dict().items() if one.is_floating_point()}, copy=True
+    )
     assert not made.frozen.requires_grad
     assert made.words.weight.requires_grad
     assert {one.dtype for one in made.parameters()} == {torch.float32}
@@ -109,7 +111,10 @@ def test_training_in_place_does_not_reach_the_file(tmp_path: Path):
 
 def test_tensors_of_a_file_that_share_memory_do_not_share_it_in_the_model(tmp_path: Path):
     one = torch.ones(3, 3)
-    torch.save({"0.weight": one, "1.weight": one, "0.bias": torch.zeros(100)[:3], "1.bias": torch.zeros(3)}, tmp_path / "w.pt")
+    torch.save(
+        {"0.weight": one, "1.weight": one, "0.bias": torch.zeros(100)[:3], "1.bias": torch.zeros(3)},
+        tmp_path / "w.pt",
+    )
     state = torch.load(tmp_path / "w.pt", mmap=True, weights_only=True)
     made = skeleton(lambda: nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)))
     place(made, state)
@@ -120,7 +125,13 @@ def test_tensors_of_a_file_that_share_memory_do_not_share_it_in_the_model(tmp_pa
 
 def test_the_order_in_memory_is_that_of_the_model():
     made = skeleton(lambda: nn.Conv2d(3, 8, 3))
-    place(made, {name: one.to(memory_format=torch.channels_last) if one.dim() == 4 else one for name, one in nn.Conv2d(3, 8, 3).state_dict().items()})
+    place(
+        made,
+        {
+            name: one.to(memory_format=torch.channels_last) if one.dim() == 4 else one
+            for name, one in nn.Conv2d(3, 8, 3).state_dict().items()
+        },
+    )
     assert made.weight.is_contiguous()
     wide = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
     place(emptied(wide), nn.Conv2d(3, 8, 3).state_dict(), copy=True)
@@ -145,7 +156,9 @@ def test_a_placed_model_can_be_copied_and_saved(tmp_path: Path):
     assert not [key for one in made.parameters() for key in vars(one)]
 
 
-@pytest.mark.parametrize("name", ["regnet_y_400mf", "swin_t", "googlenet", "densenet121", "ssdlite320_mobilenet_v3_large", "raft_small"])
+@pytest.mark.parametrize(
+    "name", ["regnet_y_400mf", "swin_t", "googlenet", "densenet121", "ssdlite320_mobilenet_v3_large", "raft_small"]
+)
 def test_torchvisions_own_way_of_loading_fills_a_skeleton(name: str):
     extra = {"weights_backbone": None} if name.startswith("ssd") else {}
     trained = models.get_model(name, weights=None, **extra)

@@ -25,8 +25,8 @@ def sources(pattern: str = "", /, *, json: Annotated[bool, Parameter(negative=""
     Parameters
     ----------
     pattern
-        A part of the name, or a glob: resnet, 'resnet*', 'timm:*vit*', 'torchvision:*'. Without it the kinds of sources
-        are listed.
+        A part of the name, or a glob: resnet, 'resnet*', 'timm:*vit*', 'torchvision:*'. Without it the kinds of
+        sources are listed.
     json
         Print one JSON object a line instead of a table.
     """

@@ -14,7 +14,10 @@ from torchgraft.errors import EditError
 if TYPE_CHECKING:
     from torch import fx, nn
 
-__all__ = ["beside", "chained", "gated", "passing", "routed", "scaled", "skipped", "takes_one"]
+__all__ = ["Form", "beside", "chained", "gated", "passing", "routed", "scaled", "skipped", "takes_one"]
+
+Form = Literal["tensor", "single", "pair"]
+"""How a module gives its tensor: as it is, alone in a tuple, or in one with None."""
 
 
 def takes_one(module: nn.Module) -> bool:
@@ -113,7 +116,7 @@ def skipped(path: str, module: nn.Module, *, kind: Literal["residual", "gate"], 
     return fx.GraphModule(root, graph, class_name="Gate" if kind == "gate" else "Residual")
 
 
-def passing(form: Literal["tensor", "single", "pair"]) -> fx.GraphModule:
+def passing(form: Form) -> fx.GraphModule:
     """Give a module that takes anything and gives its first argument back: as it is, in a tuple, or with None."""
     from torch import fx, nn
 

@@ -32,11 +32,16 @@ _KEEP_ZERO = _CARRY | {
 }
 
 
-def closing(run: Trace, path: str) -> frozenset[str] | None:
+def closing(run: Trace, path: str, arrives: str) -> frozenset[str] | None:
     """Name the parameters that, at zero, close every residual branch of a block, so that its input passes through.
 
     They are those of the last weighted layer of each branch, which still get gradients then (Goyal et al., 2017,
     for the norms of ResNets; Wu et al., 2024, LLaMA Pro, for the output projections of transformers).
+
+    Args:
+        run: the trace.
+        path: the block.
+        arrives: the block whose output a copy of this one is to be given.
 
     Returns:
         full names of parameters and buffers; None where some way through the block is no residual branch.
@@ -45,7 +50,14 @@ def closing(run: Trace, path: str) -> frozenset[str] | None:
     if not calls or len(calls[0].gave) != 1 or not calls[0].given:
         return None
     walk = _Walk(run, calls[0])
-    return walk.stream(calls[0].gave[0], last=True)
+    return walk.stream(calls[0].gave[0], activated=_activation(run, arrives))
+
+
+def _activation(run: Trace, path: str) -> str:
+    """Name the activation that makes the output of a block, of those that change nothing the second time."""
+    calls = run.calls_of(path)
+    made = run.maker(calls[0].gave[0]) if calls and calls[0].gave else None
+    return _plain(made) if made is not None and _plain(made) in _ACTIVATIONS else ""
 
 
 class _Walk:
@@ -61,15 +73,15 @@ class _Walk:
         inside = op is not None and (op.path == home or op.path.startswith(f"{home}."))
         return op if inside else None
 
-    def stream(self, value: int, *, last: bool = False) -> frozenset[str] | None:
-        """Follow the value that is to be the block's input; None where it is not."""
+    def stream(self, value: int, *, activated: str = "") -> frozenset[str] | None:
+        """Follow the value that is to be the block's input, through one such activation; None where it is not."""
         if value == self.call.given[0]:
             return frozenset()
         op = self._op(value)
         if op is None or op.params or not op.inputs:
             return None
         name = _plain(op)
-        if name in _CARRY or (last and name in _ACTIVATIONS):
+        if name in _CARRY or (activated and name == activated):
             return self.stream(op.inputs[0])
         if name == "add" and len(op.inputs) == 2:
             return self._sum(op.inputs) or self._sum(op.inputs[::-1])

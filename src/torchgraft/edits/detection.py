@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +40,15 @@ _COUNTED = {
 }
 """Heads that hold the number of classes, and under which name."""
 
+_KINDS = frozenset((*_PREDICTORS, *_COUNTED))
 
-def class_layers(model: nn.Module) -> list[ClassLayer]:
-    """Give every class layer of a detection model of torchvision; none for other models."""
+
+def class_layers(model: nn.Module, modules: Iterable[nn.Module]) -> list[ClassLayer]:
+    """Give every class layer of a detection model of torchvision, all of whose modules are given, else none."""
     found: list[ClassLayer] = []
+    held = {cls.__name__ for kind in {type(module) for module in modules} for cls in kind.__mro__}
+    if held.isdisjoint(_KINDS):
+        return found
     for path, module in model.named_modules():
         kinds = [cls.__name__ for cls in type(module).__mro__]
         predictor = next((_PREDICTORS[kind] for kind in kinds if kind in _PREDICTORS), None)

@@ -67,7 +67,10 @@ def _fill(place: Place, rule: Initial, made: Tensor, given: Mapping[str, Any]) -
     function: Callable[..., Tensor] = getattr(init, f"{_DRAW.get(rule.name, rule.name)}_")
     try:
         for part in [made] if rule.name == "like" else parts(place, made):
-            part.copy_(function(torch.empty(part.shape, dtype=part.dtype, device="cpu"), **given))
+            if part.is_contiguous():
+                function(part, **given)
+            else:
+                part.copy_(function(torch.empty(part.shape, dtype=part.dtype, device="cpu"), **given))
     except (ValueError, RuntimeError, TypeError) as error:
         raise EditError(
             f"{rule.name} can't draw {place.name} of {list(made.shape)}: {str(error).splitlines()[0]}",
@@ -167,6 +170,8 @@ def held_as(made: Tensor, old: Tensor) -> Tensor:
     """Give values the dtype, device and memory format of the tensor whose place they take."""
     import torch
 
+    if (made.dtype, made.device, made.stride()) == (old.dtype, old.device, old.stride()):
+        return made
     with torch.no_grad():
         return torch.empty_like(old, requires_grad=False).copy_(made)
 

@@ -76,6 +76,9 @@ def moving(module: nn.Module) -> nn.Module | None:
 
         made: Any = BatchNormAct2d(len(held.running_mean), eps=held.eps, momentum=held.momentum)
         made.drop, made.act = held.drop, held.act
+    elif type(module).__name__ in ("FrozenBatchNorm1d", "FrozenBatchNorm3d"):
+        kind = {"1d": nn.BatchNorm1d, "3d": nn.BatchNorm3d}[type(module).__name__[-2:]]
+        made = kind(len(held.running_mean), eps=held.eps, momentum=held.momentum, affine=held.affine)
     elif isinstance(module, FrozenBatchNorm2d):
         made = nn.BatchNorm2d(len(held.running_mean), eps=held.eps, momentum=held.momentum, affine=held.affine)
     else:
@@ -95,10 +98,13 @@ def _still(module: nn.Module, path: str) -> nn.Module | None:
     from torch.nn.modules.dropout import _DropoutNd
 
     if isinstance(module, _DropoutNd) or type(module).__name__ in ("StochasticDepth", "DropPath"):
-        return nn.Identity()
+        rate = getattr(module, "drop_prob", getattr(module, "p", None))
+        return None if rate == 0 else nn.Identity()  # at a rate of 0 nothing moves, and timm's attention reads p
     if not isinstance(module, _NormBase) or module.running_mean is None:
         return None
-    if not isinstance(module, _BatchNorm) or isinstance(module, (nn.BatchNorm1d, nn.BatchNorm3d)):
+    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm3d)):
+        return _computed(module)
+    if not isinstance(module, _BatchNorm):
         raise EditError(
             f"there is no frozen form of {type(module).__name__} in plain PyTorch",
             where=path,
@@ -106,6 +112,28 @@ def _still(module: nn.Module, path: str) -> nn.Module | None:
             f"model.{path}.eval() after every model.train()",
         )
     return _frozen(module)
+
+
+def _computed(norm: Any) -> nn.Module:
+    """Give the frozen twin of a BatchNorm of other dimensions: the same tensors under the same keys."""
+    from torch import fx, nn
+    from torch.nn import functional
+
+    root = nn.Module()
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        held = getattr(norm, name)
+        if held is not None:
+            root.register_buffer(name, held.detach())
+    graph = fx.Graph()
+    given = graph.placeholder("x")
+    mean, var = graph.get_attr("running_mean"), graph.get_attr("running_var")
+    scaled = {name: graph.get_attr(name) for name in ("weight", "bias") if getattr(norm, name) is not None}
+    settings = {**scaled, "training": False, "eps": norm.eps}
+    graph.output(graph.call_function(functional.batch_norm, (given, mean, var), settings))
+    made = fx.GraphModule(root, graph, class_name=f"Frozen{type(norm).__name__}")
+    made.register_buffer("num_batches_tracked", norm.num_batches_tracked)
+    made.momentum, made.affine, made.eps = norm.momentum, norm.affine, norm.eps
+    return made
 
 
 def _frozen(norm: Any) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.errors import EditError
+from torchgraft.errors import EditError, SelectionError
 from torchgraft.schema import Count, Flag, Names
 from torchgraft.select import modules, selected
 from torchgraft.select.cover import covering
@@ -66,7 +66,7 @@ class Freeze(Edit):
             if id(parameter) in frozen or done.all_but:
                 surgery.set_grad(parameter, id(parameter) not in frozen)
         if self.still:
-            _hold_still(surgery, frozen)
+            _hold_still(surgery, frozen, _bare(surgery, done.at))
         return done
 
     def _written_out(self, surgery: Surgery) -> Freeze:
@@ -133,7 +133,16 @@ class Freeze(Edit):
         return f"{what} frozen{still}"
 
 
-def _hold_still(surgery: Surgery, frozen: set[int]) -> None:
+def _bare(surgery: Surgery, at: tuple[str, ...]) -> set[str]:
+    """Give the modules that are named and hold no parameter, such as a norm without scale and shift."""
+    try:
+        named = modules(surgery.model, at, roles=surgery.roles) if at else ()
+    except SelectionError:  # parameters are meant
+        return set()
+    return {path for path in named if not any(True for _ in surgery.module(path).parameters())}
+
+
+def _hold_still(surgery: Surgery, frozen: set[int], bare: set[str]) -> None:
     """Put still norms and no dropout into the modules that are frozen as a whole."""
     from torchgraft.edits.eval_mode import stilled
 
@@ -141,6 +150,7 @@ def _hold_still(surgery: Surgery, frozen: set[int]) -> None:
     for path, module in surgery.model.named_modules():
         held = list(module.parameters())
         inside = any(path.startswith(f"{home}.") for home in homes)
-        if path and not inside and held and all(id(one) in frozen for one in held):
+        whole = path in bare or (held and all(id(one) in frozen for one in held))
+        if path and not inside and whole:
             homes.append(path)
     stilled(surgery, homes)

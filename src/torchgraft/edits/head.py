@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
@@ -23,7 +23,7 @@ from torchgraft.edits.heads import (
     place_of,
     rows,
 )
-from torchgraft.edits.told import class_names, follow_classes, follow_task, share_bias, ties, untie
+from torchgraft.edits.told import Told, class_names, follow_classes, follow_task, share_bias, ties, untie
 from torchgraft.errors import EditError
 from torchgraft.schema import Count, Flag, Name, Names, Share
 
@@ -41,7 +41,12 @@ def _read(value: object) -> object:
     return {"classes": value} if isinstance(value, int) else value
 
 
-_Named = Annotated[Output, BeforeValidator(_read), PlainSerializer(lambda output: output.brief())]
+def _write(output: Output) -> dict[str, Any]:
+    """Write all that was given: a setting at its own default may differ from the one that the heads share."""
+    return output.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+_Named = Annotated[Output, BeforeValidator(_read), PlainSerializer(_write)]
 
 
 class Head(Edit):
@@ -109,11 +114,12 @@ class Head(Edit):
         Raises:
             EditError: there are none, or they can't be what is asked for.
         """
-        detecting = class_layers(surgery.model)
+        told = Told(surgery.model)
+        detecting = class_layers(surgery.model, told.modules)
         if detecting and not set(self.at) - {layer.path for layer in detecting}:
-            return self._detect(surgery, detecting)
+            return self._detect(surgery, told, detecting)
         main, paths = _paths(surgery, self.at)
-        held = ties(surgery, paths)
+        held = ties(surgery, told, paths)
         places = [place_of(surgery, path) for path in paths]
         if not self.at:
             _alike(places)
@@ -121,19 +127,19 @@ class Head(Edit):
         outputs = self.outputs()
         if self.heads:
             _ends(surgery, places)
-        names = class_names(surgery.model, first.gives)
+        names = class_names(told, first.gives)
         kept = rows(self.keep, first, _total(outputs), names)
         for place in places:
             auxiliary = first.path in main and (place.path not in main or _is_auxiliary(place.path))
             chosen = {name: one.plain() for name, one in outputs.items()} if auxiliary else outputs
-            _put(surgery, place, chosen, kept if place.gives == first.gives else {})
-        follow_task(surgery, next(iter(outputs.values())).task)
+            _put(surgery, told, place, chosen, kept if place.gives == first.gives else {})
+        follow_task(surgery, told, next(iter(outputs.values())).task)
         if held:
-            untie(surgery)
+            untie(surgery, told)
         done = {"classes": outputs[""].classes} if "" in outputs else {}
         return self.model_copy(update={"at": paths, "keep": _written(kept), "untied": held, **done})
 
-    def _detect(self, surgery: Surgery, found: list[ClassLayer]) -> Head:
+    def _detect(self, surgery: Surgery, told: Told, found: list[ClassLayer]) -> Head:
         """Give a detection model other classes, in every layer that counts them."""
         if self.model_copy(update={"at": ()}) != Head(classes=self.classes) or self.classes is None:
             raise EditError(
@@ -143,7 +149,7 @@ class Head(Edit):
             )
         for layer in found:
             place = place_of(surgery, layer.path)
-            _put(surgery, place, {"": Output(classes=self.classes * layer.times)}, {})
+            _put(surgery, told, place, {"": Output(classes=self.classes * layer.times)}, {})
             if layer.holder is not None:
                 surgery.set(layer.holder, layer.told, self.classes)
         return self.model_copy(update={"at": tuple(layer.path for layer in found)})
@@ -239,7 +245,9 @@ def _is_auxiliary(path: str) -> bool:
     return any(part.startswith("aux") for part in path.split("."))
 
 
-def _put(surgery: Surgery, place: Place, outputs: Mapping[str, Output], kept: Mapping[int, int]) -> None:
+def _put(
+    surgery: Surgery, told: Told, place: Place, outputs: Mapping[str, Output], kept: Mapping[int, int]
+) -> None:
     import torch
 
     try:
@@ -257,8 +265,8 @@ def _put(surgery: Surgery, place: Place, outputs: Mapping[str, Output], kept: Ma
     if kept:
         copied(new, place, kept)
     surgery.put(place.path, new)
-    share_bias(surgery, place.old, new)
-    follow_classes(surgery, place.gives, _total(outputs), kept)
+    share_bias(surgery, told, place.old, new)
+    follow_classes(surgery, place.gives, _total(outputs), kept, told=told)
 
 
 def _total(outputs: Mapping[str, Output]) -> int:

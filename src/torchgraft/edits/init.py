@@ -47,7 +47,7 @@ class Init(Edit):
         bias: for every bias.
         mode: `fan_in` or `fan_out` for the rules that take it.
         nonlinearity: what follows the layers, for rules with a gain (He et al. 2015): `auto` finds it by tracing,
-            a name means all, and a mapping gives each name the parameters that it follows; others are `linear`.
+            a name means all, and a mapping gives each name the parameters that it follows, the last one counts.
         zero_last: the last norm of each residual branch starts at zero (Goyal et al. 2017); found in the trace, or
             the norms by path.
         lstm_forget_bias: what biases of forget gates add up to; at 1 an LSTM remembers (Jozefowicz et al. 2015).
@@ -108,7 +108,6 @@ class Init(Edit):
         drawing = draws(self, surgery, last)
         follows = followed(self, surgery, drawing)
         lost = [one for one in drawing if surgery.trained(one.place.tensor)]
-        whole = sum(one.numel() for one in surgery.model.parameters() if surgery.trained(one))
         done = self.model_copy(
             update={
                 "nonlinearity": follows,
@@ -120,7 +119,7 @@ class Init(Edit):
         done._wiped = tuple(one.place.name for one in lost)
         scales = put(done, surgery, drawing, self.batch)
         if done.wipes and done.wipes != self.wipes:
-            _warn(done, lost, whole)
+            _warn(done, lost, surgery)
         return done.model_copy(update={"scales": scales})
 
     def sentence(self) -> str:
@@ -131,8 +130,11 @@ class Init(Edit):
         return f"{', '.join(self.at[:3])}{', …' if self.at[3:] else ''} drawn anew: {', '.join(told)}"
 
 
-def _warn(edit: Init, lost: list[Draw], whole: int) -> None:
+def _warn(edit: Init, lost: list[Draw], surgery: Surgery) -> None:
     """Say what is lost when an edit is made; one that is replayed says it itself, in `wipes`."""
+    new = {id(one) for one in surgery.drawn}
+    kept = (one for one in surgery.model.parameters() if surgery.trained(one) and id(one) not in new)
+    whole = edit.wipes + sum(one.numel() for one in kept)
     names = [one.place.name for one in lost]
     warnings.warn(
         f"{edit.sentence()}: {edit.wipes:,} of {whole:,} trained values ({edit.wipes / whole:.0%}) are lost: "

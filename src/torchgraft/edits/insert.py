@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torchgraft.edits.surgery import Surgery
 
-__all__ = ["Insert", "is_sequence", "look_like", "place_in"]
+__all__ = ["Insert", "gives_pair", "is_sequence", "look_like", "place_in"]
 
 
 class Insert(Edit):
@@ -146,7 +146,7 @@ def _before(parent: nn.Module, name: str) -> str | None:
 def _wrap(
     surgery: Surgery, path: str, neighbour: nn.Module, name: str, module: nn.Module, *, side: Side
 ) -> dict[str, str]:
-    if is_open(neighbour) or len(surgery.look(False).gave(path)) > 1 or _gives_pair(neighbour):
+    if is_open(neighbour) or len(surgery.look(False).gave(path)) > 1 or gives_pair(neighbour):
         last = next(reversed(neighbour._modules), None)
         surgery.insert(path, name, module, after=last)
         surgery.recast(neighbour, dressed(neighbour, name, side))
@@ -171,7 +171,7 @@ def _wrapper(path: str, pair: list[tuple[str, nn.Module]], side: Side) -> nn.Mod
     return chained(path, pair, after=side == "after")
 
 
-def _gives_pair(module: nn.Module) -> bool:
+def gives_pair(module: nn.Module) -> bool:
     """Tell whether a module gives its tensor in a tuple, whether or not there is a second one."""
     from torch import nn
 

@@ -45,8 +45,9 @@ def places(model: nn.Module, names: Iterable[str]) -> list[Place]:
 
     homes = dict(model.named_modules(remove_duplicate=False))
     first: dict[int, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        first.setdefault(id(parameter), name)
+    for path, module in homes.items():  # quicker than `named_parameters`, which walks by generators
+        for own, parameter in module._parameters.items():
+            first.setdefault(id(parameter), f"{path}.{own}" if path else own)
     found = []
     for name in names:
         path, _, own = name.rpartition(".")

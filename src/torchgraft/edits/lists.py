@@ -60,7 +60,7 @@ def _told(holder: Any, count: int) -> str:
 
 
 def runs_with(surgery: Surgery, change: Callable[[Surgery], None], *, calls: str = "", without: str = "") -> bool:
-    """Try a change, take it back, and tell whether the model runs with it.
+    """Try a change, take it back, and tell whether the model runs with it, all other modules at their old shapes.
 
     Args:
         surgery: of the model, before the change.

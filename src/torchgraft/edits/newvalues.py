@@ -143,7 +143,10 @@ def ends(edit: Init, surgery: Surgery) -> tuple[str, ...]:
 
 
 def followed(edit: Init, surgery: Surgery, drawing: Sequence[Draw]) -> Any:
-    """Give `nonlinearity` with what the trace says written out: its name -> the parameters that it follows."""
+    """Give `nonlinearity` with what the trace says written out: its name -> the parameters that it follows.
+
+    A later name counts more than an earlier one, so `linear` stands first for all where all are asked for.
+    """
     auto = edit.nonlinearity == "auto"
     asked = [one for one in drawing if one.has_gain and (auto or one.asks)]
     if isinstance(edit.nonlinearity, dict) or not asked:
@@ -152,7 +155,7 @@ def followed(edit: Init, surgery: Surgery, drawing: Sequence[Draw]) -> Any:
     seen = [Followers(_look(surgery, "nonlinearity"), modules)]
     if not all(seen[0].knows(one.place.name) for one in asked):  # an auxiliary head is only run in training
         seen.append(Followers(_look(surgery, "nonlinearity", train=True), modules))
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, tuple[str, ...]] = {"linear": edit.at} if auto else {}
     for one in drawing:
         follows = edit.nonlinearity if one not in asked else _follows(one.place, seen)
         if one.has_gain and isinstance(follows, str) and follows != "linear":
@@ -201,7 +204,7 @@ def _values(edit: Init, surgery: Surgery, one: Draw, table: dict[str, str] | str
     if one.rule is None:
         values = place.tensor.detach().to(device=None if place.tensor.is_meta else "cpu", copy=True)
     else:
-        follows = table if isinstance(table, str) else table.get(place.name, "linear")
+        follows = table if isinstance(table, str) else table.get(place.name, "linear" if one.asks else "")
         values = drawn(place, one.rule, seed=surgery.seed, model=surgery.model, follows=follows, mode=edit.mode)
     if one.forget is not None:
         size = values.shape[0] // 4  # input, forget, cell and output gate, in this order
@@ -244,7 +247,7 @@ def _scaled(surgery: Surgery, late: Sequence[Draw], made: dict[str, Tensor], bat
     if batch is None:
         batch = normal_batch(surgery.model, _look(surgery, "lsuv"), samples=samples, seed=surgery.seed)
     targets = [
-        (one.place, renewed(made[one.place.name], one.place.tensor), rule)
+        (one.place, renewed(made[one.place.name].clone(), one.place.tensor), rule)
         for one, rule in zip(late, rules, strict=True)
     ]
     return scales(surgery.model, targets, batch)

@@ -6,8 +6,8 @@ import functools
 from typing import TYPE_CHECKING
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.chain import passing, takes_one
-from torchgraft.edits.insert import is_sequence, look_like
+from torchgraft.edits.chain import Form, passing, takes_one
+from torchgraft.edits.insert import gives_pair, is_sequence, look_like
 from torchgraft.edits.lists import follow_length, is_list, runs_with
 
 if TYPE_CHECKING:
@@ -57,21 +57,25 @@ class Remove(Edit):
         old = surgery.module(self.at)
         if takes_one(old) and len(surgery.look(False).gave(self.at)) < 2:
             return nn.Identity()
-        for form in ("tensor", "single", "pair"):
-            made = passing(form)
-            look_like(made, old)
-            for name in old._parameters:  # the parent may ask whether there is a bias, say
-                setattr(made, name, None)
-                made.meta["_user_preserved_attributes"][name] = None
-            put = functools.partial(_put, path=self.at, module=made)
-            if runs_with(surgery, put, without=self.at):
-                return made
-        return nn.Identity()
+        forms: tuple[Form, ...] = ("pair",) if gives_pair(old) else ("tensor", "single", "pair")
+        made = [_passing(old, form) for form in forms]
+        fits = (one for one in made if runs_with(surgery, functools.partial(_put, self.at, one), without=self.at))
+        return next(fits, made[0])
 
     def sentence(self) -> str:
         """Say what is gone."""
         return f"{self.at} is removed"
 
 
-def _put(surgery: Surgery, *, path: str, module: nn.Module) -> None:
+def _passing(old: nn.Module, form: Form) -> nn.Module:
+    """Give a module that passes its first argument on, and tells what the old one told."""
+    made = passing(form)
+    look_like(made, old)
+    for name in old._parameters:  # the parent may ask whether there is a bias, say
+        setattr(made, name, None)
+        made.meta["_user_preserved_attributes"][name] = None
+    return made
+
+
+def _put(path: str, module: nn.Module, surgery: Surgery) -> None:
     surgery.put(path, module)

@@ -71,7 +71,7 @@ class Repeat(Edit):
         shifts = layer_numbers(parent)
         numbered = self.numbered if self.numbered is not None else _by_number(surgery.model, home)
         copies = [
-            (name, self._copy(surgery, path))
+            (name, self._copy(surgery, path, chosen[-1]))
             for _ in range(self.times)
             for name, path in zip(own, chosen, strict=True)
         ]
@@ -121,13 +121,13 @@ class Repeat(Edit):
             hint="name neighbours, and repeat the others by edits of their own",
         )
 
-    def _copy(self, surgery: Surgery, path: str) -> nn.Module:
+    def _copy(self, surgery: Surgery, path: str, last: str) -> nn.Module:
         block = surgery.module(path)
         if self.start == "shared":
             alone = not any("layer_idx" in vars(one) for one in every(block))
             return block if alone else double(surgery.model, block, path, share=True)
         made = double(surgery.model, block, path)
-        return _closed(surgery, path, made) if self.start == "identity" else made
+        return _closed(surgery, path, made, last) if self.start == "identity" else made
 
     def _behind(self, surgery: Surgery, chosen: list[str]) -> Repeat:
         """Put copies behind a module that its parent calls by name: both in a Sequential in its place."""
@@ -146,7 +146,7 @@ class Repeat(Edit):
             one for one, module in surgery.model.named_modules(remove_duplicate=False) if module is block
         ]
         names = [f"base_{number}" for number in range(2, self.times + 2)]
-        parts = [("base", block), *((name, self._copy(surgery, path)) for name in names)]
+        parts = [("base", block), *((name, self._copy(surgery, path, chosen[-1])) for name in names)]
         surgery.put(path, nn.Sequential(OrderedDict(parts)))
         surgery.added[-1:] = [f"{path}.{name}" for name in names if self.start != "shared"]
         moved = {f"{one}.{name}": one for one in every_path for name in ("base", *names)}
@@ -228,7 +228,7 @@ def _renumbered(
     return [numbers[name] for name in sources], now
 
 
-def _closed(surgery: Surgery, path: str, made: nn.Module) -> nn.Module:
+def _closed(surgery: Surgery, path: str, made: nn.Module, arrives: str) -> nn.Module:
     """Let a copy start as the identity.
 
     Raises:
@@ -237,7 +237,7 @@ def _closed(surgery: Surgery, path: str, made: nn.Module) -> nn.Module:
     import torch
     from torch import nn
 
-    zero = closing(surgery.look(False), path)
+    zero = closing(surgery.look(False), path, arrives)
     if zero is not None:
         named = dict(made.named_parameters())
         with torch.no_grad():

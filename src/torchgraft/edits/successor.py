@@ -42,7 +42,7 @@ def settings(old: nn.Module, cls: Any, given: Mapping[str, Any]) -> dict[str, An
     for name, asked in _signature(cls).parameters.items():
         if name in args or asked.kind in (asked.VAR_POSITIONAL, asked.VAR_KEYWORD):
             continue
-        found = _held(old, name)
+        found = _statistics(old, cls) if name == "track_running_stats" else _held(old, name)
         if found is not None:
             args[name] = found
         elif asked.default is asked.empty and name != "num_groups":
@@ -53,6 +53,13 @@ def settings(old: nn.Module, cls: Any, given: Mapping[str, Any]) -> dict[str, An
 @cache
 def _signature(cls: Any) -> inspect.Signature:
     return inspect.signature(cls)
+
+
+def _statistics(old: Any, cls: Any) -> bool | None:
+    """Say whether statistics are kept, which only another batch norm is told: an InstanceNorm keeps none."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return bool(old.track_running_stats) if isinstance(old, _BatchNorm) and issubclass(cls, _BatchNorm) else None
 
 
 def _held(old: Any, name: str) -> Any:

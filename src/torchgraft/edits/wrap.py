@@ -77,6 +77,11 @@ class Wrap(Edit):
                 _moved_to(gate, like)
         look_like(made, old)
         surgery.put(self.at, made)
+        surgery.added[-1:] = [
+            f"{self.at}.{name}"
+            for name, part in made.named_children()
+            if not any(one is old for one in part.modules())
+        ]
         return self.model_copy(update={"moved": {f"{one}.{inner}": one for one in every}})
 
     def keys(self) -> Mapping[str, str]:

@@ -175,7 +175,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     numbers = (
         ("",) * 5
         if one is None
-        else (*(_short(x) for x in (one.mean, one.std, one.min, one.max)), f"{one.zeros:.0%}")
+        else (_mean(one), *(_short(x) for x in (one.std, one.min, one.max)), f"{one.zeros:.0%}")
     )
     return (
         rows[0].path if whole else f"{line.path}.**",
@@ -200,6 +200,11 @@ def _common(words: Sequence[str]) -> str:
 def _span(values: Sequence[float | None]) -> str:
     known = sorted({value for value in values if value is not None})
     return "" if not known else _short(known[0]) if len(known) == 1 else f"{_short(known[0])}–{_short(known[-1])}"
+
+
+def _mean(one: Statistics) -> str:
+    """Write a mean; what is left of rounding is zero."""
+    return "0" if abs(one.mean) < 1e-7 * max(abs(one.min), abs(one.max)) else _short(one.mean)
 
 
 def _short(value: float) -> str:

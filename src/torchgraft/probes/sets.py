@@ -52,6 +52,7 @@ class Held:
         driven: of those, names that have a gradient still, so that every step moves them.
         remembered: of those, names that the optimizer has a state for (momentum, averages).
         misshapen: names whose state has another size than the parameter.
+        apart: names whose state lies on another device than the parameter.
     """
 
     kind: str
@@ -63,6 +64,7 @@ class Held:
     driven: tuple[str, ...] = ()
     remembered: tuple[str, ...] = ()
     misshapen: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def _norms(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[Norm]:
 
 
 def _decides(module: nn.Module) -> bool:
-    """Tell whether a module of the user's own says what `train()` does; what libraries add to it changes no norm."""
+    """Tell whether a module of the user's own says what `train()` does; libraries let norms follow it."""
     from torch import nn
 
     own = type(module).train is not nn.Module.train and not _is_of_library(module)
@@ -343,6 +345,7 @@ def _held(optimizers: list[Any], parameters: Mapping[int, nn.Parameter], names: 
         misshapen=tuple(
             names[key][0] for key in inside if key in states and _misshapen(parameters[key], states[key])
         ),
+        apart=tuple(names[key][0] for key in inside if key in states and _apart(parameters[key], states[key])),
     )
 
 
@@ -370,5 +373,12 @@ _LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momen
 
 
 def _misshapen(parameter: Tensor, state: Mapping[str, Any]) -> bool:
-    kept = [state[name] for name in _LIKE_PARAMETERS if hasattr(state.get(name), "shape")]
-    return any(one.shape != parameter.shape for one in kept)
+    return any(one.shape != parameter.shape for one in _like_parameter(state))
+
+
+def _apart(parameter: Tensor, state: Mapping[str, Any]) -> bool:
+    return any(one.device != parameter.device for one in _like_parameter(state))
+
+
+def _like_parameter(state: Mapping[str, Any]) -> list[Tensor]:
+    return [state[name] for name in _LIKE_PARAMETERS if hasattr(state.get(name), "shape")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torchgraft.rules.finding import Finding, Severity
 from torchgraft.rules.rule import Evidence, Rule
@@ -34,6 +34,47 @@ class OneMemory(Rule):
                 hint=f"to tie them: {last.rpartition('.')[0] or 'model'}.{last.rpartition('.')[2]} = {names[0]}, "
                 "the parameter itself; to part them: .data.clone()",
             )
+
+
+class TieLost(Rule):
+    """A model of transformers says that its output layer is its embedding, and the two are apart.
+
+    `load_state_dict(…, assign=True)`, a new head or `weight = nn.Parameter(…)` parts them in silence; the two are
+    then trained apart, and the next `from_pretrained` makes them one again.
+    """
+
+    code = "P033"
+    severity: ClassVar[Severity] = "warning"
+    title = "a tie that the configuration speaks of is lost"
+    case = "model.load_state_dict(state, assign=True) on a GPT-2: lm_head.weight is no more transformer.wte.weight"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Compare the two parameters by identity."""
+        ends = None if evidence.sets is None else _ends(evidence.model)
+        if ends is None or ends[0] is ends[1]:
+            return
+        names = {id(one): name for name, one in evidence.model.named_parameters(remove_duplicate=False)}
+        if id(ends[0]) in names and id(ends[1]) in names:
+            first, last = names[id(ends[0])], names[id(ends[1])]
+            yield self.found(
+                evidence.place(last.rpartition(".")[0]),
+                f"tie_word_embeddings is set, and {first} and {last} are two parameters",
+                hint="model.tie_weights() after loading; model.config.tie_word_embeddings = False to train two",
+            )
+
+
+def _ends(model: Any) -> tuple[Any, Any] | None:
+    """Give the weights of the embedding and of the output layer, where a configuration ties them."""
+    config = getattr(model, "config", None)
+    if getattr(config, "tie_word_embeddings", False) is not True or not hasattr(model, "get_output_embeddings"):
+        return None
+    try:
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    except (NotImplementedError, AttributeError):
+        return None
+    first, last = (getattr(one, "weight", None) for one in ends)
+    fit = first is not None and last is not None and first.shape == last.shape
+    return (first, last) if fit else None
 
 
 class LearntBuffer(Rule):
@@ -94,7 +135,8 @@ def _is_new(evidence: Evidence, name: str) -> bool:
     for home, number in evidence.added.items():
         if name.startswith(f"{home}.") and number <= len(evidence.edits):
             edit = evidence.edits[number - 1]
-            return edit.kind() in _DRAWN and getattr(getattr(edit, "module", None), "module", None) is None
+            handed_over = any(getattr(value, "module", None) is not None for value in vars(edit).values())
+            return edit.kind() in _DRAWN and not handed_over
     return False
 
 

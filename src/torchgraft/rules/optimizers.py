@@ -150,11 +150,11 @@ def _driven_by(held: Held) -> str:
 
 
 class MisshapenState(Rule):
-    """The optimizer's state of a parameter has another size than the parameter: the next step fails."""
+    """The optimizer's state of a parameter has another size or lies on another device: the next step fails."""
 
     code = "P014"
     severity: ClassVar[Severity] = "error"
-    title = "the optimizer's state has another size than its parameter"
+    title = "the optimizer's state does not fit its parameter"
     case = "parameter.data was given more rows; an optimizer state loaded from a model with another head"
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
@@ -163,8 +163,15 @@ class MisshapenState(Rule):
         if held is not None and held.misshapen:
             yield self.found(
                 evidence.place(_common(held.misshapen)),
-                f"{len(held.misshapen)} parameters: {by_module(held.misshapen)}",
+                f"{len(held.misshapen)} parameters have a state of another size: {by_module(held.misshapen)}",
                 hint="optimizer.state.pop(p) for each; a changed layer starts with a state of its own",
+            )
+        if held is not None and held.apart:
+            yield self.found(
+                evidence.place(_common(held.apart)),
+                f"{len(held.apart)} parameters have a state on another device: {by_module(held.apart)}",
+                hint="model.to(device) first, then optimizer.load_state_dict(…): it puts each state beside its "
+                "parameter",
             )
 
 
@@ -269,6 +276,29 @@ def _spared(evidence: Evidence, names: tuple[str, ...]) -> str:
 def _shrinks(group: Group) -> bool:
     """Tell whether decoupled decay alone takes a tenth in 1,000 steps."""
     return group.setting("lr") * group.setting("weight_decay") * 1000 >= 0.1
+
+
+class Unscheduled(Rule):
+    """A group came into the optimizer after the schedule was made, which never changes its rate."""
+
+    code = "P034"
+    severity: ClassVar[Severity] = "warning"
+    title = "a group that the schedule does not know"
+    case = "StepLR(optimizer, 10), then optimizer.add_param_group(…) for what was unfrozen"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look for groups without the first rate that a schedule writes into each."""
+        held = _held(evidence)
+        groups = [one for one in held.groups if one.names] if held and " and " not in held.kind else []
+        late = [one for one in groups if "initial_lr" not in one.settings]
+        if late and len(late) < len(groups):
+            for group in late:
+                yield self.found(
+                    evidence.name,
+                    f"group {group.number} ({by_module(group.names)}) stays at lr {group.setting('lr'):g}",
+                    "the others follow a schedule",
+                    hint="make the schedule after the last group, or have all groups from the start",
+                )
 
 
 class OtherState(Rule):

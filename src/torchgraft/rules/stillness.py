@@ -83,8 +83,8 @@ class UndoneByTrain(Rule):
 
 
 _OTHERS_MOMENTUM = 0.9
-"""From here on a momentum is that of TensorFlow, the share of the old statistics; torch's is that of the new batch:
-0.1 and less in torchvision and timm. (Two MobileNets of transformers have 0.997 and 0.9997, as TensorFlow's had.)"""
+"""From here on a momentum is that of TensorFlow, the share of the old statistics; torch's is that of the new
+batch, 0.1 and less in torchvision and timm. (transformers' MobileNets have 0.997 and 0.9997, as in TensorFlow.)"""
 
 
 class OddStatistics(Rule):

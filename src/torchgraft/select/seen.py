@@ -102,7 +102,7 @@ class Seen:
         """Say that a term matches nothing, and what is near."""
         known = [*self.table, *self.roles, *PARAMETER_ROLES, "backbone", "stem", "head"]
         return SelectionError(
-            f"'{term}' matches no {noun}",
+            f"'{term}' matches no {'module' if noun == 'module' else 'module or parameter'}",
             where=term,
             hint=self._indexed(term) or nearest(Selector(term).path, known) or self._kinds(term) or self._some(),
         )

@@ -88,8 +88,8 @@ class Source(Schema, ABC):
     def skeleton(self, *, seed: int = 0, trust: bool = False) -> Base:
         """Build the model with its parameters on meta: without memory for them, and without weights.
 
-        Buffers are real, since what is computed while a model is built is in no file of weights. A model that can't
-        be built so is built the usual way first.
+        Buffers are real, since what is computed while a model is built is in no file of weights. A model that
+        can't be built so is built the usual way first.
 
         Raises:
             SourceError: the model can't be had.

@@ -22,10 +22,10 @@ _HASH = re.compile(r"#sha256=([^@#]*)")
 class File(Source):
     """Weights from a safetensors file, or an older `.pt` file of tensors alone; `@` names the architecture.
 
-    A training checkpoint is unwrapped, and prefixes such as `module.` are taken off; a warning says so. The file is
-    mapped, and its tensors become the model's where type and order agree: memory is taken once, as it is read. Each
-    keeps the type that the architecture has. What is trained never reaches the file; while the model lives, do not
-    write into it (replacing it by another file is safe).
+    A training checkpoint is unwrapped, and prefixes such as `module.` are taken off; a warning says so. The file
+    is mapped, and its tensors become the model's where type and order agree: memory is taken once, as it is read.
+    Each keeps the type that the architecture has. What is trained never reaches the file; while the model lives,
+    do not write into it (replacing it by another file is safe).
     """
 
     form: ClassVar[str] = "PATH[#sha256=HASH][@BASE]"

@@ -45,14 +45,14 @@ def _of_call(call: ast.Call) -> str:
     if name == "create_model" and home in ("timm", ""):
         return _of_timm(_first(placed, named, "model_name"), named.get("pretrained", False), placed[1:])
     if name == "load" and home in ("torch.hub", "hub") and len(placed) > 1:
-        given = {**named, **dict(zip(("pretrained",), placed[2:], strict=False))}
+        given = {**named, "pretrained": placed[2]} if placed[2:] else named
         return _of_torchvision(str(placed[1]), given) if str(placed[0]).startswith("pytorch/vision") else ""
     if name == "from_pretrained" and home:
         return f"transformers:{_first(placed, named, 'pretrained_model_name_or_path')}#{home.rpartition('.')[2]}"
     if name in ("get_model", "create_model") and home in _TORCHVISION:
         return _of_torchvision(str(_first(placed, named, "name")), named)
     if home in ("", *_TORCHVISION) and len(placed) < 2:
-        return _of_torchvision(name, {**dict(zip(("pretrained",), placed, strict=False)), **named})
+        return _of_torchvision(name, {**named, "pretrained": placed[0]} if placed else named)
     return ""
 
 

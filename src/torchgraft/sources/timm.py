@@ -23,8 +23,8 @@ _FRAMES: dict[str, Any] = {"center": "crop", "squash": "stretch", "border": "pad
 class Timm(Source):
     """A model of timm with its default weights, or random ones for `@none`.
 
-    `timm:hf-hub:ORGANISATION/NAME` is one on the hub of Hugging Face, `timm:local-dir:FOLDER` one in a folder with a
-    `config.json`.
+    `timm:hf-hub:ORGANISATION/NAME` is one on the hub of Hugging Face, `timm:local-dir:FOLDER` one in a folder with
+    a `config.json`.
     """
 
     form: ClassVar[str] = "NAME[.WEIGHTS][@none]"

@@ -108,7 +108,7 @@ class Torchvision(Source):
 
 
 def _table(name: str) -> list[Any]:
-    """Give the weights of a model: of a model to be quantised those of floating point, since codes do not fit it."""
+    """Give the weights of a model: those of floating point where it is to be quantised, since codes do not fit."""
     from torchvision import models
 
     listed = list(models.get_model_weights(name))
@@ -156,7 +156,9 @@ def _of_old(name: str, where: str) -> str:
         WeightsEnum.get_state_dict = usual
     default = _default(name)
     if default is None:
-        raise SourceError(f"torchvision has no weights for {name}", where=where, hint=f"{name}@none for random ones")
+        raise SourceError(
+            f"torchvision has no weights for {name}", where=where, hint=f"{name}@none for random ones"
+        )
     return str(default.name)
 
 

@@ -23,9 +23,9 @@ __all__ = ["Transformers"]
 class Transformers(Source):
     """A model of transformers: from the hub, a folder, or a configuration alone.
 
-    NAME is `organisation/name` on the hub or in its cache, a folder that `save_pretrained` wrote, a `config.json`, or
-    a type of model such as `bert`; the last two are configurations alone and take `@none`, which draws random weights.
-    `#` names the class: an Auto class, or one of the models; left out, it is the one that the configuration names.
+    NAME is `organisation/name` on the hub or in its cache, a folder that `save_pretrained` wrote, a `config.json`,
+    or a type of model such as `bert`; the last two are configurations alone and take `@none`: random weights. `#`
+    names the class: an Auto class, or one of the models; left out, it is the one that the configuration names.
     Code that comes with a model is never run. Weights have the type that the configuration says.
     """
 
@@ -48,7 +48,9 @@ class Transformers(Source):
             config = self._reached(self._config, "configuration")
             cls = self._class(config)
             bare = self.tag == "none"
-            module = self._reached(lambda: self._random(cls, config) if bare else self._trained(cls, config), "model")
+            module = self._reached(
+                lambda: self._random(cls, config) if bare else self._trained(cls, config), "model"
+            )
             found = self._beside("preprocessor_config.json")
             preprocess = preprocess_of(found, config) if found else None
         return Base(
@@ -67,8 +69,8 @@ class Transformers(Source):
             return []
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-        cached = [Offer(name, ("main",), "cached") for name in cached()]
-        return [*(Offer(f"{name}@none") for name in sorted(CONFIG_MAPPING_NAMES)), *cached]
+        here = [Offer(name, ("main",), "cached") for name in cached()]
+        return [*(Offer(f"{name}@none") for name in sorted(CONFIG_MAPPING_NAMES)), *here]
 
     @property
     def bare(self) -> Source:
@@ -122,7 +124,9 @@ class Transformers(Source):
         if not path.is_file():
             home = path.parent
             near = nearest(home.name, [one.name for one in home.parent.glob("*")]) if home.parent.is_dir() else ""
-            raise SourceError(f"there is no {path}", where=str(self), hint=near or f"name {what}, or a name on the hub")
+            raise SourceError(
+                f"there is no {path}", where=str(self), hint=near or f"name {what}, or a name on the hub"
+            )
 
     def _check_type(self) -> None:
         """Refuse a single word with `@none` that is neither a type of model nor in the cache."""
@@ -159,7 +163,8 @@ class Transformers(Source):
         import transformers
 
         found = getattr(transformers, name, None)
-        if not hasattr(found, "from_pretrained") or not hasattr(found, "from_config") and not hasattr(found, "forward"):
+        is_model = hasattr(found, "from_config") or hasattr(found, "forward")
+        if not (is_model and hasattr(found, "from_pretrained")):
             known = [one for one in dir(transformers) if "Model" in one or "For" in one]
             raise SourceError(
                 f"transformers has no model class '{name}'",
@@ -207,8 +212,8 @@ class Transformers(Source):
         except (OSError, RuntimeError, ValueError, ImportError, KeyError) as error:
             reason, hint = _reason(error)
             if self._is_type and isinstance(error, OSError):
-                hint = f"'{self.name}' alone is a type of model: {self.bare} draws random weights; or name weights on "
-                hint += "the hub as ORGANISATION/NAME"
+                hint = f"'{self.name}' alone is a type of model: {self.bare} draws random weights; weights on the "
+                hint += "hub are ORGANISATION/NAME"
             raise SourceError(f"the {what} can't be loaded: {reason}", where=str(self), hint=hint) from error
         except Exception as error:
             if type(error).__name__ != "UnpicklingError":
@@ -220,13 +225,15 @@ class Transformers(Source):
             ) from error
 
     def _beside(self, name: str) -> str:
-        """Give the path of a file beside the configuration, from the folder or the cache; empty where there is none."""
+        """Give the path of a file beside the configuration, in the folder or the cache; empty without one."""
         from transformers.utils import cached_file
 
-        if self._local and self._local.suffix == ".json" or self._local is None and "/" not in self.name:
+        path = self._local
+        if (path and path.suffix == ".json") or (path is None and self._is_type and self.tag == "none"):
             return ""
         quiet = {
-            f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors", "gated_repo")
+            f"_raise_exceptions_for_{what}": False
+            for what in ("missing_entries", "connection_errors", "gated_repo")
         }
         return str(cached_file(self._where, name, **self._revision, **quiet) or "")
 
@@ -242,8 +249,7 @@ def _reason(error: Exception) -> tuple[str, str]:
         return "it comes with code of its own, which is never run", "build it by yourself: python:MODULE:FACTORY"
     if isinstance(error, ImportError):
         return first, "install what it names"
-    hint = "connect to a network, name a folder (transformers:./FOLDER), or take random weights: transformers:TYPE@none"
-    return first, hint
+    return first, "connect to a network, name a folder (transformers:./FOLDER), or draw random weights: TYPE@none"
 
 
 @contextmanager

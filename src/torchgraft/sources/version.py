@@ -14,7 +14,7 @@ from torchgraft.sources.base import Base, Offer, Source
 __all__ = ["Version"]
 
 _HOME = "torchgraft.keep"
-"""What keeps versions stands above: it is looked up by its name when a version is asked for, as a graft's verbs are."""
+"""What keeps versions stands above: it is looked up by name when it is asked for, as the verbs of a graft are."""
 
 
 class Version(Source):
@@ -58,7 +58,9 @@ class Version(Source):
         keep = importlib.import_module(_HOME)
         if not Path(keep.RUNS).is_dir():
             return []
-        return [Offer(f"{keep.RUNS}@v{one.number}", (one.id,), one.note) for one in keep.Store(keep.RUNS).versions()]
+        return [
+            Offer(f"{keep.RUNS}@v{one.number}", (one.id,), one.note) for one in keep.Store(keep.RUNS).versions()
+        ]
 
     def _split(self) -> tuple[str, str]:
         pair: tuple[str, str] = importlib.import_module(_HOME).split_reference(self.rest)

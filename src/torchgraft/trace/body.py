@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from torchgraft.errors import SourceError
 from torchgraft.trace.copies import Copied, Copies, Turn
@@ -221,6 +222,8 @@ class Body:
         part.sizes = _sizes((*part.held, *part.loose))
         turn = Turn(self._ghost_of, self.stand_in, self._copies)
         fill(part.module, part.ghost, turn, functools.partial(self._note, part))
+        if isinstance(part.module, _NormBase) and part.module.momentum is None:
+            part.ghost.__dict__["momentum"] = 0.1  # None reads the value of a counter, and no shape depends on it
         part.hidden, part.copies = frozenset(turn.hidden), tuple(turn.used.values())
         part.own = self._intern((signature(part.module), tuple(map(spec_of, part.held))))
         self._entitle(part)

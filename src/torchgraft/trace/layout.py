@@ -22,8 +22,7 @@ def side(run: Trace, value: Value) -> Side:
     """
     shape = value.shape
     if len(shape) == 3:
-        made = _made_by(run, value)
-        return "first" if made == "conv1d" else "last"
+        return "first" if _made_by(run, value).startswith("conv") else "last"
     if len(shape) < 4 or shape[1] == shape[2] == shape[3]:
         return "first"
     square = shape[2:].count(shape[2]) == len(shape) - 2, shape[1:-1].count(shape[1]) == len(shape) - 2

@@ -22,13 +22,20 @@ _STARTS = (
     (b"\x1f\x8b", "it is packed by gzip", "unpack it first: gunzip, or tar -xzf, and name the file in it"),
     (b"7z\xbc\xaf", "it is packed by 7-Zip", "unpack it first, and name the file in it"),
     (b"\x28\xb5\x2f\xfd", "it is packed by zstd", "unpack it first: unzstd, and name the file in it"),
-    (b"\x08", "it looks like an ONNX graph, not a state dict", FORMS),
 )
 """How files begin that are no weights of torch."""
 
 _INSIDE = (
-    (".npy", "it is an archive of numpy arrays (.npz)", "save them by safetensors.numpy.save_file, under the names of the model"),
-    ("archived_model.json", "it is an exported program (.pt2), which is code", "save the state dict of its module"),
+    (
+        ".npy",
+        "it is an archive of numpy arrays (.npz)",
+        "save them by safetensors.numpy.save_file, under the names of the model",
+    ),
+    (
+        "archived_model.json",
+        "it is an exported program (.pt2), which is code",
+        "save the state dict of its module",
+    ),
     ("models/model.json", "it is an exported program (.pt2), which is code", "save the state dict of its module"),
 )
 """What zip archives hold that are no weights of torch."""
@@ -41,18 +48,25 @@ def reason(path: Path, error: Exception) -> tuple[str, str]:
         return "the file is empty", _AGAIN
     if start[:9].lower() == b"<!doctype" or start.lower().startswith(b"<html"):
         return "it is a web page, not weights: the download went wrong", _AGAIN
+    if (other := _other_form(path, start)) is not None:
+        return other
     if _is_cut(path, start, error):
-        return _cut(path, start)
+        return f"the file is damaged or cut off ({path.stat().st_size:,} bytes)", _AGAIN
     if "TorchScript" in str(error):
         return "it is a TorchScript archive, which is code", "save its state dict: torch.save(m.state_dict(), …)"
-    return _other_form(path, start) or _other_error(path, error)
+    return _other_error(path, error)
 
 
 def _other_form(path: Path, start: bytes) -> tuple[str, str] | None:
+    """Name a form that holds no state dict, or one under the name of another."""
+    if path.suffix == ".safetensors" and (zipfile.is_zipfile(path) or start[:1] == b"\x80"):
+        return "it is a file of torch.save under the name of a safetensors file", "rename it to end in .pt"
+    if path.suffix == ".onnx":
+        return "it is an ONNX graph, not a state dict", FORMS
     for mark, what, hint in _STARTS:
         if start.startswith(mark):
             return what, hint
-    names = zipfile.ZipFile(path).namelist() if start.startswith(b"PK") else []
+    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
     for end, what, hint in _INSIDE:
         if any(name.endswith(end) for name in names):
             return what, hint
@@ -73,14 +87,6 @@ def _is_cut(path: Path, start: bytes, error: Exception) -> bool:
     if type(error).__name__ == "SafetensorError":
         return True
     return isinstance(error, EOFError) or any(word in str(error) for word in _DAMAGE)
-
-
-def _cut(path: Path, start: bytes) -> tuple[str, str]:
-    """Tell a damaged file from one of torch's that is only named like another."""
-    if path.suffix == ".safetensors" and (start.startswith(b"PK") or start[:1] == b"\x80"):
-        return "it is a file of torch.save under the name of a safetensors file", "rename it to end in .pt"
-    other = _other_form(path, start) if path.suffix == ".safetensors" else None
-    return other or (f"the file is damaged or cut off ({path.stat().st_size:,} bytes)", _AGAIN)
 
 
 def _pickled_code(path: Path) -> str:

@@ -75,7 +75,7 @@ def cached() -> list[str]:
     from huggingface_hub import constants
 
     home = Path(constants.HF_HUB_CACHE)
-    found = home.glob("models--*/snapshots/*/config.json") if home.is_dir() else []
+    found = home.glob("models--*/snapshots/*/*") if home.is_dir() else []
     return sorted({one.parents[2].name.removeprefix("models--").replace("--", "/") for one in found})
 
 

@@ -83,7 +83,7 @@ def _not_there(path: Path) -> SourceError:
         return SourceError(
             f"{path} is a distributed checkpoint, whose index is a pickle of code",
             where=str(path),
-            hint="torch.distributed.checkpoint.format_utils.dcp_to_torch_save(FOLDER, 'weights.pt') makes one file",
+            hint="dcp_to_torch_save(FOLDER, 'w.pt') of torch.distributed.checkpoint.format_utils makes one file",
         )
     if path.is_dir():
         files = [one.name for one in sorted(path.iterdir()) if one.name.endswith(_SUFFIXES)]

@@ -100,7 +100,7 @@ def emptied(module: nn.Module) -> nn.Module:
     """Move the parameters of a model that was built the usual way to meta; its buffers stay as they are."""
     for part, name, one in _held(module):
         if one is part._parameters.get(name) and not one.is_meta:
-            part._parameters[name] = _twin(one)  # type: ignore[arg-type]
+            part._parameters[name] = _twin(one)
     return module
 
 
@@ -155,7 +155,11 @@ def draw(model: nn.Module, names: Sequence[str], *, seed: int) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for path, part in model.named_modules():
-            mine = [name for name in (*part._parameters, *part._buffers) if (f"{path}.{name}" if path else name) in names]
+            mine = [
+                name
+                for name in (*part._parameters, *part._buffers)
+                if (f"{path}.{name}" if path else name) in names
+            ]
             if not mine:
                 continue
             for name in mine:
@@ -163,7 +167,7 @@ def draw(model: nn.Module, names: Sequence[str], *, seed: int) -> None:
                 made = torch.empty_like(empty, device="cpu")
                 new = torch.nn.Parameter(made, empty.requires_grad) if name in part._parameters else made
                 setattr(part, name, new)
-            part.reset_parameters()  # type: ignore[operator]
+            part.reset_parameters()
 
 
 def _direct(part: nn.Module) -> list[Tensor | None]:
@@ -199,7 +203,7 @@ def _twin(param: nn.Parameter) -> nn.Parameter:
         made = torch.Tensor._make_subclass(type(param), empty, param.requires_grad)
         made.__dict__.update(param.__dict__)
         param.__dict__[_TWIN] = made
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def _takes(own: Tensor | None, given: Any) -> bool:
@@ -221,9 +225,7 @@ def _fitted(own: Mapping[str, Tensor], state: Mapping[str, Any], *, copy: bool) 
     taken: set[int] = set()
     tied = {id(own[name]): name for name, one in state.items() if _takes(own.get(name), one)}
     made = {key: _like(own[name], state[name], taken, copy=copy) for key, name in tied.items()}
-    return {
-        name: made[id(own[name])] if _takes(own.get(name), one) else one for name, one in state.items()
-    }
+    return {name: made[id(own[name])] if _takes(own.get(name), one) else one for name, one in state.items()}
 
 
 def _like(own: Tensor, given: Tensor, taken: set[int], *, copy: bool) -> Tensor:
