@@ -121,45 +121,115 @@ NEW = [
 ]
 
 
-def place(draw: random.Random, g: tg.Graft) -> str:
-    return draw.choice([path for path, _ in g.module.named_modules() if path])
+SWAPS = [
+    {"at": "**:BatchNorm2d", "to": {"nn.GroupNorm": {"num_groups": 2}}},
+    {"at": "**:ReLU", "to": {"nn.GELU": {}}},
+    {"at": "**:GELU", "to": {"nn.SiLU": {}}},
+    {"at": "**:LayerNorm", "to": {"nn.RMSNorm": {}}},
+    {"at": "**:Conv2d", "to": {"block.DepthwiseSeparable": {}}},
+]
+
+
+def place(draw: random.Random, g: tg.Graft, kind: type[nn.Module] = nn.Module) -> str:
+    """A module of a kind, or any where there is none."""
+    every = [(path, one) for path, one in g.module.named_modules() if path]
+    return draw.choice([path for path, one in every if isinstance(one, kind)] or [path for path, _ in every])
 
 
 def parameter(draw: random.Random, g: tg.Graft) -> str:
     return draw.choice([name for name, _ in g.module.named_parameters(remove_duplicate=False)])
 
 
-def selector(draw: random.Random, g: tg.Graft) -> str:
-    some = ["head", "**:Linear", "**:BatchNorm2d", "**", place(draw, g), f"{place(draw, g)}.**", parameter(draw, g)]
-    return draw.choice(some)
+def selector(draw: random.Random, g: tg.Graft) -> Any:
+    names = ["head", "stem", "norms", "biases", "trainable", "**:Linear", "**", "blocks[1:]", "not biases"]
+    some = [*names, place(draw, g), f"{place(draw, g)}.**", parameter(draw, g)]
+    return draw.choice([draw.choice(some), [draw.choice(some), draw.choice(some)]])
+
+
+def weighted(draw: random.Random, g: tg.Graft) -> str:
+    return place(draw, g, draw.choice([nn.Linear, nn.Conv2d]))
+
+
+def block(draw: random.Random, g: tg.Graft) -> str:
+    lists = [one for one in (nn.ModuleList, nn.Sequential) if any(isinstance(m, one) for m in g.module.modules())]
+    home = place(draw, g, draw.choice(lists or [nn.Module]))
+    children = list(g.module.get_submodule(home)._modules)
+    return f"{home}.{draw.choice(children)}" if children else home
+
+
+def truncation(draw: random.Random, g: tg.Graft) -> Any:
+    if draw.random() < 0.5:
+        return {"after": block(draw, g)}
+    return {"features": {"low": block(draw, g), "high": block(draw, g)}}
+
+
+def head(draw: random.Random, g: tg.Graft) -> Any:
+    if draw.random() < 0.2:
+        return {"heads": {"colour": 3, "size": {"classes": 2, "hidden": [4]}}}
+    more = [{}, {"hidden": [3], "dropout": 0.5}, {"hidden": [3, 4], "norm": "layer"}, {"kind": "cosine"}]
+    more += [{"task": "labels"}, {"task": "regression"}, {"keep": [1, 0]}, {"keep": {0: 2}}]
+    return {"classes": draw.randint(2, 9), **draw.choice(more)}
+
+
+def initial(draw: random.Random, g: tg.Graft) -> Any:
+    rules = [{"weight": "kaiming_normal", "bias": "zeros"}, {"linear": {"normal": {"std": 0.01}}}]
+    rules += [{"weight": "orthogonal"}, {"norm": "ones"}, {"conv": "xavier_uniform", "bias": {"constant": 0.1}}]
+    return {"at": selector(draw, g), **draw.choice(rules)}
 
 
 Body = Callable[[random.Random, tg.Graft], Any]
 
 BODIES: dict[str, Body] = {
-    "append": lambda d, g: {"at": place(d, g), "module": d.choice(NEW)},
-    "eval_mode": lambda d, g: {"at": place(d, g)},
-    "freeze": lambda d, g: {d.choice(["at", "all_but"]): selector(d, g)},
-    "head": lambda d, g: {"classes": d.randint(1, 9), "hidden": [3] * d.randint(0, 2), "dropout": d.choice([0, 0.5])},
+    "adapter": lambda d, g: {
+        "at": weighted(d, g),
+        "rank": d.randint(1, 4),
+        "kind": d.choice(["lora", "dora", "ia3"]),
+    },
+    "append": lambda d, g: {"at": place(d, g, nn.Sequential), "module": d.choice(NEW)},
+    "eval_mode": lambda d, g: {"at": d.choice(["**:BatchNorm2d", place(d, g)])},
+    "freeze": lambda d, g: d.choice(
+        [{"depth": 0.5}, {"stages": 1}, {"at": selector(d, g)}, {"all_but": selector(d, g)}]
+    ),
+    "head": head,
+    "init": initial,
     "input": lambda d, g: d.choice([{"channels": d.randint(1, 6)}, {"size": [16, 16]}]),
     "insert": lambda d, g: {
-        d.choice(["after", "before"]): place(d, g),
+        d.choice(["after", "before", "around"]): place(d, g),
         "module": d.choice(NEW),
         **d.choice([{}, {"start": "identity"}]),
     },
+    "merge": lambda d, g: {"at": "**"},
     "register": lambda d, g: {"at": place(d, g), "names": "layers"},
     "remove": lambda d, g: {"at": place(d, g)},
+    "rename": lambda d, g: {"at": place(d, g), "to": d.choice(["other", "body", "part"])},
+    "repeat": lambda d, g: {"at": block(d, g), "times": d.randint(1, 2), "start": d.choice(["copy", "identity"])},
     "replace": lambda d, g: {"at": place(d, g), "with": d.choice(NEW)},
-    "reshape": lambda d, g: {"at": parameter(d, g), "shape": [d.randint(1, 9), 8]},
-    "resize": lambda d, g: {"at": place(d, g), d.choice(["inputs", "outputs"]): d.randint(1, 12)},
-    "rewire": lambda d, g: {"at": place(d, g), "operation": d.choice(["flatten", "add"]), "becomes": "nothing"},
+    "reshape": lambda d, g: {"at": d.choice(["positions", parameter(d, g)]), "shape": [1, d.randint(1, 9), 8]},
+    "resize": lambda d, g: {"at": weighted(d, g), d.choice(["inputs", "outputs"]): d.randint(1, 12)},
+    "rewire": lambda d, g: {
+        "at": place(d, g),
+        "operation": d.choice(["flatten", "add", "relu"]),
+        "becomes": "nothing",
+    },
     "route": lambda d, g: {"at": place(d, g), "takes": ["x"], "feed": 0},
+    "share": lambda d, g: {"at": block(d, g), "to": block(d, g)},
+    "swap": lambda d, g: d.choice(SWAPS),
+    "tie": lambda d, g: {"at": parameter(d, g), "to": parameter(d, g)},
+    "truncate": truncation,
     "unfreeze": lambda d, g: {"at": selector(d, g)},
+    "untie": lambda d, g: {"at": d.choice(["out.weight", parameter(d, g)])},
+    "wrap": lambda d, g: {
+        "at": place(d, g),
+        "with": d.choice(["residual", "gate"]),
+        **d.choice([{}, {"start": "identity"}]),
+    },
 }
 """How the settings of each edit are drawn."""
 
 sequences = settings(
-    max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=1000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 steps = st.lists(st.tuples(st.sampled_from(sorted(BODIES)), st.integers(0, 10**6)), min_size=1, max_size=5)
 model = st.integers(0, len(MODELS) - 1)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from torchgraft.edits.base import Edit, kinds
 from torchgraft.errors import RecipeError
 from torchgraft.repair import Way
-from torchgraft.select import Roles
 from torchgraft.wording import named
 
 if TYPE_CHECKING:

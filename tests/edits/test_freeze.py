@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 import torchgraft as tg
-from torchgraft.errors import EditError, RecipeError, SelectionError
+from torchgraft.errors import EditError, RecipeError, SelectionError, TorchgraftWarning
 from torchgraft.loading import replay
 from torchgraft.params.still import train_mode
 from torchgraft.recipe import Recipe
@@ -247,6 +247,14 @@ def test_norms_of_other_dimensions_stand_still_in_plain_torch(model, shape):
     assert g.module[1].running_mean is mean or torch.equal(g.module[1].running_mean, mean)
     g.undo().undo()
     assert all(one.requires_grad for one in g.module.parameters())
+
+
+def test_unfreezing_says_that_norms_still_stand_still():
+    g = fresh().freeze(stages=1, still=True)
+    with pytest.warns(TorchgraftWarning, match=r"layer1: 4 norms .* go on doing so; unfreeze\(…, moving=True\)"):
+        g.unfreeze("layer1")
+    assert g.module.layer1[0].conv1.weight.requires_grad
+    assert isinstance(g.module.layer1[0].bn1, FrozenBatchNorm2d)
 
 
 def test_what_torchvision_built_with_frozen_norms_stays_so():

@@ -513,6 +513,9 @@ WRONG = {
     "mode is a word": {"conv": {"kaiming_normal": {"mode": 1.0}}},
     "is needed": {},
     "lsuv scales convolutions and linear layers": {"bias": "lsuv"},
+    "steps is more than 0": {"linear": {"lsuv": {"steps": 0}}},
+    "a batch is for lsuv alone": {"linear": "zeros", "batch": torch.zeros(2, 3, 64, 64)},
+    "a batch is handed over in Python": {"linear": "lsuv", "batch": 16},
 }
 
 

@@ -249,3 +249,12 @@ def test_a_wrapper_keeps_what_it_tells_when_it_is_copied():
 def test_an_insert_names_one_place(resnet18):
     with pytest.raises(RecipeError, match="after, before or around"):
         resnet18.insert(nn.ReLU(), after="layer1", around="layer2")
+
+
+def test_what_stands_after_a_wrapper_is_copied_with_it():
+    g = tg.load(nn.TransformerEncoderLayer(8, 2, batch_first=True), input=(5, 8)).remove("self_attn")
+    x = torch.randn(2, 5, 8)
+    before = g.module.eval()(x)
+    g.insert(nn.Linear(8, 8), after="self_attn", name="new")
+    assert not torch.equal(g.module(x), before)
+    assert torch.equal(copy.deepcopy(g.module)(x), g.module(x))

@@ -203,3 +203,20 @@ def test_other_types_and_flags_stay():
     g = tg.load(model, input=(3, 64, 64)).truncate(features=["layer1", "layer2"])
     assert {p.dtype for p in g.module.parameters()} == {torch.bfloat16}
     assert not any(module.training for module in g.module.modules())
+
+
+def test_a_model_ends_inside_a_wrapper_and_is_copied_so(resnet18):
+    x = torch.randn(2, 3, 64, 64)
+    wanted = given(copy.deepcopy(resnet18.module.eval()), "layer3.1.conv1", x)
+    resnet18.wrap("layer3.1", "residual", start="identity").truncate("layer3.1.base.conv1")
+    assert torch.equal(copy.deepcopy(resnet18.module)(x), wanted)
+    assert resnet18.recipe.base_name("layer3.1.base.conv1.weight") == "layer3.1.conv1.weight"
+    again(resnet18)
+
+
+def test_truncations_follow_one_another(resnet18):
+    x = torch.randn(2, 3, 64, 64)
+    wanted = given(copy.deepcopy(resnet18.module.eval()), "layer2", x)
+    resnet18.truncate(features=["layer2", "layer3"]).truncate("layer2")
+    assert torch.equal(resnet18.module(x), wanted)
+    again(resnet18)

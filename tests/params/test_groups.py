@@ -185,6 +185,7 @@ def test_layer_decay_needs_a_rate():
 def test_rates_fall_from_the_last_layer_to_the_first():
     g = tg.load(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2)), input=(4,))
     g.freeze("2.bias")
+    assert g.groups(lr=0.1, layer_decay=0.5).labels == ("all, layer 0 (0)", "all, layer 1 (2)", "all, layer 2 (3)")
     groups = g.groups({"head": {"lr": 1.0}}, lr=0.1, layer_decay=0.5)
     rates = {name: group["lr"] for group in groups for name in group["names"]}
     assert rates == pytest.approx(

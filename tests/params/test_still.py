@@ -33,3 +33,16 @@ def test_a_part_with_one_trainable_parameter_trains():
     assert model.layer4[0].bn1.training
     assert not model.layer4[0].bn2.training
     assert not model.layer3.training
+
+
+def test_norms_that_are_frozen_alone_stand_still_and_their_neighbours_train():
+    model = models.resnet18(weights=None)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(False)
+    train_mode(model)
+    assert not any(m.training for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    assert model.layer1[0].conv1.training
+    model.layer1[0].bn1.bias.requires_grad_(True)  # frozen in part: it is trained, and its statistics with it
+    train_mode(model)
+    assert model.layer1[0].bn1.training

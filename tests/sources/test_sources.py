@@ -149,6 +149,14 @@ def test_a_factory_that_does_not_serve_is_told(package, text, match):
         tg.load(text, trust=True)
 
 
+def test_code_of_ones_own_is_emptied_after_it_ran_and_takes_weights_of_a_file(package, tmp_path):
+    g = tg.load("python:mine:net", trust=True, meta=True, input=(3,))
+    assert g.module.weight.is_meta
+    assert not tg.load("python:mine:net", trust=True).module.weight.is_meta
+    save_file(nn.Linear(3, 4).state_dict(), tmp_path / "w.safetensors")
+    assert not tg.load(f"file:{tmp_path}/w.safetensors@python:mine:net", trust=True).module.weight.is_meta
+
+
 # file
 
 

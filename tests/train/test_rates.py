@@ -182,7 +182,6 @@ def test_an_optimizer_without_a_decay_gets_none():
     assert "weight_decay" not in group
 
 
-
 def test_the_plan_says_in_words_what_is_unfrozen_and_how_rates_fall():
     from torchgraft.plan import Talk, plan
 

@@ -7,6 +7,8 @@ import inspect
 import linecache
 from typing import TYPE_CHECKING, Any, Literal
 
+from torchgraft.edits.forward import derived
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -44,7 +46,4 @@ def dressed(module: nn.Module, name: str, side: Side) -> type[nn.Module]:
     scope: dict[str, Any] = {"inner": cls.forward}
     exec(compile(code, file, "exec"), scope)
     linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
-    forward = functools.wraps(cls.forward)(scope["forward"])
-    body = {"forward": forward, "__module__": cls.__module__, "__doc__": cls.__doc__}
-    made: type[nn.Module] = type(cls.__name__, (cls,), body)
-    return made
+    return derived(cls, functools.wraps(cls.forward)(scope["forward"]))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.fx import Graph, Node
 
-__all__ = ["accepting", "calls", "captured", "operands", "plain", "renewed", "set_arguments", "turned"]
+__all__ = ["accepting", "calls", "captured", "derived", "operands", "plain", "renewed", "set_arguments", "turned"]
 
 _INPLACE = {"iadd": "add", "imul": "mul", "isub": "sub", "itruediv": "div", "truediv": "div", "concat": "cat"}
 
@@ -295,7 +295,22 @@ def renewed(module: nn.Module, graph: Graph) -> type[nn.Module]:
     names = dict(code.globals)
     exec(compile(source, file, "exec"), names)
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    made: type[nn.Module] = type(
-        cls.__name__, (cls,), {"forward": names["forward"], "__module__": cls.__module__, "__doc__": cls.__doc__}
-    )
+    return derived(cls, names["forward"])
+
+
+def derived(cls: type[nn.Module], forward: Callable[..., Any]) -> type[nn.Module]:
+    """Give a class that differs in its forward alone, and is copied with it."""
+    from torch import fx
+
+    body = {"forward": forward, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    if issubclass(cls, fx.GraphModule):  # a copy of one is made from its graph, and would lose the new forward
+        body["__deepcopy__"] = _copied
+    made: type[nn.Module] = type(cls.__name__, (cls,), body)
+    return made
+
+
+def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    made: nn.Module = object.__new__(type(module))
+    memo[id(module)] = made
+    vars(made).update(copy.deepcopy(vars(module), memo))
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -13,6 +14,8 @@ from torchgraft.select import modules, selected
 from torchgraft.select.cover import covering
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from torchgraft.edits.surgery import Surgery
     from torchgraft.trace import Trace
 
@@ -61,10 +64,13 @@ class Freeze(Edit):
         """Set the flags; `all_but` also makes sure that what is spared can be trained."""
         done = self._written_out(surgery)
         named = selected(surgery.model, done.at or done.all_but, roles=surgery.roles)
-        frozen = {id(one) for one in surgery.model.parameters() if (id(one) in named) == bool(done.at)}
-        for parameter in surgery.model.parameters():
-            if id(parameter) in frozen or done.all_but:
-                surgery.set_grad(parameter, id(parameter) not in frozen)
+        frozen: set[int] = set()
+        for parameter in _parameters(surgery.model):
+            if (id(parameter) in named) == bool(done.at):
+                frozen.add(id(parameter))
+                surgery.set_grad(parameter, False)
+            elif done.all_but:
+                surgery.set_grad(parameter, True)
         if self.still:
             _hold_still(surgery, frozen, _bare(surgery, done.at))
         return done
@@ -131,6 +137,12 @@ class Freeze(Edit):
             return f"the first {self.depth:.0%} of the layers frozen{still}"
         what = f"the stem and {self.stages} stages" if self.stages else f"all that runs before {self.before}"
         return f"{what} frozen{still}"
+
+
+def _parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    from torchgraft.edits.surgery import every
+
+    yield from (one for module in every(model) for one in module._parameters.values() if one is not None)
 
 
 def _bare(surgery: Surgery, at: tuple[str, ...]) -> set[str]:

@@ -100,7 +100,16 @@ class Init(Edit):
         for kind, rule in self.rules.items():
             if rule.name == "lsuv" and kind not in ("conv", "linear", "weight"):
                 raise ValueError(f"lsuv scales convolutions and linear layers, not {kind}")
+        if self.batch is not None and not any(rule.name == "lsuv" for rule in self.rules.values()):
+            raise ValueError("a batch is for lsuv alone, and no rule is lsuv")
         return self
+
+    @field_validator("batch")
+    @classmethod
+    def _handed_over(cls, given: Any) -> Any:
+        if isinstance(given, (str, bool, int, float)):
+            raise ValueError("a batch is handed over in Python: a tensor, a tuple of arguments, or a dict of them")
+        return given
 
     def apply(self, surgery: Surgery) -> Init:
         """Put new parameters in the places of those that a rule names; the old ones are not written."""

@@ -84,6 +84,8 @@ class Initial(Schema):
         if isinstance(value, str) and argument != "at" and value not in words:
             needs = f"one of {', '.join(words)}" if words else "a number"
             raise ValueError(f"{self.name}: {argument} is {needs}, not '{value}'")
+        if self.name == "lsuv" and isinstance(value, (int, float)) and not value > 0:
+            raise ValueError(f"lsuv: {argument} is more than 0, not {value:g}")
         if isinstance(value, (int, float)) and argument in ("mode", "nonlinearity", "at"):
             raise ValueError(f"{self.name}: {argument} is a word, not {value:g}")
 

@@ -89,7 +89,13 @@ def width(norm: Any) -> int | None:
 
 def family(module: nn.Module) -> str:
     """Say what a module is, so far as its tensors mean the same: a norm, a convolution, …"""
-    names = [cls.__name__ for cls in type(module).__mro__]
+    kind: Any = type(module)
+    return _family(kind)
+
+
+@cache
+def _family(cls: Any) -> str:
+    names = [one.__name__ for one in cls.__mro__]
     return next((one for one in _FAMILIES if any(one in name for name in names)), names[0])
 
 
@@ -112,14 +118,16 @@ def taken_over(old: nn.Module, new: nn.Module, gone: Gone) -> bool:
     """
     from torch import nn
 
-    first = next((one for one in (*old.parameters(), *old.buffers()) if one.is_floating_point()), None)
-    if first is not None:
+    held, made = _tensors(old), _tensors(new)
+    first = next((one for one in held if one.is_floating_point()), None)
+    if first is not None and any((one.device, one.dtype) != (first.device, first.dtype) for one in made):
         new.to(device=first.device, dtype=first.dtype)
-    trained = [one.requires_grad for one in old.parameters()]
+    trained = [one.requires_grad for one in held if isinstance(one, nn.Parameter)]
     if trained and not any(trained):
         new.requires_grad_(False)
+    wanted = sum(isinstance(one, nn.Parameter) for one in made)
     if family(old) != family(new):
-        return not any(True for _ in new.parameters())
+        return not wanted
     copied = 0
     theirs: dict[str, Tensor | None] = {**old._parameters, **old._buffers}
     tables: tuple[dict[str, Any], ...] = (new._parameters, new._buffers)
@@ -134,7 +142,14 @@ def taken_over(old: nn.Module, new: nn.Module, gone: Gone) -> bool:
                 copy = gone.setdefault(id(source), nn.Parameter(copy, requires_grad=flag))
                 copied += 1
             table[name] = copy
-    return copied == sum(1 for _ in new.parameters())
+    return copied == wanted
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    """Give the parameters and buffers of a module; of a single layer without the names that torch makes up."""
+    if module._modules:
+        return [*module.parameters(), *module.buffers()]
+    return [one for one in (*module._parameters.values(), *module._buffers.values()) if one is not None]
 
 
 def refuse_axis(old: nn.Module, of: str, path: str) -> None:

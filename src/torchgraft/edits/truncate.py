@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from torchgraft.edits.base import Edit
 from torchgraft.edits.cutting import cut, ways_to
-from torchgraft.trace.layout import side
 
 if TYPE_CHECKING:
     from torchgraft.edits.surgery import Surgery
@@ -70,6 +69,8 @@ class Truncate(Edit):
 
     def _width(self, surgery: Surgery) -> int | None:
         """Give the channels of the last layer that is kept."""
+        from torchgraft.trace.layout import side
+
         run = surgery.look(False)
         gave = run.gave(self.after or list(self.features.values())[-1])
         if not gave or len(gave[0].shape) < 2:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchgraft.edits.base import Edit
-from torchgraft.errors import SelectionError
+from torchgraft.errors import SelectionError, TorchgraftWarning
 from torchgraft.schema import Flag, Names
 from torchgraft.select import modules, selected
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from torchgraft.edits.surgery import Surgery
 
 __all__ = ["Unfreeze"]
@@ -31,11 +34,16 @@ class Unfreeze(Edit):
 
     def apply(self, surgery: Surgery) -> Unfreeze:
         """Set the flags."""
-        moved = _move(surgery, self.at) if self.moving else 0
+        norms = _stopped(surgery, self.at)
+        for path, made in norms if self.moving else ():
+            surgery.put(path, made)
+            surgery.added.pop()
+        if norms and not self.moving:
+            warnings.warn(_words(self.at, len(norms)), TorchgraftWarning, stacklevel=2)
         try:
             chosen = selected(surgery.model, self.at, roles=surgery.roles)
         except SelectionError:
-            if not moved:
+            if not (norms and self.moving):
                 raise
             return self
         for parameter in chosen.values():
@@ -48,18 +56,24 @@ class Unfreeze(Edit):
         return f"{', '.join(self.at)} unfrozen" + (", and its norms move again" if self.moving else "")
 
 
-def _move(surgery: Surgery, at: tuple[str, ...]) -> int:
-    """Put BatchNorms back in the place of still ones, around the same tensors."""
+def _words(at: tuple[str, ...], count: int) -> str:
+    return (
+        f"{', '.join(at)}: {count} norms were made to stand still for good, and go on doing so; "
+        "unfreeze(…, moving=True) lets them move again"
+    )
+
+
+def _stopped(surgery: Surgery, at: tuple[str, ...]) -> list[tuple[str, nn.Module]]:
+    """Find the norms that an edit made still, and give the BatchNorms that they were, around the same tensors."""
     from torchgraft.edits.eval_mode import moving
 
-    homes = set(modules(surgery.model, at, roles=surgery.roles))
-    found = [
+    try:
+        homes = set(modules(surgery.model, at, roles=surgery.roles))
+    except SelectionError:  # parameters are meant
+        return []
+    return [
         (path, made)
         for path, module in surgery.model.named_modules()
         if any(path == home or path.startswith(f"{home}.") for home in homes)
         and (made := moving(module)) is not None
     ]
-    for path, made in found:
-        surgery.put(path, made)
-        surgery.added.pop()
-    return len(found)

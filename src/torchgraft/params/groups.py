@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import RecipeError
@@ -173,7 +174,7 @@ class _Sorter:
         made, labels = [], []
         for key in sorted(members):
             made.append(_group(members[key], self._settings(key, last, decay)))
-            labels.append(self._label(key, decay is not None))
+            labels.append(self._label(key, [name for name, _ in members[key]] if decay is not None else []))
         return Groups(made, labels)
 
     def _meant(self, owners: Mapping[int, int], spared: frozenset[int]) -> set[int]:
@@ -192,11 +193,18 @@ class _Sorter:
             settings["lr"] = settings["lr"] * decay ** (last - depth)
         return {**settings, "weight_decay": 0.0} if free else settings
 
-    def _label(self, key: _Key, layered: bool) -> str:
+    def _label(self, key: _Key, layer: Sequence[str]) -> str:
         number, depth, free = key
         parts = [", ".join(self.asked[number]) or ("all others" if len(self.asked) > 1 else "all")]
-        parts += [f"layer {depth}"] if layered else []
+        parts += [f"layer {depth}{_place(layer)}"] if layer else []
         return ", ".join([*parts, *(["no decay"] if free else [])])
+
+
+def _place(names: Sequence[str]) -> str:
+    """Say where parameters lie, if all lie in one module: ` (layer2.0)`."""
+    columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    shared = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, columns)]
+    return f" ({'.'.join(shared)})" if shared else ""
 
 
 def _group(members: list[tuple[str, nn.Parameter]], settings: Mapping[str, Any]) -> dict[str, Any]:

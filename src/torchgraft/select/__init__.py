@@ -64,9 +64,9 @@ def selected(
     model: nn.Module, asked: str | Iterable[str], *, roles: Roles | None = None
 ) -> dict[int, nn.Parameter]:
     """Select parameters as objects, by id: a tied one is meant by any of its names."""
-    names = frozenset(parameters(model, asked, roles=roles))
-    named = model.named_parameters(remove_duplicate=False)
-    return {id(parameter): parameter for name, parameter in named if name in names}
+    seen = Seen(model, roles or {})
+    found = _selection(seen, asked, "parameter")
+    return {id(seen.held[name]): seen.held[name] for name in found}
 
 
 def described(model: nn.Module, asked: str | Iterable[str], *, roles: Roles | None = None) -> Selection:

@@ -19,6 +19,9 @@ __all__ = ["Noun", "Seen"]
 
 Noun = Literal["module", "parameter"]
 
+_FEW = 4
+"""Up to so many modules are compared one by one with a path; of more, each prefix of the path is looked up."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -29,17 +32,27 @@ class Seen:
 
     @cached_property
     def _modules(self) -> dict[str, nn.Module]:
-        return dict(self.model.named_modules(remove_duplicate=False))
+        return dict(_walk(self.model, ""))
 
     @cached_property
-    def table(self) -> dict[str, list[str]]:
-        """The class names of every module, by path."""
-        return {path: [base.__name__ for base in type(one).__mro__] for path, one in self._modules.items() if path}
+    def table(self) -> dict[str, nn.Module]:
+        """Every module but the model itself, by each of its paths."""
+        return {path: module for path, module in self._modules.items() if path}
+
+    @cached_property
+    def held(self) -> dict[str, nn.Parameter]:
+        """Every parameter, by each of its names."""
+        return {
+            f"{path}.{name}" if path else name: one
+            for path, module in self._modules.items()
+            for name, one in module._parameters.items()
+            if one is not None
+        }
 
     @cached_property
     def names(self) -> list[str]:
         """The names of all parameters; a tied one has several."""
-        return [name for name, _ in self.model.named_parameters(remove_duplicate=False)]
+        return list(self.held)
 
     def children(self, path: str) -> Sequence[str]:
         """Give the names of a module's children in their order."""
@@ -96,7 +109,8 @@ class Seen:
 
     def _globbed(self, term: str) -> set[str]:
         selector = Selector(term)
-        return {path for path, types in self.table.items() if selector.takes(path, types, self.children)}
+        types = _types if selector.kind else _no_types
+        return {path for path, one in self.table.items() if selector.takes(path, types(one), self.children)}
 
     def nothing(self, term: str, noun: Noun) -> SelectionError:
         """Say that a term matches nothing, and what is near."""
@@ -113,7 +127,7 @@ class Seen:
         return f"a child is named with a dot: {dotted}" if dotted != term and dotted in self.table else ""
 
     def _kinds(self, term: str) -> str:
-        kinds = {types[0] for types in self.table.values()}
+        kinds = {type(one).__name__ for one in self.table.values()}
         return nearest(Selector(term).kind, kinds) if Selector(term).kind else ""
 
     def _some(self) -> str:
@@ -121,7 +135,25 @@ class Seen:
         return f"one of {', '.join(top[:12])}{', …' if len(top) > 12 else ''}"
 
 
+def _types(module: nn.Module) -> list[str]:
+    return [base.__name__ for base in type(module).__mro__]
+
+
+def _no_types(module: nn.Module) -> list[str]:
+    return []
+
+
+def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """Give a module and all in it by path, in the order of `named_modules`, and in a third of its time."""
+    yield path, module
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _walk(child, f"{path}.{name}" if path else name)
+
+
 def _is_in(path: str, homes: Set[str]) -> bool:
+    if path in homes or len(homes) <= _FEW:
+        return path in homes or path.startswith(tuple([f"{home}." for home in homes]))
     return any(prefix in homes for prefix in _prefixes(path))
 
 

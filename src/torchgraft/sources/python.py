@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,6 +35,13 @@ class Python(Source):
     def bare(self) -> Source:
         """The same: what the factory gives is what there is."""
         return self
+
+    def skeleton(self, *, seed: int = 0, trust: bool = False) -> Base:
+        """Call the factory as ever, then let the values go: modules that it imports must not be left on meta."""
+        from torchgraft.weights.skeleton import emptied
+
+        base = self.load(seed=seed, trust=trust)
+        return replace(base, module=emptied(base.module))
 
     def check(self, *, trust: bool = False) -> None:
         """Refuse code that is not trusted; whether it is there, importing it tells."""
