@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from torchgraft.edits.base import Edit
 from torchgraft.edits.tuners import KINDS, adapters, is_adapter, layer_kind
 from torchgraft.errors import EditError
+from torchgraft.rng import drawn_from
 from torchgraft.schema import Count, Flag, Names, Number
 from torchgraft.select import modules, selected
 
@@ -73,7 +74,6 @@ class Adapter(Edit):
             SelectionError: a selector matches nothing.
             EditError: PEFT is missing or refuses a layer, or a selector matches nothing that can be adapted.
         """
-        import torch
 
         search = _Search(self, surgery)
         chosen = self.at or search.default()
@@ -81,8 +81,7 @@ class Adapter(Edit):
         named = selected(surgery.model, self.train, roles=surgery.roles) if self.train else {}
         stay = {*named, *surgery.newcomers()}
         settings = {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(surgery.seed)
+        with drawn_from(surgery.seed):
             made = adapters(self.kind_, layers, settings)
         if self.freeze:
             for parameter in list(surgery.model.parameters()):

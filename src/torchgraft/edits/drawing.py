@@ -11,6 +11,7 @@ from torchgraft.edits.initial import FUNCTIONS, Initial
 from torchgraft.edits.layerkinds import Place, parts
 from torchgraft.edits.surgery import twin
 from torchgraft.errors import EditError, SelectionError, nearest
+from torchgraft.rng import drawn_from
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,8 +41,7 @@ def drawn(
     if old.is_meta:
         return torch.empty(old.shape, dtype=old.dtype, device="meta")
     wide = torch.promote_types(old.dtype, torch.float32)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(_seed(seed, place.name))
+    with drawn_from(_seed(seed, place.name)), torch.no_grad():
         if rule.name == "reset":
             made = _reset(place)
         else:

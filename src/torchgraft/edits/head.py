@@ -25,6 +25,7 @@ from torchgraft.edits.heads import (
 )
 from torchgraft.edits.told import Told, class_names, follow_classes, follow_task, share_bias, ties, untie
 from torchgraft.errors import EditError
+from torchgraft.rng import drawn_from
 from torchgraft.schema import Count, Flag, Name, Names, Share
 
 if TYPE_CHECKING:
@@ -248,11 +249,9 @@ def _is_auxiliary(path: str) -> bool:
 def _put(
     surgery: Surgery, told: Told, place: Place, outputs: Mapping[str, Output], kept: Mapping[int, int]
 ) -> None:
-    import torch
 
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(surgery.seed)
+        with drawn_from(surgery.seed):
             made = {name: layers(output, place) for name, output in outputs.items()}
     except RuntimeError as error:  # no memory for layers as wide as that
         reason = str(error).splitlines()[0]

@@ -39,7 +39,7 @@ def scales(model: nn.Module, targets: Sequence[Target], batch: Any) -> dict[str,
     """
     import torch
 
-    from torchgraft.trace.rng import rng_kept
+    from torchgraft.rng import rng_kept
 
     made = _stand_in(model, {id(place.tensor): new for place, new, _ in targets})
     found: dict[str, float] = {}

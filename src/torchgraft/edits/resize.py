@@ -13,6 +13,7 @@ from torchgraft.edits.sizes import gives, is_single, takes, told
 from torchgraft.edits.surgery import twin
 from torchgraft.edits.tied import Slot, holders
 from torchgraft.errors import EditError
+from torchgraft.rng import drawn_from
 from torchgraft.schema import Count
 
 if TYPE_CHECKING:
@@ -166,10 +167,8 @@ class Resize(Edit):
             )
 
     def _renewed(self, surgery: Surgery, old: nn.Module, path: str) -> tuple[nn.Module, int]:
-        import torch
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(surgery.seed)
+        with drawn_from(surgery.seed):
             plain = resized(old, self.inputs, self.outputs, path)
         first = next((tensor for tensor in old.parameters()), None)
         if first is not None:

@@ -120,7 +120,7 @@ class Surgery:
         self.added.append(path)
 
     def trade(self, pairs: Mapping[nn.Module, nn.Module]) -> None:
-        """Hold other modules wherever the old ones are held, in one pass over the model, however many there are."""
+        """Hold other modules wherever the old ones are held, in one pass over the model for all of them."""
         parents = [one for one in every(self.model) if not pairs.keys().isdisjoint(one._modules.values())]
         for old, new in pairs.items():
             self._become_like(new, old)
@@ -328,5 +328,8 @@ def held(model: nn.Module, path: str) -> nn.Module | None:
     """Give the module at a path, or None."""
     found: nn.Module | None = model
     for name in path.split("."):
-        found = None if found is None else found._modules.get(name)
+        if found is None:
+            return None
+        inside: Any = found._modules  # of a scripted module it is no dict
+        found = inside.get(name) if isinstance(inside, dict) else dict(found.named_children()).get(name)
     return found

@@ -13,6 +13,7 @@ from torchgraft.edits.separable import low_rank, separable
 from torchgraft.edits.successor import Gone, groups_for, refuse_axis, settings, taken_over, width
 from torchgraft.errors import EditError, SelectionError
 from torchgraft.modulespec import ModuleSpec, as_arguments, foreign_class
+from torchgraft.rng import drawn_from
 from torchgraft.schema import Names
 from torchgraft.select import Selector, modules
 
@@ -101,8 +102,7 @@ class Swap(Edit):
         places = self._places(surgery)
         work = _Work(self.to, surgery)
         pairs: dict[nn.Module, nn.Module] = {}
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(surgery.seed)
+        with drawn_from(surgery.seed), torch.no_grad():
             for old, paths in places.items():
                 made = work.made(old, paths)
                 if made is not None:

@@ -13,6 +13,7 @@ from torchgraft.edits.dressed import is_open
 from torchgraft.edits.insert import look_like
 from torchgraft.errors import EditError
 from torchgraft.modulespec import ModuleSpec, foreign_class
+from torchgraft.rng import drawn_from
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,11 +120,9 @@ def _check_sum(surgery: Surgery, path: str, old: nn.Module) -> None:
 
 def _foreign(spec: ModuleSpec, old: nn.Module, surgery: Surgery, where: str) -> tuple[nn.Module, str]:
     """Call what the user wrote, and find the module in what it gives."""
-    import torch
 
     back = _remembered(old)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(surgery.seed)
+    with drawn_from(surgery.seed):
         try:
             given = {} if spec.of == "object" else dict(spec.args)
             made = _wrapper(spec, surgery, where)(old, *given.pop("*", ()), **given)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchgraft.rng import rng_kept
 from torchgraft.rules.finding import Finding
-from torchgraft.trace.rng import rng_kept
 from torchgraft.trace.tree import tensors
 
 __all__ = ["proven"]

@@ -56,7 +56,7 @@ def real(model: nn.Module, batch: Batch, *, loss: Any = None, optimizer: Any = N
     from torchgraft.probes.double import Double
     from torchgraft.probes.independence import independence
     from torchgraft.probes.state import state
-    from torchgraft.trace.rng import rng_kept
+    from torchgraft.rng import rng_kept
 
     model = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
     absent = _absent(model)

@@ -22,8 +22,8 @@ from torchgraft.repair.bench import LAYERS, NORMS, held_size, within
 from torchgraft.repair.flow import LAST_OPS, NORM_OPS, WEIGHTED_OPS, Node, dims_of, sources
 from torchgraft.repair.ghosts import fake_inputs
 from torchgraft.repair.mould import Mould
+from torchgraft.rng import rng_kept
 from torchgraft.trace import Trace, Value
-from torchgraft.trace.rng import rng_kept
 from torchgraft.trace.tree import tensors
 
 __all__ = ["Elastic", "Shapes"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,7 +17,7 @@ from torchgraft.sources.spelling import modern, stored
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Base", "Offer", "Source", "online", "parse_source", "schemes", "seeded"]
+__all__ = ["Base", "Offer", "Source", "online", "parse_source", "schemes"]
 
 
 @dataclass(frozen=True)
@@ -168,16 +167,6 @@ def parse_source(text: str) -> Source:
     if not rest:
         raise SourceError(f"'{text}' names no model", where=text, hint=f"write {scheme}:{known[scheme].form}")
     return known[scheme](rest=rest).modern()
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw random weights from a seed, and leave torch's own generator as it was."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def online(load: Callable[[], nn.Module], text: str, *, direct: bool = True) -> nn.Module:

@@ -10,7 +10,8 @@ import yaml
 
 from torchgraft.errors import SourceError, nearest
 from torchgraft.preprocess import Preprocess
-from torchgraft.sources.base import Base, Offer, Source, seeded
+from torchgraft.rng import drawn_from
+from torchgraft.sources.base import Base, Offer, Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ class Bundled(Source):
         self.check()
         files = resources.files(_HOME)
         build = getattr(importlib.import_module(f"{_HOME}.{self.name}"), self.name)
-        with seeded(seed):
+        with drawn_from(seed):
             module: nn.Module = build()
         if not self.tag:
             self._fill(module, files / f"{self.name}.safetensors")

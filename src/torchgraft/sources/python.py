@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchgraft.errors import SourceError, nearest
-from torchgraft.sources.base import Base, Source, seeded
+from torchgraft.rng import drawn_from
+from torchgraft.sources.base import Base, Source
 from torchgraft.wording import named
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Python(Source):
     def load(self, *, seed: int = 0, trust: bool = False) -> Base:
         """Import the factory and call it."""
         self.check(trust=trust)
-        with seeded(seed):
+        with drawn_from(seed):
             factory = self._factory()
             if _is_model(factory):
                 return _checked(copy.deepcopy(factory), self)  # edits must not reach the module that was imported

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from torchgraft.errors import SourceError, nearest
 from torchgraft.preprocess import Preprocess
-from torchgraft.sources.base import Base, Offer, Source, online, seeded
+from torchgraft.rng import drawn_from
+from torchgraft.sources.base import Base, Offer, Source, online
 from torchgraft.weights.hashes import cached, check_cached
 
 __all__ = ["Timm"]
@@ -57,7 +58,7 @@ class Timm(Source):
         self.check()
         if self.tag != "none":
             check_cached(self._repository())
-        with seeded(seed):
+        with drawn_from(seed):
             module = self._random() if self.tag == "none" else online(self._trained, str(self))
         config: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
         size = tuple(config["input_size"]) if config.get("input_size") else None

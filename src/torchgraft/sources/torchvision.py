@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torchgraft.errors import SourceError, TorchgraftWarning, nearest
 from torchgraft.preprocess import Preprocess
-from torchgraft.sources.base import Base, Offer, Source, online, seeded
+from torchgraft.rng import drawn_from
+from torchgraft.sources.base import Base, Offer, Source, online
 from torchgraft.weights.hashes import misnamed
 from torchgraft.weights.reading import read
 
@@ -43,7 +44,7 @@ class Torchvision(Source):
         self.check()
         weights = self._weights()
         known = weights or _default(self.name)
-        with seeded(seed):
+        with drawn_from(seed):
             if weights:
                 with _read_safely():
                     module = online(lambda: models.get_model(self.name, weights=weights), str(self))

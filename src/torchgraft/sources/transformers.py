@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchgraft.errors import SourceError, TorchgraftWarning, nearest
-from torchgraft.sources.base import Base, Offer, Source, seeded
+from torchgraft.rng import drawn_from
+from torchgraft.sources.base import Base, Offer, Source
 from torchgraft.sources.takes import example_of, preprocess_of, size_of
 from torchgraft.weights.hashes import cached, check_cached
 
@@ -44,7 +45,7 @@ class Transformers(Source):
     def load(self, *, seed: int = 0, trust: bool = False) -> Base:
         """Build the model from its configuration, and load its weights from the cache or the folder."""
         self.check()
-        with _quiet(), seeded(seed):
+        with _quiet(), drawn_from(seed):
             config = self._reached(self._config, "configuration")
             cls = self._class(config)
             bare = self.tag == "none"

@@ -3,8 +3,8 @@
 A block is found by its structure, not by its name: a module with two weight matrices or more, of a class of which
 two stand in a row in a list (`Sequential`, `ModuleList`), the second fed by the first. What holds such a row is
 opened. What runs before the first block is the stem, what runs after the last one the tail; a single matrix
-between blocks (a downsampling, a transition) goes with the block that follows. A model without blocks (VGG, AlexNet,
-a plain stack) has one layer for each matrix of weights.
+between blocks (a downsampling, a transition) goes with the block that follows. A model without blocks (VGG, a
+plain stack) has one layer for each matrix of weights.
 """
 
 from __future__ import annotations

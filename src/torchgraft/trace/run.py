@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from torchgraft.rng import rng_kept
 from torchgraft.trace import strict
 from torchgraft.trace.body import Body, Part
 from torchgraft.trace.caches import Caches
 from torchgraft.trace.ghost import fake, real
 from torchgraft.trace.memory import Memory
 from torchgraft.trace.record import Mismatch, Trace
-from torchgraft.trace.rng import rng_kept
 from torchgraft.trace.tape import Tape
 from torchgraft.trace.tree import mapped, tensors
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from torchgraft.rng import drawn_from
 from torchgraft.weights.plan import tensors_of
 
 if TYPE_CHECKING:
@@ -152,8 +153,7 @@ def draw(model: nn.Module, names: Sequence[str], *, seed: int) -> None:
     """Draw tensors on meta anew by `reset_parameters` of their modules, on the CPU; see `drawable`."""
     import torch
 
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with drawn_from(seed), torch.no_grad():
         for path, part in model.named_modules():
             mine = [
                 name
