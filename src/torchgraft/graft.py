@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
+from torchgraft import past
 from torchgraft.edits.base import Edit, kinds
-from torchgraft.edits.input import Input
-from torchgraft.edits.surgery import Change, Surgery, held
-from torchgraft.errors import EditError, RecipeError, SourceError, nearest
+from torchgraft.errors import EditError, RecipeError, nearest
+from torchgraft.given import input_shape, inputs
 from torchgraft.looks import Looks, Mode
 from torchgraft.methods import LazyRoles, Workbench, edit_of, method_of
 from torchgraft.offers import offers
@@ -28,9 +28,9 @@ from torchgraft.recipe import Recipe
 from torchgraft.repair import WAYS, Way
 from torchgraft.rules import Evidence, Finding, judge
 from torchgraft.select import Roles
+from torchgraft.surgery.journal import Change, Surgery, every
 from torchgraft.trace import Trace, output_layers
 from torchgraft.trace.order import order
-from torchgraft.weights.plan import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,16 +80,12 @@ class Graft:
     @property
     def name(self) -> str:
         """What the model is called in findings."""
-        return self.recipe.base.partition(":")[2].partition("@")[0] or self.recipe.base
+        return self.recipe.title
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
         """The shape of one input as the model takes it now, without the batch."""
-        shape = self.recipe.input
-        for edit in self.recipe.edits:
-            if isinstance(edit, Input):
-                shape = edit.given(shape)
-        return shape
+        return input_shape(self.recipe)
 
     def trace(self, *, train: bool = False, cached: bool = True) -> Trace:
         """Give the trace of the model as it stands, in evaluation or training mode.
@@ -109,28 +105,7 @@ class Graft:
         return self._looks.of(mode)
 
     def _inputs(self) -> Any:
-        if self._example is not None:
-            return self._shaped(self._example)
-        if self.input_shape is None:
-            raise SourceError(
-                f"the input of {self.name} is not known",
-                where=self.recipe.base,
-                hint="say its shape without the batch: input=(3, 224, 224); --input='[3,224,224]' to the command",
-            )
-        first = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
-        return torch.empty(2, *self.input_shape, device="meta", dtype=first)
-
-    def _shaped(self, example: Any) -> Any:
-        """Give the example the shape that input edits ask for, where it is one tensor of images."""
-        if not isinstance(example, torch.Tensor) or example.dim() != 4:
-            return example
-        shape: tuple[int, ...] | None = tuple(example.shape[1:])
-        for edit in self.recipe.edits:
-            if isinstance(edit, Input):
-                shape = edit.given(shape)
-        if shape is None or shape == example.shape[1:]:
-            return example
-        return example.new_empty((example.shape[0], *shape), device="meta")
+        return inputs(self.recipe, self.module, self._example)
 
     @property
     def roles(self) -> Roles:
@@ -154,33 +129,15 @@ class Graft:
     @property
     def added(self) -> dict[str, int]:
         """Paths of the modules that edits put in, and the number of the edit."""
-        return {
-            path: number
-            for number, (_, surgery) in enumerate(self._history, 1)
-            for path, module in surgery.placed.items()
-            if held(self.module, path) is module
-        }
+        return past.added(self.module, self._history)
 
     def base_tensors(self) -> dict[str, Tensor]:
         """Give the tensors of the base, by its names and as it held them, those that edits took out too."""
-        surgeries = [surgery for _, surgery in self._history]
-        for surgery in reversed(surgeries):
-            surgery.undo()
-        try:
-            return tensors_of(self.module)
-        finally:
-            for surgery in surgeries:
-                surgery.redo()
+        return past.base_tensors(self.module, self._history)
 
     def new_parameters(self) -> dict[int, int]:
         """Count the parameters that each edit put in, by the number of the edit."""
-        sizes: dict[int, int] = {}
-        modules = dict(self.module.named_modules())
-        for path, number in self.added.items():
-            if path in modules:
-                count = sum(parameter.numel() for parameter in modules[path].parameters())
-                sizes[number] = sizes.get(number, 0) + count
-        return sizes
+        return past.new_parameters(self.module, self._history)
 
     def evidence(self, *, quick: bool = False) -> Evidence:
         """Give what fake tensors show of the model as it stands: traces in evaluation and training mode.
@@ -318,7 +275,7 @@ class Graft:
             seed=self.recipe.seed * 1_000_003 + len(self.recipe.edits),
             trust=self.trust,
             untrained=self._untrained,
-            put=self._put,
+            put=lambda: past.put_in(self._history),
         )
         before = named_of(self.module) if self._optimizer else {}
         try:
@@ -339,14 +296,8 @@ class Graft:
         """Give ids of the parameters with nothing to lose: of a random base, and what edits put in or drew."""
         base = self.recipe.base.lower()
         if base.endswith("@none") and not base.startswith("file:") and self.version is None and not self.filled:
-            return {id(one) for one in self.module.parameters()}
-        return self._put()
-
-    def _put(self) -> set[int]:
-        """Give ids of the parameters that edits put in or drew."""
-        surgeries = [surgery for _, surgery in self._history]
-        put = (one for surgery in surgeries for part in surgery.placed.values() for one in part.parameters())
-        return {id(one) for one in (*put, *(one for surgery in surgeries for one in surgery.drawn))}
+            return {id(one) for part in every(self.module) for one in part._parameters.values()}
+        return past.put_in(self._history)
 
     def _mark(self) -> _Mark:
         return list(self._history), self.recipe, self._looks.mark()

@@ -204,6 +204,11 @@ class Recipe(Schema):
     preprocess: Preprocess | None = None
     train: TrainPlan | None = None
 
+    @property
+    def title(self) -> str:
+        """What the base is called in messages: its name without scheme and weights."""
+        return self.base.partition(":")[2].partition("@")[0] or self.base
+
     @classmethod
     def from_yaml(cls, text: str, *, name: str = "recipe.yaml") -> Recipe:
         """Read a recipe.

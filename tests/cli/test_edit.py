@@ -32,7 +32,10 @@ def test_edits_are_applied_in_order_and_written_to_a_recipe(run):
 def test_a_value_alone_fills_the_first_setting(run):
     assert run("edit", "bundled:glyphs", "head: 4")[0] == 0
     assert Recipe.read("recipe.yaml").edits[0].classes == 4
-    assert Recipe.from_yaml("base: bundled:glyphs\nedits:\n- freeze: [conv1, head]\n").edits[0].at == ("conv1", "head")
+    assert Recipe.from_yaml("base: bundled:glyphs\nedits:\n- freeze: [conv1, head]\n").edits[0].at == (
+        "conv1",
+        "head",
+    )
 
 
 def test_a_recipe_takes_more_edits(run):

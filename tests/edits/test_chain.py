@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import torchgraft as tg
-from torchgraft.edits.chain import beside, chained, gated, passing, routed, skipped
 from torchgraft.errors import EditError
+from torchgraft.surgery.chain import beside, chained, gated, passing, routed, skipped
 
 
 class Scaled(nn.Module):

@@ -14,12 +14,12 @@ from torch.nn.utils import parametrizations
 from torchvision import models
 
 import torchgraft as tg
-from torchgraft.edits.drawing import _seed
-from torchgraft.edits.follows import Followers
 from torchgraft.edits.init import Init
-from torchgraft.edits.initial import FUNCTIONS, Initial
 from torchgraft.errors import EditError, RecipeError, SelectionError, TorchgraftWarning
 from torchgraft.loading import replay
+from torchgraft.surgery.values.drawing import _seed
+from torchgraft.surgery.values.follows import Followers
+from torchgraft.surgery.values.initial import FUNCTIONS, Initial
 
 LOSES = "ignore::torchgraft.errors.TorchgraftWarning"
 

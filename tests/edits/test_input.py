@@ -7,8 +7,8 @@ from torch import nn
 from torchvision.models import googlenet, inception_v3
 
 import torchgraft as tg
-from torchgraft.edits.stem import fold
 from torchgraft.errors import EditError
+from torchgraft.surgery.stem import fold
 
 
 class Two(nn.Module):

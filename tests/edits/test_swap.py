@@ -10,12 +10,12 @@ from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d
 
 import torchgraft as tg
-from torchgraft.edits.separable import low_rank, separable
-from torchgraft.edits.successor import groups_for
-from torchgraft.edits.surgery import Surgery
 from torchgraft.errors import EditError, RecipeError, SelectionError
 from torchgraft.loading import replay
 from torchgraft.recipe import Recipe
+from torchgraft.surgery.journal import Surgery
+from torchgraft.surgery.separable import low_rank, separable
+from torchgraft.surgery.successor import groups_for
 
 
 def again(g: tg.Graft) -> tg.Graft:

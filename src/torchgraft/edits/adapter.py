@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import Field, field_validator, model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.tuners import KINDS, adapters, is_adapter, layer_kind
 from torchgraft.errors import EditError
 from torchgraft.rng import drawn_from
 from torchgraft.schema import Count, Flag, Names, Number
 from torchgraft.select import modules, selected
+from torchgraft.surgery.tuners import KINDS, adapters, is_adapter, layer_kind
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
     from torchgraft.trace import Trace
 
 __all__ = ["Adapter"]
@@ -84,9 +84,7 @@ class Adapter(Edit):
         with drawn_from(surgery.seed):
             made = adapters(self.kind_, layers, settings)
         if self.freeze:
-            for parameter in list(surgery.model.parameters()):
-                if id(parameter) not in stay:
-                    surgery.set_grad(parameter, False)
+            surgery.set_grad([one for one in surgery.model.parameters() if id(one) not in stay], False)
         pairs = dict(zip(layers, made, strict=True))
         for old, new in pairs.items():
             _seen_alike(new, old)
@@ -270,7 +268,7 @@ def _of_peft(model: nn.Module, kind: str) -> frozenset[str]:
     config: Any = vars(model).get("config")
     if not hasattr(config, "model_type"):
         return frozenset()
-    from torchgraft.edits.tuners import _peft
+    from torchgraft.surgery.tuners import _peft
 
     constants = _peft().utils.constants
     name = "IA3" if kind == "ia3" else "LORA"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.build import build
-from torchgraft.edits.insert import is_sequence, place_in
 from torchgraft.errors import EditError
 from torchgraft.modulespec import ModuleSpec
 from torchgraft.schema import Name
+from torchgraft.surgery.build import build
+from torchgraft.surgery.standing import is_sequence, place_in
 
 if TYPE_CHECKING:
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Append"]
 

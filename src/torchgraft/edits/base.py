@@ -14,7 +14,7 @@ from torchgraft.schema import Schema
 from torchgraft.wording import needed
 
 if TYPE_CHECKING:
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["AnyEdit", "Edit", "kinds"]
 

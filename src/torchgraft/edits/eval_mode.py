@@ -9,11 +9,12 @@ from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
 from torchgraft.schema import Names
 from torchgraft.select import modules
+from torchgraft.surgery.journal import inside
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["EvalMode", "moving", "stilled"]
 
@@ -47,16 +48,9 @@ class EvalMode(Edit):
 
 def stilled(surgery: Surgery, homes: Iterable[str]) -> int:
     """Put what stands still in the place of all norms and dropout in some modules, and say how many they were."""
-    wanted = tuple(homes)
-    inside = [
-        (path, module)
-        for path, module in surgery.model.named_modules()
-        if any(path == home or path.startswith(f"{home}.") for home in wanted)
-    ]
-    still = [(path, made) for path, module in inside if (made := _still(module, path)) is not None]
-    for path, made in still:
-        surgery.put(path, made)
-        surgery.added.pop()
+    found = inside(surgery.model, homes)
+    still = {module: made for path, module in found.items() if (made := _still(module, path)) is not None}
+    surgery.trade(still)
     return len(still)
 
 

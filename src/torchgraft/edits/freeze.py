@@ -16,7 +16,7 @@ from torchgraft.select.cover import covering
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
     from torchgraft.trace import Trace
 
 __all__ = ["Freeze"]
@@ -64,15 +64,13 @@ class Freeze(Edit):
         """Set the flags; `all_but` also makes sure that what is spared can be trained."""
         done = self._written_out(surgery)
         named = selected(surgery.model, done.at or done.all_but, roles=surgery.roles)
-        frozen: set[int] = set()
-        for parameter in _parameters(surgery.model):
-            if (id(parameter) in named) == bool(done.at):
-                frozen.add(id(parameter))
-                surgery.set_grad(parameter, False)
-            elif done.all_but:
-                surgery.set_grad(parameter, True)
+        every = list(_parameters(surgery.model))
+        frozen = [one for one in every if (id(one) in named) == bool(done.at)]
+        surgery.set_grad(frozen, False)
+        if done.all_but:
+            surgery.set_grad((one for one in named.values() if one.is_floating_point()), True)
         if self.still:
-            _hold_still(surgery, frozen, _bare(surgery, done.at))
+            _hold_still(surgery, {id(one) for one in frozen}, _bare(surgery, done.at))
         return done
 
     def _written_out(self, surgery: Surgery) -> Freeze:
@@ -140,7 +138,7 @@ class Freeze(Edit):
 
 
 def _parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    from torchgraft.edits.surgery import every
+    from torchgraft.surgery.journal import every
 
     yield from (one for module in every(model) for one in module._parameters.values() if one is not None)
 

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.detection import ClassLayer, class_layers
-from torchgraft.edits.heads import (
+from torchgraft.errors import EditError
+from torchgraft.rng import drawn_from
+from torchgraft.schema import Count, Flag, Name, Names, Share
+from torchgraft.surgery.detection import ClassLayer, class_layers
+from torchgraft.surgery.heads import (
     Activation,
     Keep,
     Kind,
@@ -23,15 +26,12 @@ from torchgraft.edits.heads import (
     place_of,
     rows,
 )
-from torchgraft.edits.told import Told, class_names, follow_classes, follow_task, share_bias, ties, untie
-from torchgraft.errors import EditError
-from torchgraft.rng import drawn_from
-from torchgraft.schema import Count, Flag, Name, Names, Share
+from torchgraft.surgery.told import Told, class_names, follow_classes, follow_task, share_bias, ties, untie
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
     from torchgraft.trace import Trace
 
 __all__ = ["Head", "tasks"]

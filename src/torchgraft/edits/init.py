@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.follows import check_nonlinearity
-from torchgraft.edits.initial import AnyInitial, Initial
-from torchgraft.edits.newvalues import Draw, draws, ends, followed, put
 from torchgraft.errors import TorchgraftWarning
 from torchgraft.schema import Flag, Names, Number
+from torchgraft.surgery.values.follows import check_nonlinearity
+from torchgraft.surgery.values.initial import AnyInitial, Initial
+from torchgraft.surgery.values.newvalues import Draw, draws, ends, followed, put
 
 if TYPE_CHECKING:
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Init"]
 

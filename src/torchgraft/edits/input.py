@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.stem import fitted, fold, rearranged, untransformed
-from torchgraft.edits.tables import resized
 from torchgraft.schema import Count
+from torchgraft.surgery.stem import fitted, fold, rearranged, untransformed
+from torchgraft.surgery.tables import resized
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
     from torchgraft.trace import Trace
 
 __all__ = ["Input", "fold"]

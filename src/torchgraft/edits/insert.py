@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.build import build
-from torchgraft.edits.chain import beside, chained, gated, scaled, takes_one
-from torchgraft.edits.dressed import Side, dressed, is_open
-from torchgraft.edits.lists import follow_length, is_list, runs_with
 from torchgraft.errors import EditError
 from torchgraft.family import kind_of
 from torchgraft.modulespec import ModuleSpec
 from torchgraft.schema import Name
+from torchgraft.surgery.build import build
+from torchgraft.surgery.chain import beside, chained, gated, scaled, takes_one
+from torchgraft.surgery.dressed import Side, dressed, is_open
+from torchgraft.surgery.lists import follow_length, is_list, runs_with
+from torchgraft.surgery.standing import free_name, gives_pair, is_sequence, look_like
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
-__all__ = ["Insert", "gives_pair", "is_sequence", "look_like", "place_in"]
+__all__ = ["Insert"]
 
 
 class Insert(Edit):
@@ -124,19 +125,6 @@ class Insert(Edit):
         return f"{told}, and starts as the identity" if self.start else told
 
 
-def is_sequence(module: nn.Module) -> bool:
-    """Tell whether a module passes its input through its children in order, and does nothing else."""
-    from torch import nn
-
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
-
-
-def place_in(home: str, sequence: nn.Module, name: str | None, module: nn.Module, surgery: Surgery) -> str:
-    """Put a module at the end of a Sequential."""
-    last = list(sequence._modules)[-1] if len(sequence._modules) else None
-    return surgery.insert(home, name or _free(str(len(sequence._modules)), sequence), module, after=last)
-
-
 def _before(parent: nn.Module, name: str) -> str | None:
     order = list(parent._modules)
     place = order.index(name)
@@ -171,35 +159,6 @@ def _wrapper(path: str, pair: list[tuple[str, nn.Module]], side: Side) -> nn.Mod
     return chained(path, pair, after=side == "after")
 
 
-def gives_pair(module: nn.Module) -> bool:
-    """Tell whether a module gives its tensor in a tuple, whether or not there is a second one."""
-    from torch import nn
-
-    return isinstance(module, (nn.MultiheadAttention, nn.RNNBase))
-
-
-def look_like(wrapper: nn.Module, neighbour: nn.Module) -> None:
-    """Give a module the plain attributes of what it stands for: the parent may read them off its child."""
-    from torch import fx
-
-    told = {name: value for name, value in vars(neighbour).items() if not name.startswith("_")}
-    copied: dict[str, Any] = {}
-    for name, value in told.items():
-        plain = value is None or isinstance(value, (bool, int, float, str, tuple))
-        if plain and not hasattr(wrapper, name):
-            setattr(wrapper, name, value)
-            copied[name] = value
-    if isinstance(wrapper, fx.GraphModule):  # which copies, with itself, only the attributes that are named here
-        wrapper.meta["_user_preserved_attributes"] = copied
-
-
 def _free_name(spec: ModuleSpec, neighbour: nn.Module, parent: nn.Module) -> str:
     word = spec.args.get("class") if spec.of == "object" else spec.of.rpartition(".")[2].rpartition(":")[2]
-    return _free(kind_of(str(word)), parent, neighbour)
-
-
-def _free(name: str, *modules: nn.Module) -> str:
-    number, free = 2, name
-    while any(hasattr(module, free) for module in modules):
-        free, number = f"{name}_{number}", number + 1
-    return free
+    return free_name(kind_of(str(word)), parent, neighbour)

@@ -6,16 +6,16 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.tied import embeddings_tied
-from torchgraft.edits.tuners import is_adapter
 from torchgraft.errors import EditError
 from torchgraft.schema import Names
 from torchgraft.select import modules
+from torchgraft.surgery.tied import embeddings_tied
+from torchgraft.surgery.tuners import is_adapter
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Merge"]
 

@@ -11,7 +11,7 @@ from torchgraft.schema import Names
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Register", "registrable"]
 

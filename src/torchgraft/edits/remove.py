@@ -6,14 +6,14 @@ import functools
 from typing import TYPE_CHECKING
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.chain import Form, passing, takes_one
-from torchgraft.edits.insert import gives_pair, is_sequence, look_like
-from torchgraft.edits.lists import follow_length, is_list, runs_with
+from torchgraft.surgery.chain import Form, passing, takes_one
+from torchgraft.surgery.lists import follow_length, is_list, runs_with
+from torchgraft.surgery.standing import gives_pair, is_sequence, look_like
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Remove"]
 

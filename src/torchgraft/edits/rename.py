@@ -15,7 +15,7 @@ from torchgraft.schema import Name
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Rename"]
 

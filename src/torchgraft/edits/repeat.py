@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.chain import takes_one
-from torchgraft.edits.closing import closing
-from torchgraft.edits.depth import counts_follow, double, layer_numbers, numbers_follow
-from torchgraft.edits.insert import is_sequence
-from torchgraft.edits.surgery import every
 from torchgraft.errors import EditError
 from torchgraft.schema import Count, Flag, Names
 from torchgraft.select import modules
+from torchgraft.surgery.chain import takes_one
+from torchgraft.surgery.closing import closing
+from torchgraft.surgery.depth import counts_follow, double, layer_numbers, numbers_follow
+from torchgraft.surgery.journal import every
+from torchgraft.surgery.standing import is_sequence
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Repeat"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.build import build
 from torchgraft.modulespec import ModuleSpec
+from torchgraft.surgery.build import build
 
 if TYPE_CHECKING:
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Replace"]
 

@@ -14,7 +14,7 @@ from torchgraft.schema import Count
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Reshape"]
 

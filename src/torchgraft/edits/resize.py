@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.overlap import copy_overlap, fill
-from torchgraft.edits.sizes import gives, is_single, takes, told
-from torchgraft.edits.surgery import twin
-from torchgraft.edits.tied import Slot, holders
 from torchgraft.errors import EditError
 from torchgraft.rng import drawn_from
 from torchgraft.schema import Count
+from torchgraft.surgery.journal import twin
+from torchgraft.surgery.overlap import copy_overlap, fill
+from torchgraft.surgery.sizes import gives, is_single, takes, told
+from torchgraft.surgery.tied import Slot, holders
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["SIZES", "Resize", "depthwise", "resized"]
 

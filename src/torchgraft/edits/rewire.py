@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.build import build
-from torchgraft.edits.forward import calls, captured, operands, renewed, set_arguments, turned
 from torchgraft.errors import EditError
 from torchgraft.family import kind_of
 from torchgraft.modulespec import ModuleSpec
 from torchgraft.schema import Name
+from torchgraft.surgery.build import build
+from torchgraft.surgery.forward import calls, captured, operands, renewed, set_arguments, turned
+from torchgraft.surgery.standing import free_name
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.fx import Node
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
     from torchgraft.trace import Trace, Value
 
 __all__ = ["Rewire", "number_of"]
@@ -92,7 +93,7 @@ class Rewire(Edit):
         assert self.module is not None
         operand = self._operand(node)
         module, spec = build(self.module, _arriving(traced, self), surgery, self.at)
-        name = self.name or _free(kind_of(spec.of.rpartition(".")[2].rpartition(":")[2]), host)
+        name = self.name or free_name(kind_of(spec.of.rpartition(".")[2].rpartition(":")[2]), host)
         surgery.insert(self.at, name, module, after=next(reversed(host._modules), None))
         with node.graph.inserting_before(node):
             passed = node.graph.call_module(name, (operand,))
@@ -136,7 +137,7 @@ def number_of(run: Trace, path: str, operation: str) -> int:
 
 def _ops(run: Trace, path: str, operation: str) -> list[tuple[int, ...]]:
     """Give the inputs of each such operation in the first call of the module, in order."""
-    from torchgraft.edits.forward import plain
+    from torchgraft.surgery.forward import plain
 
     home = run.calls_of(path)
     first, last = (home[-1].first_op, home[-1].last_op) if home else (0, len(run.ops))
@@ -169,10 +170,3 @@ def _pass_through(node: Node, operand: Node, passed: Node, place: int) -> None:
 
     node.args = map_arg(node.args, turn)
     node.kwargs = map_arg(node.kwargs, turn)
-
-
-def _free(name: str, host: nn.Module) -> str:
-    number, free = 2, name
-    while hasattr(host, free):
-        free, number = f"{name}_{number}", number + 1
-    return free

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.chain import routed
 from torchgraft.errors import EditError
 from torchgraft.schema import Flag, Name
+from torchgraft.surgery.chain import routed
 
 if TYPE_CHECKING:
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Route"]
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.surgery import every
 from torchgraft.errors import EditError
 from torchgraft.schema import Names
 from torchgraft.select import modules
+from torchgraft.surgery.journal import every
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Share"]
 

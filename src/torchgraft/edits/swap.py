@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.build import build
-from torchgraft.edits.separable import low_rank, separable
-from torchgraft.edits.successor import Gone, groups_for, refuse_axis, settings, taken_over, width
 from torchgraft.errors import EditError, SelectionError
 from torchgraft.modulespec import ModuleSpec, as_arguments, foreign_class
 from torchgraft.rng import drawn_from
 from torchgraft.schema import Names
 from torchgraft.select import Selector, modules
+from torchgraft.surgery.build import build
+from torchgraft.surgery.separable import low_rank, separable
+from torchgraft.surgery.successor import Gone, groups_for, refuse_axis, settings, taken_over, width
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Swap"]
 

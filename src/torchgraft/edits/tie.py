@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.tied import Slot, embeddings_tied, slot
 from torchgraft.errors import EditError
 from torchgraft.schema import Names
+from torchgraft.surgery.tied import Slot, embeddings_tied, slot
 
 if TYPE_CHECKING:
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Tie"]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.cutting import cut, ways_to
+from torchgraft.surgery.cutting import cut, ways_to
 
 if TYPE_CHECKING:
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Truncate"]
 

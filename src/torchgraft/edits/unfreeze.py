@@ -9,11 +9,12 @@ from torchgraft.edits.base import Edit
 from torchgraft.errors import SelectionError, TorchgraftWarning
 from torchgraft.schema import Flag, Names
 from torchgraft.select import modules, selected
+from torchgraft.surgery.journal import inside
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Unfreeze"]
 
@@ -46,9 +47,7 @@ class Unfreeze(Edit):
             if not (norms and self.moving):
                 raise
             return self
-        for parameter in chosen.values():
-            if parameter.is_floating_point():
-                surgery.set_grad(parameter, True)
+        surgery.set_grad((one for one in chosen.values() if one.is_floating_point()), True)
         return self
 
     def sentence(self) -> str:
@@ -68,12 +67,8 @@ def _stopped(surgery: Surgery, at: tuple[str, ...]) -> list[tuple[str, nn.Module
     from torchgraft.edits.eval_mode import moving
 
     try:
-        homes = set(modules(surgery.model, at, roles=surgery.roles))
+        homes = modules(surgery.model, at, roles=surgery.roles)
     except SelectionError:  # parameters are meant
         return []
-    return [
-        (path, made)
-        for path, module in surgery.model.named_modules()
-        if any(path == home or path.startswith(f"{home}.") for home in homes)
-        and (made := moving(module)) is not None
-    ]
+    held = inside(surgery.model, homes)
+    return [(path, made) for path, module in held.items() if (made := moving(module)) is not None]

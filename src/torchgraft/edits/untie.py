@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.tied import embeddings_tied, holders, slot
 from torchgraft.errors import EditError
 from torchgraft.schema import Names
+from torchgraft.surgery.tied import embeddings_tied, holders, slot
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Untie"]
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.chain import skipped
-from torchgraft.edits.dressed import is_open
-from torchgraft.edits.insert import look_like
 from torchgraft.errors import EditError
 from torchgraft.modulespec import ModuleSpec, foreign_class
 from torchgraft.rng import drawn_from
+from torchgraft.surgery.chain import skipped
+from torchgraft.surgery.dressed import is_open
+from torchgraft.surgery.standing import look_like
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Wrap"]
 

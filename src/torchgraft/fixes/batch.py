@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torchgraft.edits.forward import plain
 from torchgraft.edits.replace import Replace
 from torchgraft.edits.rewire import Rewire, number_of
 from torchgraft.fixes.cause import Cause, Fault, Proposal
@@ -14,6 +13,7 @@ from torchgraft.fixes.places import module_of
 from torchgraft.fixes.shape import flat
 from torchgraft.modulespec import ModuleSpec
 from torchgraft.rules.breaks import joined, joins_samples, sizes
+from torchgraft.surgery.forward import plain
 
 if TYPE_CHECKING:
     from torchgraft.trace import Mismatch, Op

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.blocks.projection import Projection
-from torchgraft.edits.forward import plain
 from torchgraft.edits.resize import Resize
 from torchgraft.fixes.cause import Cause, Fault, Proposal
 from torchgraft.fixes.channels import maker_layer
 from torchgraft.fixes.places import before_break
 from torchgraft.fixes.shape import crop, flat, grow, pool, pool_flat, replicate, times
 from torchgraft.rules.breaks import joins_samples
+from torchgraft.surgery.forward import plain
 
 if TYPE_CHECKING:
     from torchgraft.trace import Mismatch

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from torchgraft.edits.forward import plain
-from torchgraft.edits.insert import Insert, is_sequence
+from torchgraft.edits.insert import Insert
 from torchgraft.edits.rewire import Rewire, number_of
 from torchgraft.modulespec import ModuleSpec
+from torchgraft.surgery.forward import plain
+from torchgraft.surgery.standing import is_sequence
 
 if TYPE_CHECKING:
     from torchgraft.edits.base import Edit

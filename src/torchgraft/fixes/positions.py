@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from torchgraft.edits.forward import plain
 from torchgraft.edits.reshape import Reshape
 from torchgraft.edits.resize import Resize
 from torchgraft.fixes.cause import Cause, Fault, Proposal
+from torchgraft.surgery.forward import plain
 
 if TYPE_CHECKING:
     from torchgraft.trace import Mismatch

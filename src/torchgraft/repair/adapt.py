@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torchgraft.edits.base import Edit
-from torchgraft.edits.insert import Insert, is_sequence
+from torchgraft.edits.insert import Insert
 from torchgraft.edits.remove import Remove
 from torchgraft.edits.replace import Replace
 from torchgraft.edits.route import Route
@@ -13,6 +13,7 @@ from torchgraft.repair.contract import contract, projection, side
 from torchgraft.repair.elastic import Elastic
 from torchgraft.repair.given import asked
 from torchgraft.repair.inside import fit_inside
+from torchgraft.surgery.standing import is_sequence
 from torchgraft.trace import Trace, Value
 
 __all__ = ["adapt", "fitted", "restore"]

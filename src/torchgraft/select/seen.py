@@ -15,7 +15,7 @@ from torchgraft.select.selector import Selector
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Noun", "Seen"]
+__all__ = ["Noun", "Seen", "walk"]
 
 Noun = Literal["module", "parameter"]
 
@@ -32,7 +32,7 @@ class Seen:
 
     @cached_property
     def _modules(self) -> dict[str, nn.Module]:
-        return dict(_walk(self.model, ""))
+        return dict(walk(self.model))
 
     @cached_property
     def table(self) -> dict[str, nn.Module]:
@@ -143,12 +143,12 @@ def _no_types(module: nn.Module) -> list[str]:
     return []
 
 
-def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    """Give a module and all in it by path, in the order of `named_modules`, and in a third of its time."""
+def walk(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Give a module and all in it by every path, in the order of `named_modules`, and in a third of its time."""
     yield path, module
     for name, child in module._modules.items():
         if child is not None:
-            yield from _walk(child, f"{path}.{name}" if path else name)
+            yield from walk(child, f"{path}.{name}" if path else name)
 
 
 def _is_in(path: str, homes: Set[str]) -> bool:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import EditError, nearest
 from torchgraft.modulespec import POSITIONAL, ModuleSpec
-from torchgraft.trace.layout import Side
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from torchgraft.trace.layout import Side
 
 __all__ = ["Place", "arguments", "resolved"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.edits.surgery import every, held
 from torchgraft.errors import EditError
+from torchgraft.surgery.journal import every, held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["counts_follow", "double", "layer_numbers", "numbers_follow"]
 

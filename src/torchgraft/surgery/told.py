@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.edits.surgery import every
+from torchgraft.surgery.journal import every
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Told", "class_names", "configs", "follow_classes", "follow_task", "share_bias", "ties", "untie"]
 
@@ -63,7 +63,7 @@ def follow_classes(
     told = told or Told(surgery.model)
     for module in told.modules:
         own = vars(module)
-        for name in _COUNTS:
+        for name in () if own.keys().isdisjoint(_COUNTS) else _COUNTS:
             if own.get(name) == before:
                 surgery.set(module, name, now)
     for config in told.configs:

@@ -17,7 +17,7 @@ from torchgraft.errors import EditError
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.layerkinds import Place
+    from torchgraft.surgery.values.layerkinds import Place
     from torchgraft.trace import Trace
 
 __all__ = ["Target", "normal_batch", "scales"]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.blocks.base import Block
 from torchgraft.blocks.layout import Laid, layout_of
-from torchgraft.edits.arguments import Place, arguments, resolved
 from torchgraft.errors import EditError, RecipeError, nearest
 from torchgraft.modulespec import ModuleSpec, as_arguments, foreign_class
-from torchgraft.trace.layout import side
+from torchgraft.rng import drawn_from
+from torchgraft.surgery.arguments import Place, arguments, resolved
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
     from torchgraft.trace import Value
 
 __all__ = ["build"]
@@ -38,7 +39,7 @@ def build(
     Returns:
         the module, and the description with every size written out.
     """
-    import torch
+    from torchgraft.trace.layout import side
 
     if spec.foreign and not surgery.trust:
         raise EditError(
@@ -51,8 +52,7 @@ def build(
     place = (
         Place(where, arriving[0].shape, side(surgery.look(False), arriving[0])) if arriving else Place(where, None)
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(surgery.seed)
+    with drawn_from(surgery.seed):
         module, done, _ = _built(spec, place)
     return _placed(module, surgery.model), done
 
@@ -63,8 +63,8 @@ def _placed(module: nn.Module, model: nn.Module) -> nn.Module:
     return module if first is None else module.to(device=first.device, dtype=first.dtype)
 
 
-_Built = tuple["nn.Module", ModuleSpec, Place]
-"""The module, its description with every size written out, and what it gives."""
+_Built = tuple["nn.Module", ModuleSpec, Callable[[], Place]]
+"""The module, its description with every size written out, and what finds out what it gives."""
 
 
 def _built(spec: ModuleSpec, place: Place) -> _Built:
@@ -84,9 +84,10 @@ def _built(spec: ModuleSpec, place: Place) -> _Built:
 def _sequence(spec: ModuleSpec, place: Place) -> _Built:
     from torch import nn
 
-    modules, items, arrives = [], [], place
+    modules, items = [], []
+    arrives: Callable[[], Place] = lambda: place  # noqa: E731
     for number, item in enumerate(spec.items):
-        module, done, arrives = _built(item, replace(arrives, where=f"{place.where}.{number}"))
+        module, done, arrives = _built(item, replace(arrives(), where=f"{place.where}.{number}"))
         modules.append(module)
         items.append(done)
     return nn.Sequential(*modules), spec.model_copy(update={"items": tuple(items)}), arrives
@@ -104,7 +105,7 @@ def _block(spec: ModuleSpec, place: Place) -> _Built:
         block = block.fitted(shape)
         if isinstance(block, MultiPath):
             paths = [_built(one, place.inside(f"paths.{number}")) for number, one in enumerate(block.paths)]
-            module = block.joined([one for one, _, _ in paths], shape, [gives.shape for _, _, gives in paths])
+            module = block.joined([one for one, _, _ in paths], shape, [gives().shape for _, _, gives in paths])
             parts = {"paths": tuple(done for _, done, _ in paths)}
         else:
             module = block.build()
@@ -166,14 +167,19 @@ def _correction(spec: ModuleSpec, cls: Any, args: dict[str, Any]) -> str:
 
 
 def _with_shape(module: nn.Module, spec: ModuleSpec, place: Place) -> _Built:
-    """Find the shape that a module gives, on fake tensors.
+    """Let the shape that a module gives be found, on fake tensors, where something after it asks.
 
     A layer that was given a wrong size is tried on what it takes, so that those after it can still be built and
     the check says what does not fit. None where it does not run at all.
     """
+    return module, spec, functools.cache(functools.partial(_given_by, module, place))
+
+
+def _given_by(module: nn.Module, place: Place) -> Place:
     import torch
 
     from torchgraft.trace import trace
+    from torchgraft.trace.layout import side
 
     for tried in (place.shape, _taken(module, place.shape)):
         if not tried:
@@ -182,8 +188,8 @@ def _with_shape(module: nn.Module, spec: ModuleSpec, place: Place) -> _Built:
         gave = [run.values[number] for number in run.outputs]
         if gave:
             there = place.side if gave[0].shape == tried else side(run, gave[0])
-            return module, spec, replace(place, shape=gave[0].shape, side=there)
-    return module, spec, replace(place, shape=None)
+            return replace(place, shape=gave[0].shape, side=there)
+    return replace(place, shape=None)
 
 
 def _taken(module: nn.Module, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:

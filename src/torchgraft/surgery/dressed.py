@@ -7,7 +7,7 @@ import inspect
 import linecache
 from typing import TYPE_CHECKING, Any, Literal
 
-from torchgraft.edits.forward import derived
+from torchgraft.surgery.forward import derived
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.edits.follows import gain, split
-from torchgraft.edits.initial import FUNCTIONS, Initial
-from torchgraft.edits.layerkinds import Place, parts
-from torchgraft.edits.surgery import twin
 from torchgraft.errors import EditError, SelectionError, nearest
 from torchgraft.rng import drawn_from
+from torchgraft.surgery.journal import twin
+from torchgraft.surgery.values.follows import gain, split
+from torchgraft.surgery.values.initial import FUNCTIONS, Initial
+from torchgraft.surgery.values.layerkinds import Place, parts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

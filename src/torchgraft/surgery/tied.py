@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torchgraft.edits.surgery import every, held
 from torchgraft.errors import SelectionError, nearest
+from torchgraft.surgery.journal import every, held
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["Slot", "embeddings_tied", "holders", "slot"]
 

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.edits.forward import accepting, captured, renewed
-from torchgraft.edits.insert import is_sequence
 from torchgraft.errors import EditError, nearest
+from torchgraft.surgery.forward import accepting, captured, renewed
+from torchgraft.surgery.standing import is_sequence
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.fx import Graph, Node
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
     from torchgraft.trace import Trace
 
 __all__ = ["Way", "cut", "ways_to"]

@@ -6,7 +6,7 @@ moves references. So every change can be taken back and made again exactly, tens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torchgraft.trace import Trace
 
-__all__ = ["Change", "Surgery", "every", "held", "twin"]
+__all__ = ["Change", "Surgery", "every", "held", "inside", "twin"]
 
 
 @dataclass(frozen=True)
@@ -215,11 +215,11 @@ class Surgery:
         change = Change(lambda: setattr(module, "__class__", cls), lambda: setattr(module, "__class__", before))
         self._do(change, module)
 
-    def set_grad(self, parameter: nn.Parameter, wanted: bool) -> None:
-        """Freeze or unfreeze one parameter."""
-        before = parameter.requires_grad
-        if before != wanted:
-            self._do(Change(lambda: _flag(parameter, wanted), lambda: _flag(parameter, before)), None)
+    def set_grad(self, parameters: Iterable[nn.Parameter], wanted: bool) -> None:
+        """Freeze or unfreeze parameters."""
+        others = [one for one in parameters if one.requires_grad != wanted]
+        if others:
+            self._do(Change(lambda: _flag(others, wanted), lambda: _flag(others, not wanted)), None)
 
     def settle(self) -> None:
         """Remember which module each added path holds, once the edit is done."""
@@ -320,8 +320,20 @@ def _hold(parent: nn.Module, children: Mapping[str, nn.Module | None]) -> None:
     parent._modules.update(children)
 
 
-def _flag(parameter: nn.Parameter, wanted: bool) -> None:
-    parameter.requires_grad = wanted
+def _flag(parameters: Iterable[nn.Parameter], wanted: bool) -> None:
+    for one in parameters:
+        one.requires_grad = wanted
+
+
+def inside(model: nn.Module, homes: Iterable[str]) -> dict[str, nn.Module]:
+    """Give every module in some modules, themselves included, each once by its first path there."""
+    found: dict[int, tuple[str, nn.Module]] = {}
+    queue = [(home, held(model, home)) for home in homes]
+    for path, module in queue:
+        if module is not None and id(module) not in found:
+            found[id(module)] = (path, module)
+            queue += [(f"{path}.{name}", child) for name, child in module._modules.items()]
+    return dict(found.values())
 
 
 def held(model: nn.Module, path: str) -> nn.Module | None:

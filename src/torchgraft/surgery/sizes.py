@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.edits.told import configs, follow_classes
+from torchgraft.surgery.told import Told, follow_classes
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["gives", "is_single", "takes", "told"]
 
@@ -64,11 +64,13 @@ def told(surgery: Surgery, path: str, old: nn.Module, new: nn.Module, rows: Sequ
 
 def _counted(surgery: Surgery, before: int) -> bool:
     names = ("num_classes", "n_classes", "nb_classes", "num_labels", *_WORDS)
-    return any(vars(one).get(name) == before for one in _tellers(surgery) for name in names)
+    tellers = (vars(one) for one in _tellers(surgery))
+    return any(own.get(name) == before for own in tellers if not own.keys().isdisjoint(names) for name in names)
 
 
 def _tellers(surgery: Surgery) -> list[Any]:
-    return [*surgery.model.modules(), *configs(surgery.model)]
+    told = Told(surgery.model)
+    return [*told.modules, *told.configs]
 
 
 def _table_follows(surgery: Surgery, path: str, before: int, now: int) -> None:

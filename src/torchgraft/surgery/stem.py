@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.edits.surgery import twin
 from torchgraft.errors import EditError
+from torchgraft.surgery.journal import twin
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
 
 __all__ = ["fitted", "fold", "rearranged", "untransformed"]
 

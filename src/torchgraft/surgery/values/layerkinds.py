@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from torchgraft.errors import EditError
+from torchgraft.select.seen import walk
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,7 +44,7 @@ def places(model: nn.Module, names: Iterable[str]) -> list[Place]:
     """Give the place of each named parameter, in the order of the names; a tied one under each of its names."""
     from torch import nn
 
-    homes = dict(model.named_modules(remove_duplicate=False))
+    homes = dict(walk(model))
     first: dict[int, str] = {}
     for path, module in homes.items():  # quicker than `named_parameters`, which walks by generators
         for own, parameter in module._parameters.items():

@@ -15,7 +15,7 @@ from torchgraft.errors import EditError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
     from torchgraft.trace import Trace, Tracer
 
 __all__ = ["resized"]
@@ -185,7 +185,7 @@ def _same_form(value: Any, size: tuple[int, ...]) -> Any:
 
 def _added(surgery: Surgery, look: _Look) -> None:
     """Interpolate each parameter that is added to tokens or to a map of another size."""
-    from torchgraft.edits.forward import plain
+    from torchgraft.surgery.forward import plain
 
     shape = look.shape
     met: set[str] = set()

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.edits.drawing import bare, drawn, held_as, renewed
-from torchgraft.edits.follows import Followers, branch_ends
-from torchgraft.edits.initial import Initial
-from torchgraft.edits.layerkinds import Place, places, refuse_computed
-from torchgraft.edits.lsuv import normal_batch, scales
-from torchgraft.edits.surgery import every
 from torchgraft.errors import EditError, SelectionError, nearest
 from torchgraft.select import parameters
+from torchgraft.surgery.journal import every
+from torchgraft.surgery.values.drawing import bare, drawn, held_as, renewed
+from torchgraft.surgery.values.follows import Followers, branch_ends
+from torchgraft.surgery.values.initial import Initial
+from torchgraft.surgery.values.layerkinds import Place, places, refuse_computed
+from torchgraft.surgery.values.lsuv import normal_batch, scales
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchgraft.edits.init import Init
-    from torchgraft.edits.surgery import Surgery
+    from torchgraft.surgery.journal import Surgery
     from torchgraft.trace import Trace
 
 __all__ = ["Draw", "draws", "ends", "followed", "put"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.edits.surgery import Surgery
+from torchgraft.surgery.journal import Surgery
 
 if TYPE_CHECKING:
     from torch import nn

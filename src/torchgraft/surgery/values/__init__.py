@@ -1,0 +1,1 @@
+"""New values for parameters: rules as data, which parameters they are for, and how they are drawn."""
