@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m scripts.demo
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

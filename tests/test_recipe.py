@@ -110,7 +110,7 @@ def test_replaying_does_not_move_torchs_own_generator():
         ("base: r\n1: x", "a key must be text", "r.yaml:1", "quotes"),
         ("base: 3", "base: text is needed, not 3", "r.yaml:1", "quotes"),
         ("base: r\nedits: 3", "edits: a list is needed, not 3", "r.yaml:2", "write [a, b]"),
-        ("base: r\nedits: [{head: 3}]", "a mapping is needed", "r.yaml:2", "write head: {classes: 10}"),
+        ("base: r\nedits: [{head: three}]", "a whole number is needed, not 'three'", "r.yaml:2", "such as 3"),
         ("base: r\ntrain: d", "train: a mapping is needed, not 'd'", "r.yaml:2", "its keys are data, epochs"),
         ("base: r\ntrain: {data: d, strict: x}", "true or false is needed", "r.yaml:2", "write true or false"),
         (
@@ -134,7 +134,7 @@ def test_replaying_does_not_move_torchs_own_generator():
             "write [a, b]",
         ),
         ("base: r\npreprocess: {size: [1, 2, 3]}", "a list of 2 is needed, not of 3", "r.yaml:2", "write [a, b]"),
-        ("base: r\nedits:\n- head: {head: 3}", "there is no key 'head'", "r.yaml:3", "one of classes, hidden"),
+        ("base: r\nedits:\n- head: {head: 3}", "there is no key 'head'", "r.yaml:3", "did you mean heads?"),
         (
             "base: r\nedits:\n- replace: {at: a, with: [{nn.ReLU: {}, nn.GELU: {}}]}",
             "a module is one key; there are 2",

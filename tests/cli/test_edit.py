@@ -68,7 +68,7 @@ def test_a_file_that_is_there_is_not_written_over(run):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("haed: 4", "did you mean head?"),
+        ("haed: 4", "did you mean head"),
         ("head: {classes: none}", "head"),
         ("[1, 2]", "an edit is one key"),
         ("remove: layer9", "did you mean layer"),
@@ -89,4 +89,4 @@ def test_every_edit_is_listed_and_explained(run):
     assert code == 0
     assert all(kind in out for kind in kinds())
     assert "Replace the layers that make the output" in run("edits", "head")[1]
-    assert "did you mean head?" in run("edits", "haed")[2]
+    assert "did you mean head" in run("edits", "haed")[2]

@@ -57,6 +57,8 @@ class Selector:
         """
         if self.kind and self.kind not in types:
             return False
+        if self.path == "**":
+            return True
         return _fits(self._parts, path.split(".") if path else [], 0, children)
 
     def __str__(self) -> str:
