@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 NAMES = (
-    "startup", "trace", "verdict", "decoder", "alarms", "heads", "inputs", "load", "peers", "resilience",
+    "startup", "trace", "verdict", "edit", "decoder", "alarms", "heads", "inputs", "load", "peers", "resilience",
     "transfer",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -225,8 +226,8 @@ BODIES: dict[str, Body] = {
 }
 """How the settings of each edit are drawn."""
 
-sequences = settings(
-    max_examples=1000,
+quick = settings(
+    max_examples=120,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -254,9 +255,24 @@ def test_every_edit_takes_part():
     assert BODIES.keys() == {kind for kind, cls in kinds().items() if cls.__module__.startswith("torchgraft.")}
 
 
-@sequences
+@pytest.mark.filterwarnings(
+    "ignore::torchgraft.errors.TorchgraftWarning"
+)  # of trained weights that init draws anew
+@quick
 @given(number=model, asked=steps)
 def test_undo_redo_and_replay_are_exact(snapshot, number, asked):
+    all_exact(snapshot, number, asked)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::torchgraft.errors.TorchgraftWarning")
+@settings(quick, max_examples=1000)
+@given(number=model, asked=steps)
+def test_a_thousand_sequences_are_exact(snapshot, number, asked):
+    all_exact(snapshot, number, asked)
+
+
+def all_exact(snapshot: Any, number: int, asked: list[tuple[str, int]]) -> None:
     base = MODELS[number]
     g = loaded(copy.deepcopy(base))
     states = applied(g, asked, snapshot)

@@ -17,7 +17,7 @@ from torchgraft.edits.base import Edit, kinds
 from torchgraft.errors import EditError, RecipeError, nearest
 from torchgraft.given import input_shape, inputs
 from torchgraft.looks import Looks, Mode
-from torchgraft.methods import LazyRoles, Workbench, edit_of, method_of
+from torchgraft.methods import Workbench, edit_of, method_of, roles_of, running
 from torchgraft.offers import offers
 from torchgraft.params.depths import depths_of
 from torchgraft.params.follow import follow, named_of
@@ -29,7 +29,7 @@ from torchgraft.repair import WAYS, Way
 from torchgraft.rules import Evidence, Finding, judge
 from torchgraft.select import Roles
 from torchgraft.surgery.journal import Change, Surgery, every
-from torchgraft.trace import Trace, output_layers
+from torchgraft.trace import Trace
 from torchgraft.trace.order import order
 
 if TYPE_CHECKING:
@@ -110,21 +110,7 @@ class Graft:
     @property
     def roles(self) -> Roles:
         """Selector names that stand for paths: `head` is what makes the output, `stem` what reads the input."""
-        return LazyRoles({"head": self._head_paths, "stem": self._stem_paths})
-
-    def _head_paths(self) -> tuple[str, ...]:
-        made = [path for edit in self.recipe.edits for path in getattr(edit, "at", ()) if edit.kind() == "head"]
-        return tuple(f"{path}.**" for path in made) or tuple(output_layers(self._running("head")))
-
-    def _stem_paths(self) -> tuple[str, ...]:
-        return order(self._running("stem"), self.module).stem.paths
-
-    def _running(self, role: str) -> Trace:
-        self._looks.sweep()
-        run = self._looks.of("eval")
-        if run.mismatch is not None:
-            raise self._does_not_run(role)
-        return run
+        return roles_of(self)
 
     @property
     def added(self) -> dict[str, int]:
@@ -271,7 +257,7 @@ class Graft:
         surgery = Surgery(
             self.module,
             look=lambda train: self._looks.of("train" if train else "eval"),
-            roles=self.roles,
+            roles=roles_of(self, swept=True),
             seed=self.recipe.seed * 1_000_003 + len(self.recipe.edits),
             trust=self.trust,
             untrained=self._untrained,
@@ -370,7 +356,7 @@ class Graft:
             roles=self.roles,
             no_decay=no_decay,
             layer_decay=layer_decay,
-            depths=lambda: depths_of(self.module, lambda: order(self._running("layer_decay"), self.module)),
+            depths=lambda: depths_of(self.module, lambda: order(running(self, "layer_decay"), self.module)),
         )
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 from torchgraft.edits.base import Edit, kinds
 from torchgraft.errors import RecipeError
 from torchgraft.repair import Way
+from torchgraft.select import Roles
+from torchgraft.surgery.journal import held
+from torchgraft.trace import output_layers
+from torchgraft.trace.order import order
 from torchgraft.wording import named
 
 if TYPE_CHECKING:
@@ -17,10 +21,10 @@ if TYPE_CHECKING:
     from torchgraft.graft import Graft
     from torchgraft.trace import Trace
 
-__all__ = ["LazyRoles", "Workbench", "edit_of", "method_of"]
+__all__ = ["Workbench", "edit_of", "method_of", "roles_of", "running"]
 
 
-class LazyRoles(Mapping[str, Sequence[str]]):
+class _Roles(Mapping[str, Sequence[str]]):
     """The roles of a graft: finding one takes a trace, so it waits until a selector asks for it."""
 
     def __init__(self, roles: Mapping[str, Callable[[], Sequence[str]]]) -> None:
@@ -37,6 +41,38 @@ class LazyRoles(Mapping[str, Sequence[str]]):
 
     def __len__(self) -> int:
         return len(self._roles)
+
+
+def roles_of(graft: Graft, *, swept: bool = False) -> Roles:
+    """Give the selector names that stand for paths in a graft: `head` makes the output, `stem` reads the input.
+
+    Args:
+        graft: whose model is meant.
+        swept: the model was looked at just before, and only edits changed it since.
+    """
+
+    def head() -> Sequence[str]:
+        made = [path for edit in graft.recipe.edits if edit.kind() == "head" for path in getattr(edit, "at", ())]
+        there = [path for path in made if not path or held(graft.module, path) is not None]
+        return [f"{path}.**" for path in there] or output_layers(running(graft, "head", swept=swept))
+
+    def stem() -> Sequence[str]:
+        return order(running(graft, "stem", swept=swept), graft.module).stem.paths
+
+    return _Roles({"head": head, "stem": stem})
+
+
+def running(graft: Graft, asked: str, *, swept: bool = False) -> Trace:
+    """Give the trace of a model that runs.
+
+    Raises:
+        EditError: it does not, so what is asked for can't be found.
+    """
+    graft._looks.sweep(quick=swept)
+    found = graft._looks.of("eval")
+    if found.mismatch is not None:
+        raise graft._does_not_run(asked)
+    return found
 
 
 class Workbench:

@@ -305,12 +305,11 @@ def twin(layer: nn.Module, path: str) -> nn.Module:
 
 def every(model: nn.Module) -> list[nn.Module]:
     """Give every module once, a parent before its children; quicker than `model.modules()`, which makes names."""
-    found = {id(model): model}
-    queue = [model]
+    queue, seen = [model], {id(model)}
     for module in queue:
-        for child in module._modules.values():
-            if child is not None and id(child) not in found:
-                found[id(child)] = child
+        for child in module._modules.values() if module._modules else ():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
                 queue.append(child)
     return queue
 
