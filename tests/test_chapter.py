@@ -113,3 +113,79 @@ def test_a_linear_layer_after_vgg16s_thousand_classes_works_and_is_noted():
         "H002",
         "S022",
     ]  # the images are small: vgg16 stretches their last map
+
+
+def test_weights_are_drawn_anew_by_kind_of_layer(resnet18):
+    old = resnet18.module.bn1.weight
+    resnet18.init(
+        "**", conv={"kaiming_normal": {"mode": "fan_out"}}, linear={"normal": {"std": 0.01}}, bias="zeros"
+    )
+    fan_out = 64 * 3 * 3
+    drawn = resnet18.module.layer1[0].conv1.weight
+    assert float(drawn.std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+    assert float(resnet18.module.fc.weight.std()) == pytest.approx(0.01, rel=0.05)
+    assert not resnet18.module.fc.bias.any()
+    assert resnet18.module.bn1.weight is old
+
+
+def test_the_three_layers_of_the_tutorial_get_their_rates_and_the_table_says_so(resnet18):
+    groups = resnet18.groups({"conv1": {"lr": 1e-4}, "layer1": {}, "fc": {"lr": 1e-2}}, lr=1e-3)
+    torch.optim.SGD(groups, momentum=0.9)
+    held = [parameter for group in groups for parameter in group["params"]]
+    assert len(held) == len({id(one) for one in held}) == len(list(resnet18.module.parameters()))
+    assert "0.0001" in str(groups)
+    assert "0.01" in str(groups)
+
+
+class DynamicNet(nn.Module):
+    """Layers from a list of widths, with ReLU and dropout between them."""
+
+    def __init__(self, widths: list[int]) -> None:
+        super().__init__()
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        self.blocks = nn.ModuleList(nn.Linear(given, gives) for given, gives in pairs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for number, layer in enumerate(self.blocks):
+            x = layer(x)
+            if number != len(self.blocks) - 1:
+                x = nn.functional.dropout(nn.functional.relu(x), 0.5, self.training)
+        return x
+
+
+def test_a_network_of_a_module_list_is_edited_in_the_middle():
+    g = tg.load(DynamicNet([784, 256, 128]), input=(784,))
+    g.insert({"nn.Linear": {"out_features": 256}}, after="blocks.0", name="more")
+    assert list(g.module.blocks._modules) == ["0", "more", "1"]
+    g.replace("blocks.1", nn.Linear(256, 10))
+    assert g.module.eval()(torch.randn(2, 784)).shape == (2, 10)
+    with pytest.raises(EditError, match="takes 256 features, but gets 64"):
+        g.replace("blocks.more", nn.Linear(256, 64))
+
+
+def test_the_dynamic_network_is_a_block_too():
+    g = tg.load(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), input=(1, 28, 28))
+    g.replace("1", tg.blocks.MLP(widths=[256, 128, 10], dropout=0.5))
+    assert [m.out_features for m in g.module[1] if isinstance(m, nn.Linear)] == [256, 128, 10]
+
+
+def test_two_branches_whose_sizes_disagree_are_fused():
+    g = tg.load("torchvision:vgg11@none", input=(3, 64, 64))
+    paths = [
+        [{"nn.Conv2d": {"out_channels": 64, "kernel_size": 3}}, {"nn.MaxPool2d": {"kernel_size": 2}}],
+        [{"nn.Conv2d": {"out_channels": 64, "kernel_size": 5}}, {"nn.AvgPool2d": {"kernel_size": 2}}],
+    ]
+    g.replace("features.0", tg.blocks.MultiPath(paths=paths, channels=64), fix="adapt")
+    assert g.module.eval()(torch.randn(2, 3, 64, 64)).shape == (2, 1000)
+
+
+def test_the_attention_block_can_start_without_a_trace_in_the_output(resnet18):
+    x = torch.randn(2, 3, 64, 64)
+    before = resnet18.module.eval()(x)
+    resnet18.insert(tg.blocks.CBAM(start="identity"), after="layer2", name="attention")
+    torch.testing.assert_close(resnet18.module.eval()(x), before, atol=1e-6, rtol=0)
+
+
+def test_the_old_spelling_of_pretrained_is_understood_and_explained():
+    with pytest.warns(tg.errors.TorchgraftWarning, match="@none"):
+        assert tg.load("resnet18", pretrained=False).recipe.base.endswith("resnet18@none")

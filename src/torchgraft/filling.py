@@ -119,23 +119,40 @@ def _filled(model: nn.Module, found: Fit, edited: _Edited, *, resize: bool) -> F
 
 
 def _by_base_names(found: Fit, own: Mapping[str, Tensor], bases: Mapping[str, str]) -> Fit:
-    """Read the weights as the base's, where more of them find their place by the base's names than by ours."""
-    if not bases or found.plan.direct == found.plan.size:
+    """Read the weights as the base's, where more of them find their place by the base's names than by ours.
+
+    Several names may have their values from one of the base's: copies of a block, and what was tied or shared.
+    """
+    if not bases:
         return found
-    back = {bases.get(name, name): name for name in sorted(own, key=lambda name: name in bases)}
-    theirs = plan_of({base: own[name] for base, name in back.items()}, found.found.state)
-    if _surety(theirs) < _surety(found.plan):
-        return found
-    missing = (*(back[name] for name in theirs.missing), *(name for name in own if name not in back.values()))
-    count = sum(name in bases.values() for name in theirs.taken)
+    if found.plan.direct == found.plan.size:
+        return replace(found, plan=_as_held(found.plan, own, bases))
+    heirs: dict[str, list[str]] = {}
+    for name in sorted(own, key=lambda name: name in bases):
+        heirs.setdefault(bases.get(name, name), []).append(name)
+    theirs = plan_of({base: own[first] for base, (first, *_) in heirs.items()}, found.found.state)
+    alike = {base: [one for one in names if own[one].shape == own[names[0]].shape] for base, names in heirs.items()}
+    odd = [one for base, names in heirs.items() for one in names if one not in alike[base]]
     read = replace(
         theirs,
-        taken={back[name]: given for name, given in theirs.taken.items()},
-        misfits=tuple(replace(one, own=back[one.own]) for one in theirs.misfits),
-        missing=missing,
-        renamed={back[name]: given for name, given in theirs.renamed.items()},
+        taken={one: given for base, given in theirs.taken.items() for one in alike[base]},
+        misfits=tuple(replace(misfit, own=one) for misfit in theirs.misfits for one in alike[misfit.own]),
+        missing=(*(one for base in theirs.missing for one in alike[base]), *odd),
+        renamed={one: given for base, given in theirs.renamed.items() for one in alike[base]},
     )
+    if _surety(read) < _surety(found.plan):
+        return found
+    count = sum(name in bases.values() for name in theirs.taken)
     return replace(found, plan=read, said=(f"{count} names are the base's, and go where edits moved them",))
+
+
+def _as_held(plan: Plan, own: Mapping[str, Tensor], bases: Mapping[str, str]) -> Plan:
+    """Give a tensor that edits tied to another the other's values: the base has both names, and one counts."""
+    taken = dict(plan.taken)
+    for name, base in bases.items():
+        if own.get(base) is own[name] and base in taken:
+            taken[name] = taken[base]
+    return replace(plan, taken=taken)
 
 
 def _surety(plan: Plan) -> tuple[int, int]:
