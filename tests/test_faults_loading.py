@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel
 
 import torchgraft as tg
@@ -94,6 +95,13 @@ def lightning():
     return {"epoch": 3, "state_dict": prefixed("model."), "hyper_parameters": {}, "optimizer_states": []}
 
 
+def split(change):
+    """The state of a model one of whose weights is kept in parts."""
+    model = filled()
+    change(model)
+    return model.state_dict()
+
+
 def best_kept(model):
     return model, model.state_dict()
 
@@ -154,6 +162,22 @@ FAULTS = {
         "W010", lambda: (lost(lambda m: m.load_state_dict(dict(trained().named_parameters()), strict=False)), STATE),
     ),
     "a bias that was set to zero": ("W010", lambda: (after(lambda m: nn.init.zeros_(m.fc.bias)), STATE)),
+    "a value that halves can't hold": (
+        "W011", lambda: (Net().half(), {**STATE, "fc.weight": STATE["fc.weight"] * 1e6}),
+    ),
+    "weight norm": ("W005", lambda: (Net(), split(lambda m: parametrizations.weight_norm(m.fc)))),
+    "a pruned layer": ("W005", lambda: (Net(), split(lambda m: prune.l1_unstructured(m.fc, "weight", 0.3)))),
+    "a spectral norm": ("W005", lambda: (Net(), split(lambda m: nn.utils.spectral_norm(m.fc)))),
+    "a teacher beside its student": (
+        "W007", lambda: (Net(), {**prefixed("student."), **prefixed("teacher.", trained().state_dict())}),
+    ),
+    "kernels of another framework": (
+        "W008", lambda: (Net(), {**STATE, "stem.weight": STATE["stem.weight"].permute(2, 3, 1, 0)}),
+    ),
+    "a state dict for each part": (
+        "W002", lambda: (Net(), {part: getattr(trained(), part).state_dict() for part in ("stem", "norm", "body", "fc")}),
+    ),
+    "weights that lie on meta": ("W001", lambda: (Net(), {name: one.to("meta") for name, one in STATE.items()})),
     "the best state, kept by reference": ("W020", lambda: best_kept(trained())),
 }  # fmt: skip
 
@@ -176,6 +200,9 @@ HEALTHY = {
     "statistics that moved since": lambda: (after(lambda m: m.norm.running_mean.add_(0.1)), STATE),
     "from before there were counters": lambda: (
         filled(), {name: one for name, one in STATE.items() if "num_batches" not in name},
+    ),
+    "counters that an old torch kept as vectors": lambda: (
+        filled(), {name: one.reshape(1) if one.dim() == 0 else one for name, one in STATE.items()},
     ),
     "arrays": lambda: (filled(), {name: one.numpy() for name, one in STATE.items()}),
     "random, and given as they are": lambda: (lambda m: (m, copy.deepcopy(m.state_dict())))(Net()),
@@ -272,3 +299,37 @@ def test_a_tie_that_the_configuration_speaks_of_is_told_without_any_weights():
     assert "transformer.wte.weight and lm_head.weight are two parameters" in found["P033"].facts[0]
     model.tie_weights()
     assert "P033" not in {finding.code for finding in tg.check(model, {"input_ids": WORDS})}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("weight norm", "saved with weight norm"),
+        ("a pruned layer", "it was pruned"),
+        ("a spectral norm", "saved with spectral norm"),
+        ("a teacher beside its student", "those with 'teacher.' are a whole model as well"),
+    ],
+)
+def test_what_is_peculiar_about_weights_is_told_by_its_name(name, words):
+    code, make = FAULTS[name]
+    found = {finding.code: finding for finding in tg.check(make()[0], IMAGE, weights=make()[1])}
+    assert any(words in fact for fact in found[code].facts)
+
+
+def test_a_checkpoint_that_holds_the_model_beside_other_parts_is_not_mixed():
+    held = {"generator": STATE, "discriminator": trained(Whole).state_dict(), "epoch": 3}
+    model = Net()
+    done = tg.load(model, input=IMAGE).load_weights(held)
+    assert torch.equal(model.fc.weight, STATE["fc.weight"])
+    assert 'the weights lie in ["generator"] of a checkpoint' in str(done)
+
+
+def test_sparse_weights_are_loaded_and_nothing_is_loaded_in_half():
+    model = Net()
+    tg.load(model, input=IMAGE).load_weights({**STATE, "fc.weight": STATE["fc.weight"].to_sparse()})
+    assert torch.equal(model.fc.weight, STATE["fc.weight"])
+    before = Net()
+    kept = copy.deepcopy(before.state_dict())
+    with pytest.raises(SourceError, match="lie on meta"):
+        tg.load(before, input=IMAGE).load_weights({name: one.to("meta") for name, one in STATE.items()})
+    assert all(torch.equal(one, kept[name]) for name, one in before.state_dict().items())

@@ -235,6 +235,16 @@ FAULTS = {
     "two optimizers over all": ("P012", lambda: (lambda m: (m, [SGD(m.parameters()), Adam(m.fc.parameters())]))(net())),
     "frozen by a rate of zero": ("P016", lambda: groups(SGD, features=0.0, fc=0.1)),
     "a rate for another optimizer": ("P016", lambda: (lambda m: (m, Adam(m.parameters(), lr=0.5)))(net())),
+    "a rate under the name of another library": (
+        "P035", lambda: (lambda m: (m, SGD([{"params": m.features.parameters()},
+                                            {"params": m.fc.parameters(), "learning_rate": 0.1}], lr=1e-3)))(net()),
+    ),
+    "a misspelt setting of a group": (
+        "P035", lambda: (lambda m: (m, SGD([{"params": m.parameters(), "momentun": 0.9}], lr=1e-3)))(net()),
+    ),
+    "a setting of another optimizer": (
+        "P035", lambda: (lambda m: (m, Adam([{"params": m.parameters(), "momentum": 0.9}], lr=1e-3)))(net()),
+    ),
     "the two rates exchanged": ("P031", lambda: groups(SGD, features=0.1, fc=1e-4)),
     "a decay that is no share": ("P032", lambda: (lambda m: (m, AdamW(m.parameters(), weight_decay=10.0)))(net())),
     "a momentum of one": ("P032", lambda: sgd(net(), momentum=1.0)),
@@ -277,6 +287,13 @@ HEALTHY = {
     "a frozen body that its loop keeps still": lambda: sgd(still(net())),
     "a frozen convolution": lambda: sgd(net(lambda m: m.features[0].requires_grad_(False))),
     "rates for every layer": lambda: groups(SGD, features=1e-3, fc=1e-2),
+    "settings of one's own in the groups": (
+        lambda: (lambda m: (m, SGD([{"params": m.features.parameters(), "name": "body", "lr_mult": 0.1, "lr_scale": 1},
+                                    {"params": m.fc.parameters(), "weight_decay_mult": 0.0}], lr=1e-3)))(net())
+    ),
+    "a schedule's own entries": lambda: (lambda given: (
+        torch.optim.lr_scheduler.CyclicLR(given[1], 0.01, 0.1), torch.optim.lr_scheduler.OneCycleLR(given[1], 0.1, 9),
+        given)[2])(sgd(net(), momentum=0.9)),
     "two optimizers that share nothing": (
         lambda: (lambda m: (m, [SGD(m.features.parameters(), lr=0.1), Adam(m.fc.parameters())]))(net())
     ),

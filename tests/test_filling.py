@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 import torchgraft as tg
+from torchgraft.edits import kinds
 from torchgraft.errors import SourceError, TorchgraftWarning
 from torchgraft.filling import fill, load_into
 from torchgraft.weights.hashes import sha256_of
@@ -204,11 +207,102 @@ def test_what_an_edit_took_out_is_counted_and_what_is_really_missing_still_warns
 def test_a_graft_on_meta_is_filled_by_the_bases_weights_and_its_new_head_drawn(trained):
     g = tg.load("resnet18@none", input=(3, 64, 64), meta=True, seed=4).head(10)
     filled = g.load_weights(trained.state_dict())
-    assert filled.drawn == ("fc.weight", "fc.bias")
+    assert set(filled.made) == {"fc.weight", "fc.bias"} == set(filled.gone)
     assert filled.expected
+    assert filled.drawn == ()
     assert torch.equal(g.module.layer1[0].conv1.weight, trained.layer1[0].conv1.weight)
     assert g.check() == ()
     assert g.module.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
+    assert g.undo().module.fc.out_features == 1000
+
+
+MADE_OF_WEIGHTS = [
+    {"head": {"keep": [3, 1]}},
+    {"head": {"classes": 5, "kind": "cosine"}},
+    {"input": {"channels": 1}},
+    {"adapter": {"rank": 2}},
+    {"adapter": {"at": "layer4.0.conv1", "kind": "dora", "rank": 2}},
+    {"swap": {"at": "fc", "to": {"low_rank": {"rank": 2}}}},
+    {"repeat": {"at": "layer2.1", "start": "identity"}},
+    {"wrap": {"at": "layer1", "with": "gate", "start": "identity"}},
+    {"resize": {"at": "fc", "rows": [2, 5]}},
+]
+
+
+@pytest.mark.parametrize("edit", MADE_OF_WEIGHTS, ids=lambda edit: next(iter(edit)))
+def test_an_edit_on_meta_computes_the_same_from_weights_that_come_later(trained, edit):
+    ((kind, settings),) = edit.items()
+    early = tg.load(copy.deepcopy(trained), input=(3, 64, 64))
+    late = tg.load("resnet18@none", input=(3, 64, 64), meta=True)
+    for g in (early, late):
+        g.apply(kinds()[kind].model_validate(settings))
+    filled = late.load_weights(trained.state_dict())
+    assert filled.expected
+    assert late.recipe.edits == early.recipe.edits
+    assert list(late.module.state_dict()) == list(early.module.state_dict())
+    assert same(late.module, early.module)
+
+
+def test_an_edited_models_own_weights_go_into_one_on_meta_as_they_are(trained):
+    own = tg.load(copy.deepcopy(trained), input=(3, 64, 64)).head(keep=[3, 1]).module
+    with torch.no_grad():
+        own.fc.weight.add_(1)
+    g = tg.load("resnet18@none", input=(3, 64, 64), meta=True).head(keep=[3, 1])
+    assert g.load_weights(own.state_dict()).whole
+    assert same(g.module, own)
+
+
+def test_weights_of_another_model_leave_an_edited_one_on_meta_as_it_was():
+    g = tg.load("resnet18@none", input=(3, 64, 64), meta=True).head(10)
+    before = {name: id(one) for name, one in g.module.state_dict(keep_vars=True).items()}
+    with pytest.raises(SourceError, match="not for this model"):
+        g.load_weights(models.squeezenet1_1(weights=None).state_dict())
+    assert {name: id(one) for name, one in g.module.state_dict(keep_vars=True).items()} == before
+    assert len(g.recipe.edits) == 1
+
+
+def test_copies_of_a_block_get_the_bases_weights_beside_the_original(resnet18):
+    base = {name: one + 1 for name, one in resnet18.module.state_dict().items()}
+    filled = resnet18.repeat("layer2.1", times=2).load_weights(base)
+    assert filled.expected
+    own = resnet18.module.state_dict()
+    for name in ("1", "1_2", "1_3"):
+        assert torch.equal(own[f"layer2.{name}.conv1.weight"], base["layer2.1.conv1.weight"])
+    assert {resnet18.recipe.base_name(name) for name in own} == set(base)
+    assert all(torch.equal(one, base[resnet18.recipe.base_name(name)]) for name, one in own.items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda g: g.tie("layer1.1.conv1.weight", to="layer1.0.conv1.weight"),
+        lambda g: g.share("layer1.1", to="layer1.0"),
+        lambda g: g.tie("layer1.1.conv1.weight", to="layer1.0.conv1.weight").head(10),
+    ],
+)
+def test_what_is_tied_gets_the_values_of_the_one_that_stayed(resnet18, change):
+    base = {name: one + torch.rand(()) for name, one in resnet18.module.state_dict().items()}
+    assert change(resnet18).load_weights(base).expected
+    own = resnet18.module.state_dict()
+    assert torch.equal(own["layer1.0.conv1.weight"], base["layer1.0.conv1.weight"])
+    assert torch.equal(own["layer1.1.conv1.weight"], base["layer1.0.conv1.weight"])
+
+
+def test_a_head_that_was_tied_is_gone_without_an_alarm():
+    words = nn.Sequential(nn.Embedding(12, 8), nn.Linear(8, 8), nn.Linear(8, 12, bias=False))
+    words[2].weight = words[0].weight
+    base = {name: one.clone() for name, one in words.state_dict().items()}
+    g = tg.load(words, input=torch.zeros(2, 6, dtype=torch.long)).head(3, hidden=[4], at="2")
+    assert g.load_weights(base).expected
+
+
+def test_a_model_of_which_little_is_left_still_takes_its_bases_weights():
+    model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(5)), nn.BatchNorm1d(8))
+    base = {name: one.clone() for name, one in model.state_dict().items()}
+    g = tg.load(model, input=(8,)).swap("**:Linear", to={"low_rank": {"rank": 1}})
+    filled = g.load_weights(base)
+    assert "5.weight" in filled.loaded
+    assert len(filled.gone) == 5
 
 
 def test_looking_at_the_base_leaves_the_edited_model_as_it_was(resnet18, snapshot):

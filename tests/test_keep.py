@@ -7,7 +7,7 @@ from torchvision import models
 
 import torchgraft as tg
 from torchgraft.errors import EditError, RecipeError, StoreError
-from torchgraft.keep import split_reference
+from torchgraft.keep import open_named, split_reference
 from torchgraft.store import Store
 
 
@@ -73,6 +73,17 @@ def test_a_module_of_ones_own_is_handed_over_again(resnet18, tmp_path):
     resnet18.save(tmp_path)
     again = tg.open(tmp_path, objects={"layer2.mine": Mine()})
     assert same(again.module, resnet18.module)
+
+
+def test_a_recipe_a_version_and_a_source_are_opened_by_their_names(resnet18, tmp_path):
+    resnet18.head(10).save(tmp_path)
+    (tmp_path / "r.yaml").write_text(resnet18.recipe.to_yaml())
+    for name in (str(tmp_path / "r.yaml"), f"{tmp_path}@v1", f"{tmp_path}@latest"):
+        assert open_named(name).recipe == resnet18.recipe
+    assert open_named(str(tmp_path / "r.yaml"), input=[3, 96, 96]).recipe.input == (3, 96, 96)
+    assert open_named("resnet18@none", input=[3, 32, 32]).recipe.base == "torchvision:resnet18@none"
+    with pytest.raises(RecipeError, match="has an input of its own"):
+        open_named(f"{tmp_path}@v1", input=[3, 32, 32])
 
 
 def test_a_base_that_is_another_now_is_noticed(tmp_path):

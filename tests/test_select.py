@@ -328,3 +328,25 @@ def test_a_tied_parameter_is_meant_by_any_of_its_names():
     model[1].weight = model[0].weight
     assert selected(model, "1") == {id(model[0].weight): model[0].weight}
     assert torch.equal(model[0].weight, model[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("!layer3", "write: not layer3"),
+        ("~ head", "write: not head"),
+        ("layer3, fc", "several selectors are a list"),
+        ("layer3 | fc", "several selectors are a list"),
+        ("layer{3,4}", "layer[34]"),
+    ],
+)
+def test_what_other_languages_write_is_told_as_it_is_written_here(text, hint):
+    with pytest.raises(SelectionError) as refused:
+        modules(MODEL, text)
+    assert hint in refused.value.hint
+
+
+def test_a_role_that_nothing_has_is_not_proposed_for_itself():
+    with pytest.raises(SelectionError, match="the model has none of that role") as refused:
+        modules(MODEL, "frozen")
+    assert "frozen" not in refused.value.hint

@@ -115,12 +115,15 @@ def judged(
         loss = loss_by(asked)
     with captures_kept(graft.module):  # the trace runs hooks of the user's too
         given = read(graft, data)
+        own_loop = optimizer is None and given.optimizer is not None
         optimizer = optimizer or given.optimizer
         seen = graft.evidence()
         evidence = dataclasses.replace(
             seen,
             data=facts or given.facts,
-            sets=seen.sets if optimizer is None else sets(graft.module, optimizer),
+            sets=seen.sets
+            if optimizer is None
+            else dataclasses.replace(sets(graft.module, optimizer), kept=own_loop),
             match=None if weights is None else match(graft.module, weights),
             trip=roundtrip(graft.module, real=given.batch is not None),
             loss=name,

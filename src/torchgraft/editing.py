@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from torchgraft import yamlfile
 from torchgraft.checking import judged
-from torchgraft.edits.base import AnyEdit, Edit
+from torchgraft.edits.base import Edit, kinds
 from torchgraft.errors import RecipeError
+from torchgraft.fault import UNTOLD, in_document
 from torchgraft.loading import load, replay
 from torchgraft.recipe import Recipe
 from torchgraft.repair import Way
 from torchgraft.rules import Finding
-from torchgraft.wording import needed
 
 __all__ = ["Edited", "edited", "read_edit"]
+
+_KIND = re.compile(r"\w+")
+_WRITTEN = (
+    "write an edit as in a recipe: its name, a colon, a space, its settings in braces: 'head: {classes: 10}'; "
+    "a selector with * or [ in front wants quotes: 'freeze: {at: \"**:BatchNorm2d\"}'"
+)
 
 
 @dataclass(frozen=True)
@@ -42,17 +50,20 @@ def read_edit(text: str) -> Edit:
         RecipeError: it is no edit, or its settings are wrong.
     """
     value = Recipe.value(text)
+    kind = next(iter(value), None) if isinstance(value, dict) else value
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        raise RecipeError("this can't be read as an edit", where=text, hint=_WRITTEN)
+    document = yamlfile.read(
+        yamlfile.dump({"base": "none", "edits": [{kind: None} if value == kind else value]}), ""
+    )
     try:
-        made: Edit = TypeAdapter(AnyEdit).validate_python({value: None} if isinstance(value, str) else value)
+        return Recipe.model_validate(document.data).edits[0]
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(
-            f"{place}: {needed(first)[0]}" if place else needed(first)[0],
-            where=text,
-            hint="write an edit as in a recipe: 'head: {classes: 10}'; torchgraft edits lists them",
-        ) from None
-    return made
+        told = in_document(error, Recipe, document)
+        what = told.what.replace("edits.0.", "").replace("edits.0: ", "")
+        known = f"torchgraft edits {kind} tells its settings" if kind in kinds() else "torchgraft edits lists them"
+        hint = known if told.hint == UNTOLD else told.hint.replace("edits.0.", "")
+        raise RecipeError(what, where=text, hint=hint) from None
 
 
 def edited(

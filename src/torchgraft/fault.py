@@ -18,9 +18,12 @@ from torchgraft.schema import Schema
 from torchgraft.wording import needed, shown
 from torchgraft.yamlfile import Document
 
-__all__ = ["in_document", "in_setting"]
+__all__ = ["UNTOLD", "in_document", "in_setting"]
 
 Loc = tuple[str | int, ...]
+
+UNTOLD = "correct that line"
+"""What to do, where no more is known than the place."""
 
 _TIPS = {
     "seed": "seed is a whole number from 0 to 4294967295",
@@ -44,7 +47,7 @@ def in_document(error: ValidationError, root: type[Schema], document: Document) 
     first = _first(error)
     place = _walk(document.node, tuple(first["loc"]))
     what, do = _told(first, tuple(first["loc"]), root, place)
-    return RecipeError(what, where=f"{document.name}:{place.line}", hint=do or "correct that line")
+    return RecipeError(what, where=f"{document.name}:{place.line}", hint=do or UNTOLD)
 
 
 def in_setting(error: ValidationError, root: type[Schema], path: str, where: str) -> RecipeError:

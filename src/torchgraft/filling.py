@@ -50,12 +50,66 @@ def load_into(graft: Graft, weights: Any, *, resize: bool = False, sha256: str =
 
     Like training it changes values in place and no structure, so it is no edit: optimizers and ties stay as they
     are, and a version that is kept afterwards holds what differs from the base. A model on meta gets its tensors
-    now, so that no edit from before can be taken back.
+    now: the base's weights go into the base, and the edits are made again, so that what they compute from weights
+    (kept rows, folded channels, adapters that start at zero) is as if they had been there before. Weights of the
+    edited model itself go straight into place; no edit from before can be taken back then.
     """
-    edited = _edited(graft)
-    filled = _filled(graft.module, fit(graft.module, weights, sha256=sha256), edited, resize=resize)
+    found = fit(graft.module, weights, sha256=sha256)
+    filled = _made_again(graft, found, resize=resize) if _is_the_bases(graft, found) else None
+    if filled is None:
+        filled = _filled(graft.module, found, _edited(graft), resize=resize)
     graft.filled = True
-    return filled
+    return _told(filled)
+
+
+def _is_the_bases(graft: Graft, found: Fit) -> bool:
+    """Tell whether weights for an edited model on meta are rather its base's than its own."""
+    if not graft.recipe.edits or not on_meta(graft.module) or found.plan.direct == found.plan.size:
+        return False
+    theirs = plan_of(graft.base_tensors(), found.found.state)
+    return bool(theirs.taken) and len(theirs.taken) * found.plan.size >= len(found.plan.taken) * theirs.size
+
+
+def _made_again(graft: Graft, found: Fit, *, resize: bool) -> Filled | None:
+    """Fill the base of a model on meta, and make its edits again; None where the base alone can't be filled."""
+    edits = graft.recipe.edits
+    for _ in edits:
+        graft.undo()
+    try:
+        base = replace(found, plan=plan_of(tensors_of(graft.module), found.found.state))
+        filled = _filled(graft.module, base, _Edited(seed=graft.recipe.seed), resize=resize)
+        graft.filled = True
+        graft.apply_all(edits)
+    except SourceError:
+        for _ in edits:
+            graft.redo()
+        return None
+    except BaseException:
+        for _ in edits:
+            graft.redo()
+        raise
+    return _renamed(filled, _edited(graft), tensors_of(graft.module))
+
+
+def _renamed(filled: Filled, edited: _Edited, own: Iterable[str]) -> Filled:
+    """Tell what became of the base's tensors by the names that edits gave them."""
+    kept = {name: edited.bases.get(name, name) for name in own if name not in edited.made}
+
+    def now(names: Iterable[str]) -> tuple[str, ...]:
+        asked = set(names)
+        return tuple(name for name, old in kept.items() if old in asked)
+
+    return replace(
+        filled,
+        loaded=now(filled.loaded),
+        resized={name: filled.resized[kept[name]] for name in now(filled.resized)},
+        left={name: filled.left[kept[name]] for name in now(filled.left)},
+        missing=now(filled.missing),
+        broken={name: filled.broken[kept[name]] for name in now(filled.broken)},
+        made=edited.made,
+        gone=tuple(name for name in filled.loaded if name in edited.gone),
+        drawn=now(filled.drawn),
+    )
 
 
 def fill(model: nn.Module, weights: Any, *, resize: bool = False, sha256: str = "") -> Filled:
@@ -77,7 +131,7 @@ def fill(model: nn.Module, weights: Any, *, resize: bool = False, sha256: str = 
         SourceError: the weights can't be read, are plainly those of another model, or leave something on meta that
             can't be drawn anew; the model is as it was.
     """
-    return _filled(model, fit(model, weights, sha256=sha256), _Edited(), resize=resize)
+    return _told(_filled(model, fit(model, weights, sha256=sha256), _Edited(), resize=resize))
 
 
 def _edited(graft: Graft) -> _Edited:
@@ -88,7 +142,11 @@ def _edited(graft: Graft) -> _Edited:
     kept, born = {id(one) for one in own.values()}, {id(one) for one in base.values()}
     bases = {name: old for name in own if (old := graft.recipe.base_name(name)) != name}
     made = {name: _edit_of(name, graft.added) for name, one in own.items() if id(one) not in born}
-    gone = frozenset(name for name, one in base.items() if id(one) not in kept)
+    reached = {bases.get(name, name) for name in own}
+    held = {id(one) for name, one in base.items() if name in reached}  # of what was tied, one name may be left
+    gone = frozenset(
+        name for name, one in base.items() if id(one) not in kept or (name not in reached and id(one) in held)
+    )
     return _Edited(bases, made, gone, graft.recipe.seed)
 
 
@@ -101,7 +159,7 @@ def _edit_of(name: str, added: Mapping[str, int]) -> int:
 def _filled(model: nn.Module, found: Fit, edited: _Edited, *, resize: bool) -> Filled:
     own = tensors_of(model)
     found = _by_base_names(found, own, edited.bases)
-    _refuse(found)
+    _refuse(found, edited)
     state = found.found.state
     values = {name: state[given] for name, given in found.plan.taken.items()}
     left = {name: why for name, one in values.items() if (why := _unlike(one, own[name]))}
@@ -115,7 +173,7 @@ def _filled(model: nn.Module, found: Fit, edited: _Edited, *, resize: bool) -> F
     taken = {name: one for name, one in values.items() if name not in left}
     drawn = _put(model, taken, found, edited.seed)
     broken = {name: count for name, one in taken.items() if (count := _odd(one, own[name].dtype))}
-    return _told(replace(_account(found, left, resized, edited), broken=broken, drawn=drawn))
+    return replace(_account(found, left, resized, edited), broken=broken, drawn=drawn)
 
 
 def _by_base_names(found: Fit, own: Mapping[str, Tensor], bases: Mapping[str, str]) -> Fit:
@@ -131,7 +189,9 @@ def _by_base_names(found: Fit, own: Mapping[str, Tensor], bases: Mapping[str, st
     for name in sorted(own, key=lambda name: name in bases):
         heirs.setdefault(bases.get(name, name), []).append(name)
     theirs = plan_of({base: own[first] for base, (first, *_) in heirs.items()}, found.found.state)
-    alike = {base: [one for one in names if own[one].shape == own[names[0]].shape] for base, names in heirs.items()}
+    alike = {
+        base: [one for one in names if own[one].shape == own[names[0]].shape] for base, names in heirs.items()
+    }
     odd = [one for base, names in heirs.items() for one in names if one not in alike[base]]
     read = replace(
         theirs,
@@ -160,8 +220,15 @@ def _surety(plan: Plan) -> tuple[int, int]:
     return len(plan.taken), -len(plan.renamings) - len(plan.renamed)
 
 
-def _refuse(found: Fit) -> None:
-    if not found.plan.taken or found.plan.is_other:
+def _refuse(found: Fit, edited: _Edited) -> None:
+    """Refuse weights of another model; what edits explain is no sign of one."""
+    plan = found.plan
+    explained = replace(
+        plan,
+        unexpected=_without(plan.unexpected, edited.gone),
+        size=plan.size - sum(name in edited.made for name in plan.missing),
+    )
+    if not plan.taken or explained.is_other:
         what, hint = found.why_not("check that the file and the architecture belong together")
         raise SourceError(f"the weights are not for this model: {what}", where=found.origin, hint=hint)
 
@@ -238,7 +305,7 @@ def _without(names: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
 
 def _told(filled: Filled) -> Filled:
     if not filled.expected:
-        warnings.warn(str(filled), TorchgraftWarning, stacklevel=4)
+        warnings.warn(str(filled), TorchgraftWarning, stacklevel=3)
     return filled
 
 

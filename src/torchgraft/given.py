@@ -37,7 +37,8 @@ def inputs(recipe: Recipe, model: nn.Module, example: Any) -> Any:
         raise SourceError(
             f"the input of {recipe.title} is not known",
             where=recipe.base,
-            hint="say its shape without the batch: input=(3, 224, 224); --input='[3,224,224]' to the command",
+            hint="say its shape without the batch: input=(3, 224, 224), --input='[3,224,224]' to the command; "
+            "or give an example in Python: a tensor with its batch, a tuple of arguments, a dict of them by name",
         )
     first = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
     return torch.empty(2, *shape, device="meta", dtype=first)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchgraft.errors import SourceError, StoreError
+from torchgraft.errors import RecipeError, SourceError, StoreError
 from torchgraft.graft import Graft
 from torchgraft.history import History
-from torchgraft.loading import loaded_base, replay
+from torchgraft.loading import load, loaded_base, replay
 from torchgraft.recipe import Recipe
 from torchgraft.sources import Base, parse_source
 from torchgraft.store import Manifest, Store, state_digest
@@ -17,7 +18,7 @@ from torchgraft.store import Manifest, Store, state_digest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RUNS", "open_version", "opened_base", "save", "split_reference"]
+__all__ = ["RUNS", "open_named", "open_version", "opened_base", "save", "split_reference"]
 
 RUNS = "runs"
 """The folder that versions go to when none is named."""
@@ -86,6 +87,32 @@ def open_version(
         StoreError: there is no such version, or it is damaged, or its base is another now.
     """
     return _opened(reference, trust=trust, objects=objects)[0]
+
+
+def open_named(target: str, *, input: Sequence[int] | None = None, trust: bool = False) -> Graft:
+    """Open what a name stands for: a recipe file, a kept version (`v3`, `DIR@latest`), or a source.
+
+    Args:
+        target: the name; of a file such as `net.py:model` the code is run, since it is named outright.
+        input: the shape of one input without the batch; a version has its own.
+        trust: whether code of the user's own may be run.
+
+    Raises:
+        RecipeError: the recipe is wrong, or an input is given for a version.
+        SourceError, StoreError: there is no such model, or no such version.
+        EditError: an edit of the recipe does not fit.
+    """
+    if Path(target).suffix in (".yaml", ".yml"):
+        recipe = Recipe.read(target)
+        return replay(recipe.model_copy(update={"input": tuple(input)}) if input else recipe, trust=trust)
+    if not _VERSION.fullmatch(target.rpartition("@")[2]):
+        return load(target, input=input, trust=trust or target.partition(":")[0].endswith(".py"))
+    if input:
+        raise RecipeError(f"the version {target} has an input of its own", where="input", hint="leave it out")
+    return open_version(target, trust=trust)
+
+
+_VERSION = re.compile(r"v\d+|latest|best")
 
 
 def opened_base(reference: str | Path, text: str, *, trust: bool = False) -> Base:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, PrivateAttr, ValidationError, model_serializer, model_validator
 
 from torchgraft.blocks.base import Block
-from torchgraft.errors import RecipeError
+from torchgraft.errors import RecipeError, nearest
 from torchgraft.schema import Schema
 from torchgraft.wording import needed
 
@@ -305,12 +305,16 @@ def foreign_class(of: str) -> Any:
     """
     import importlib
 
+    from torchgraft.sources.python import from_here
+
     home, _, name = of.partition(":")
+    from_here()
+    wanted = "name it as package.module:Class, importable from where torchgraft runs"
     try:
-        return getattr(importlib.import_module(home), name)
+        module = importlib.import_module(home)
     except Exception as error:  # whatever the user's own code raises while it is imported
-        raise RecipeError(
-            f"'{of}' can't be imported: {error}",
-            where=of,
-            hint="name it as package.module:Class, importable from where torchgraft runs",
-        ) from error
+        raise RecipeError(f"'{of}' can't be imported: {error}", where=of, hint=wanted) from error
+    if not hasattr(module, name):
+        hint = nearest(name, vars(module)) or wanted
+        raise RecipeError(f"'{of}' can't be imported: '{home}' has no '{name}'", where=of, hint=hint)
+    return getattr(module, name)

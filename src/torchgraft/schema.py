@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["Count", "Flag", "Name", "Names", "Number", "Rate", "Schema", "Share"]
+__all__ = ["Count", "Flag", "Name", "Names", "Number", "Places", "Rate", "Schema", "Share"]
 
 
 class Schema(BaseModel):
@@ -32,3 +32,5 @@ Name = Annotated[str, Field(pattern=r"^[^.\s]+$")]
 """The name of one module within its parent: no dots."""
 Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 """One name or a list of names."""
+Places = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+"""One selector or a list of them, which is not empty: nothing named is not everything."""

@@ -41,6 +41,7 @@ _WORDS = {
     "model_type": _MAPPING,
     "model_attributes_type": _MAPPING,
     "invalid_key": ("a key must be text", "put the key in quotes"),
+    "string_pattern_mismatch": ("a name without dots and blanks is needed", "write one word"),
     "recursion_loop": ("it contains itself", "write it out instead of the alias"),
 }
 _BOUNDS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt": "less than {}"}
@@ -59,6 +60,8 @@ def needed(error: ErrorDetails) -> tuple[str, str]:
             return f"a number of {limit} is needed", f"write {limit}"
     if kind in ("too_long", "too_short") and "actual_length" in context:
         length = context.get("max_length", context.get("min_length"))
+        if context["actual_length"] == 0:
+            return "the list is empty", "name one or more"
         return f"a list of {length} is needed, not of {context['actual_length']}", "write [a, b]"
     if kind in _WORDS:
         return _WORDS[kind]

@@ -65,6 +65,25 @@ def test_a_recipe_is_checked_with_the_data_and_the_optimizer_of_its_plan(tmp_pat
     assert "T012" in {json.loads(line)["code"] for line in done.stdout.splitlines()}
 
 
+FROZEN = """
+base: mobilenet_v2@none
+input: [3, 32, 32]
+edits:
+  - head: {classes: 10}
+  - freeze: {all_but: head}
+train:
+  data: sklearn:digits
+"""
+
+
+def test_what_torchgrafts_own_training_keeps_still_is_no_warning_for_its_plan(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(FROZEN)
+    done = check("recipe.yaml", "--data", "plan", "--format", "json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = {one["code"]: one["severity"] for one in map(json.loads, done.stdout.splitlines())}
+    assert (told["P018"], told["P020"]) == ("note", "note")
+
+
 def test_a_source_is_checked_with_data_by_name(tmp_path):
     done = check("resnet18@none", "--input", "[3, 32, 32]", "--data", "sklearn:digits", cwd=tmp_path)
     assert done.returncode == 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from torchgraft.cli.main import main
@@ -49,7 +53,7 @@ def test_an_edit_that_does_not_fit_writes_nothing_and_shows_the_fixes(run, tmp_p
     code, _, err = run("edit", "bundled:glyphs", wrong)
     assert code == 2
     assert "error[S001]" in err
-    assert "adapt" in err
+    assert "do:    nothing was written; --fix adapt or --fix propagate makes it fit" in err
     assert not (tmp_path / "recipe.yaml").exists()
     code, out, _ = run("edit", "bundled:glyphs", wrong, "--fix", "adapt")
     assert code == 0
@@ -69,8 +73,16 @@ def test_a_file_that_is_there_is_not_written_over(run):
     ("text", "told"),
     [
         ("haed: 4", "did you mean head"),
-        ("head: {classes: none}", "head"),
-        ("[1, 2]", "an edit is one key"),
+        ("head: {classes: none}", "classes: a whole number is needed, not 'none'"),
+        ("head: {clases: 4}", "did you mean classes"),
+        ("remove", "'at' is missing"),
+        ("freeze: {}", "torchgraft edits freeze tells its settings"),
+        ("nonsense: 3", "torchgraft edits lists them"),
+        ("insert: {after: layer1, module: {block.ECA: {kernl: 3}}}", "did you mean kernel"),
+        ("[1, 2]", "a colon, a space"),
+        ("head:{classes: 4}", "a colon, a space"),
+        ("head: {classes: 4", "a colon, a space"),
+        ("freeze: {at: **:BatchNorm2d}", "wants quotes"),
         ("remove: layer9", "did you mean layer"),
     ],
 )
@@ -90,3 +102,17 @@ def test_every_edit_is_listed_and_explained(run):
     assert all(kind in out for kind in kinds())
     assert "Replace the layers that make the output" in run("edits", "head")[1]
     assert "did you mean head" in run("edits", "haed")[2]
+
+
+def test_a_class_in_the_current_folder_is_put_in_where_it_is_trusted(run, tmp_path):
+    code = "from torch import nn\n\nclass Mine(nn.Conv2d):\n    def __init__(self, in_channels):\n"
+    (tmp_path / "blocks_of_mine.py").write_text(f"{code}        super().__init__(in_channels, in_channels, 1)\n")
+    edit = 'insert: {after: layer1, module: {"blocks_of_mine:Mine": {}}}'
+    command = [Path(sys.executable).with_name("torchgraft"), "edit", "bundled:glyphs", edit]
+    assert "allow it with --trust" in subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stderr
+    done = subprocess.run([*command, "--trust"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Mine(in_channels=" in done.stdout
+    assert "torchgraft check recipe.yaml --trust" in done.stdout
+    wrong = [*command[:-1], edit.replace("Mine", "Mime"), "--trust", "--to", "other.yaml"]
+    assert "did you mean Mine" in subprocess.run(wrong, capture_output=True, text=True, cwd=tmp_path).stderr

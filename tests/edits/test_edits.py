@@ -133,7 +133,7 @@ def test_a_tied_parameter_is_frozen_under_any_of_its_names():
     [
         (lambda g: g.head("ten"), "head: a whole number is needed"),
         (lambda g: g.head(10, hiden=[3]), r"there is no setting 'hiden'.*\n.*\n.*did you mean hidden"),
-        (lambda g: g.replace("fc"), r"replace: it is missing"),
+        (lambda g: g.replace("fc"), r"replace: 'with' is missing"),
         (lambda g: g.head(), "head: a head names its classes"),
         (lambda g: g.remove("a", "b"), "remove takes at most 1 arguments"),
         (lambda g: g.head(3, classes=4), "head got 'classes' twice"),

@@ -175,9 +175,8 @@ def test_a_still_model_is_plain_and_computes_the_same():
 
 def test_dropout_of_a_still_part_is_off_and_that_before_the_head_stays():
     g = fresh("torchvision:vgg11@none").freeze(all_but="head", still=True)
-    assert [type(one) for one in g.module.classifier if isinstance(one, (nn.Dropout, nn.Identity))] == [
-        nn.Dropout
-    ] * 2
+    assert type(g.module.classifier[2]) is nn.Identity, "it lies between frozen layers"
+    assert type(g.module.classifier[5]) is nn.Dropout, "what is trained reads it"
     model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Dropout()), nn.Dropout(), nn.Linear(4, 2))
     g = tg.load(model, input=(4,)).freeze("0", still=True)
     assert isinstance(g.module[0][1], nn.Identity)
@@ -261,6 +260,33 @@ def test_what_torchvision_built_with_frozen_norms_stays_so():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), FrozenBatchNorm2d(4))
     g = tg.load(model, input=(3, 8, 8)).unfreeze("**", moving=True)
     assert isinstance(g.module[1], FrozenBatchNorm2d)
+
+
+@pytest.mark.parametrize(
+    ("source", "how"),
+    [
+        ("torchvision:alexnet@none", {"all_but": "head"}),
+        ("torchvision:vgg11@none", {"at": "features"}),
+        ("torchvision:mobilenet_v3_small@none", {"all_but": "head"}),
+        ("torchvision:resnet18@none", {"at": ["norms", "layer1"]}),
+        ("timm:vit_tiny_patch16_224@none", {"before": "blocks.9"}),
+    ],
+)
+def test_what_a_still_freeze_stops_is_what_train_mode_stops(source, how):
+    size = 224 if "vit" in source else 64
+    plain, stopped = fresh(source, size).freeze(**how), fresh(source, size).freeze(**how, still=True)
+    train_mode(plain.module)
+    moves = (nn.Dropout, nn.BatchNorm2d)
+    kept = {path for path, one in stopped.module.named_modules() if isinstance(one, moves)}
+    awake = {path for path, one in plain.module.named_modules() if isinstance(one, moves) and one.training}
+    at_rest = {path for path, one in plain.module.named_modules() if getattr(one, "p", None) == 0}
+    assert kept - at_rest == awake - at_rest
+
+
+def test_a_model_that_is_frozen_as_a_whole_has_no_dropout_left():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.BatchNorm1d(4))
+    g = tg.load(model, input=(4,)).freeze("**", still=True)
+    assert not [one for one in g.module.modules() if isinstance(one, (nn.Dropout, nn.BatchNorm1d))]
 
 
 # torchgraft's own mode, for a loop of one's own

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+import transformers
 from torch import nn
 from torchvision.models import googlenet, inception_v3
 
@@ -123,3 +124,12 @@ def test_grey_images_for_a_stem_that_moves_pixels_are_mended():
     g = tg.load(model, input=torch.randn(2, 1, 8, 8)).fix("channels")
     assert g.check() == ()
     assert g.module[1].in_channels == 4
+
+
+def test_the_configuration_of_transformers_follows_and_is_taken_back():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8)
+    g = tg.load(transformers.ViTModel(config), input=(3, 32, 32)).input(channels=1, size=(48, 64))
+    assert (g.module.config.num_channels, g.module.config.image_size) == (1, [48, 64])
+    g.undo().input(size=(64, 64))
+    assert (g.module.config.num_channels, g.module.config.image_size) == (3, 64)

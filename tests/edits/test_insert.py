@@ -258,3 +258,11 @@ def test_what_stands_after_a_wrapper_is_copied_with_it():
     g.insert(nn.Linear(8, 8), after="self_attn", name="new")
     assert not torch.equal(g.module(x), before)
     assert torch.equal(copy.deepcopy(g.module)(x), g.module(x))
+
+
+@pytest.mark.parametrize("side", ["around", "after"])
+def test_a_gate_has_the_dtype_of_its_place(side):
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4)), nn.Linear(4, 2)).bfloat16()
+    g = tg.load(model, input=torch.zeros(2, 4, dtype=torch.bfloat16))
+    g.insert(nn.Identity(), **{side: "0"}, start="identity")
+    assert {one.dtype for one in g.module.parameters()} == {torch.bfloat16}

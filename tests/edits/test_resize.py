@@ -145,3 +145,11 @@ def test_what_can_not_be_resized_is_told_and_nothing_changes(resnet18, snapshot,
     with pytest.raises(error, match=match):
         resnet18.resize(**settings)
     assert snapshot(resnet18.module) == before
+
+
+def test_an_adapted_layer_is_merged_before_it_is_resized(resnet18):
+    resnet18.adapter("fc", rank=2)
+    with pytest.raises(EditError, match="has no sizes that can be changed") as caught:
+        resnet18.resize("fc", outputs=5)
+    assert caught.value.hint == "merge its adapter first"
+    assert resnet18.merge().resize("fc", outputs=5).module.fc.out_features == 5

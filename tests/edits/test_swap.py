@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import FrozenBatchNorm2d
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import torchgraft as tg
 from torchgraft.errors import EditError, RecipeError, SelectionError
@@ -272,3 +274,18 @@ def test_151_norms_are_swapped_in_a_few_milliseconds():
         taken.append(time.process_time() - start)
         surgery.undo()
     assert min(taken) < 0.1
+
+
+def test_a_norm_over_channels_of_images_is_refused_even_where_the_width_fits(snapshot):
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), LayerNorm2d(8))
+    before = snapshot(model)
+    with pytest.raises(EditError, match="normalises the last dimension, the LayerNorm2d the channels"):
+        tg.load(model, input=(3, 8, 8)).swap("1", to="nn.RMSNorm")
+    assert snapshot(model) == before
+
+
+def test_a_norm_of_a_library_is_not_guessed_at():
+    model = nn.Sequential(LlamaRMSNorm(8))
+    with pytest.raises(EditError, match=r"that nn.RMSNorm can stand for a LlamaRMSNorm is not known") as caught:
+        tg.load(model, input=(5, 8)).swap("0", to="nn.RMSNorm")
+    assert "replace('0', 'nn.RMSNorm')" in caught.value.hint

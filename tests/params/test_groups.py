@@ -191,3 +191,14 @@ def test_rates_fall_from_the_last_layer_to_the_first():
     assert rates == pytest.approx(
         {"0.weight": 0.025, "0.bias": 0.025, "2.weight": 0.05, "3.weight": 1.0, "3.bias": 1.0}
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("learning_rate", "lr"), ("wd", "weight_decay"), ("momentun", "momentum")]
+)
+def test_a_setting_under_another_name_is_refused_with_the_right_one(name, meant):
+    g = tg.load(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), input=(4,))
+    with pytest.raises(RecipeError) as refused:
+        g.groups({"head": {name: 0.1}}, lr=0.1)
+    assert refused.value.hint == f"did you mean {meant}?"
+    assert g.groups({"head": {"lr_mult": 0.1}}, lr=0.1)

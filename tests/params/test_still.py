@@ -46,3 +46,31 @@ def test_norms_that_are_frozen_alone_stand_still_and_their_neighbours_train():
     model.layer1[0].bn1.bias.requires_grad_(True)  # frozen in part: it is trained, and its statistics with it
     train_mode(model)
     assert model.layer1[0].bn1.training
+
+
+def test_dropout_between_frozen_layers_is_off_and_before_a_trained_one_on():
+    model = models.alexnet(weights=None).requires_grad_(False)
+    model.classifier[6].requires_grad_(True)
+    train_mode(model)
+    assert not model.classifier[0].training
+    assert not model.classifier[3].training
+    last = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2))
+    train_mode(last)
+    assert last[1].training, "what comes before it is trained"
+
+
+def test_dropout_right_before_the_head_is_on():
+    model = models.vgg11(weights=None).requires_grad_(False)
+    model.classifier[6].requires_grad_(True)
+    train_mode(model)
+    assert not model.classifier[2].training
+    assert model.classifier[5].training
+
+
+def test_a_norm_without_parameters_goes_with_the_layer_before_it():
+    def part(frozen):
+        return [nn.Linear(2, 2).requires_grad_(not frozen), nn.BatchNorm1d(2, affine=False)]
+
+    model = nn.Sequential(*part(True), *part(False))
+    train_mode(model)
+    assert [model[1].training, model[3].training] == [False, True]

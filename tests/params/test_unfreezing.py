@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -69,6 +71,7 @@ def test_the_state_of_the_rest_is_kept_and_norms_are_spared_from_decay():
         lambda o: torch.optim.lr_scheduler.StepLR(o, 2, 0.5),
         lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda n: 1 / (n + 1)),
         lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=12),
+        lambda o: torch.optim.lr_scheduler.CyclicLR(o, 0.01, 0.1, step_size_up=3),
         lambda o: torch.optim.lr_scheduler.SequentialLR(
             o,
             [
@@ -118,3 +121,33 @@ def test_layer_by_layer_goes_from_the_output_to_the_input():
     assert {name.rpartition(".")[0].partition(".conv")[0] for name in steps[3]} >= {"layer4.1"}
     assert set(steps[19]) == {"conv1.weight", "bn1.weight", "bn1.bias"}
     assert all("fc" not in name for names in steps.values() for name in names)
+
+
+def test_a_training_that_is_resumed_makes_up_for_the_steps_before():
+    def resumable():
+        model, optimizer = started(lr=0.1)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+        steps = {2: "1", 3: {"at": "0", "lr": 0.01}, 6: "2.bias"}
+        model[2].bias.requires_grad_(False)
+        optimizer.param_groups[0]["params"].pop()
+        return model, optimizer, schedule, gradually(model, optimizer, steps, schedule=schedule)
+
+    model, optimizer, schedule, start = resumable()
+    for epoch in range(1, 5):
+        start(epoch)
+        step(model, optimizer)
+        schedule.step()
+    saved = copy.deepcopy((optimizer.state_dict(), schedule.state_dict()))
+    again, resumed, going, go_on = resumable()
+    assert len(go_on(4)) == 6
+    again.load_state_dict(model.state_dict())
+    resumed.load_state_dict(saved[0])
+    going.load_state_dict(saved[1])
+    assert [one["lr"] for one in resumed.param_groups] == [one["lr"] for one in optimizer.param_groups]
+    assert torch.equal(resumed.state[again[1].weight]["exp_avg"], optimizer.state[model[1].weight]["exp_avg"])
+    assert go_on(5) == ()
+    assert go_on(6) == start(6) == ("2.bias",)
+    for each, its in ((model, optimizer), (again, resumed)):
+        torch.manual_seed(1)
+        step(each, its)
+    assert torch.equal(model[0][0].weight, again[0][0].weight)

@@ -62,7 +62,20 @@ def test_an_edit_that_is_frozen_right_after_is_told():
     g = tg.load(Net(), input=IMAGE).head(7).freeze("**").unfreeze("features.2")
     (found,) = [finding for finding in g.check() if finding.code == "P030"]
     assert found.facts == ("2 parameters that nothing was loaded into are frozen: fc.weight, fc.bias",)
-    assert "P030" not in {finding.code for finding in g.unfreeze("fc").check()}
+    g.apply_all(found.fixes[0].edits)
+    assert {n for n, one in g.module.named_parameters() if one.requires_grad} >= {"fc.weight", "fc.bias"}
+    assert "P030" not in {finding.code for finding in g.check()}
+
+
+def test_a_second_head_that_a_freeze_forgot_is_told_and_trained():
+    g = tg.load("timm:deit_tiny_distilled_patch16_224@none").head(7).freeze(all_but="head")
+    (found,) = g.check()
+    assert (found.code, found.severity) == ("P030", "warning")
+    g.apply_all(found.fixes[0].edits)
+    assert {n.partition(".")[0] for n, one in g.module.named_parameters() if one.requires_grad} == {
+        "head",
+        "head_dist",
+    }
 
 
 def test_a_module_that_was_trained_elsewhere_may_be_frozen():

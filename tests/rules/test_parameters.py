@@ -285,7 +285,9 @@ def test_decay_on_norms_is_a_note_and_a_strong_one_a_warning():
     strong = told(model, torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1))["P017"]
     assert (mild.severity, strong.severity) == ("note", "warning")
     assert "4 norm and bias parameters decay by 0.1: 0.bias, 1.weight, 1.bias, 5.bias" in strong.facts
-    assert "'**:BatchNorm2d': {'weight_decay': 0.0}" in strong.hint
+    assert "AdamW(g.groups(lr=…, weight_decay=0.1))" in strong.hint
+    followed = torch.optim.AdamW(tg.load(model, input=IMAGE).groups(lr=1e-2, weight_decay=0.1))
+    assert "P017" not in told(model, followed)
 
 
 # stillness
@@ -302,6 +304,29 @@ def test_frozen_norms_that_drift_are_told_and_the_fix_stops_them():
     before = {name: one.clone() for name, one in g.module.state_dict().items()}
     g.module(torch.randn(4, *IMAGE) * 3 + 5)
     assert all(torch.equal(one, before[name]) for name, one in g.module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "shape"),
+    [(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), (3, 8)), (nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), (3, 8, 8, 8))],
+)
+def test_norms_of_other_dimensions_are_stopped_as_well(layer, norm, shape):
+    body = nn.Sequential(layer, norm).requires_grad_(False)
+    model = nn.Sequential(body, nn.AdaptiveAvgPool1d(1) if len(shape) == 2 else nn.AdaptiveAvgPool3d(1))
+    model.extend([nn.Flatten(), nn.Linear(4, 2)])
+    g = tg.load(model, input=shape)
+    (found,) = g.check()
+    assert found.code == "P018"
+    g.apply_all(found.fixes[0].edits)
+    assert g.check() == ()
+
+
+def test_a_norm_that_no_fix_can_stop_gets_no_hint_of_one():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True, track_running_stats=True))
+    model.requires_grad_(False).append(nn.Conv2d(4, 2, 1))
+    found = told(model)["P018"]
+    assert not found.fixes
+    assert "eval_mode" not in found.hint
 
 
 def test_a_norm_without_parameters_goes_with_the_layer_before_it():
@@ -458,3 +483,12 @@ def test_hooks_that_differ_by_the_name_they_were_made_with_are_not_one_hook_twic
     model[0].register_forward_hook(look("a"))
     model[0].register_forward_hook(look("b"))
     assert "P007" not in told(model, example=(4,))
+
+
+def test_many_dropouts_of_a_frozen_body_are_one_finding_whose_fix_stops_them_all():
+    g = tg.load("torchvision:convnext_tiny@none", input=(3, 32, 32)).head(3).freeze(all_but="head")
+    found = {one.code: one for one in g.check(optimizer=torch.optim.SGD(g.groups(lr=0.1)))}
+    assert found["P020"].severity == "warning"
+    assert found["P020"].facts[0] == "17 layers (features (17)) drop features that only frozen parameters made"
+    g.apply_all(found["P020"].fixes[0].edits)
+    assert "P020" not in {one.code for one in g.check()}

@@ -146,6 +146,12 @@ def test_one_image_without_its_batch_is_told():
     assert (found.code, found.hint) == ("S007", "add the batch dimension: x.unsqueeze(0)")
 
 
+def test_a_shape_that_holds_the_batch_is_told():
+    (found,) = tg.check(models.resnet18(weights=None), (1, 3, 64, 64))
+    assert found.code == "S007"
+    assert found.hint == "take a dimension out: a shape is given without the batch, such as (3, 64, 64)"
+
+
 @pytest.mark.parametrize(
     ("op", "model", "shape"),
     [

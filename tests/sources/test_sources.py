@@ -210,6 +210,15 @@ def test_a_pickled_model_is_refused(tmp_path):
     assert "weights_only" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "do"),
+    [("w.safetensors", "file:w.safetensors@resnet18"), ("recipe.yaml", r"Recipe\.read\('recipe\.yaml'\)")],
+)
+def test_a_file_in_the_place_of_a_model_is_told_what_it_is(text, do):
+    with pytest.raises(SourceError, match=do):
+        parse_source(text)
+
+
 def test_weights_of_another_model_are_refused_and_counted(tmp_path):
     save_file(models.resnet34(weights=None).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(SourceError, match=r"not for this model: \d+ unexpected \(such as layer1\.2"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torchvision.models import resnet50
 import torchgraft as tg
 from torchgraft.errors import SelectionError
 from torchgraft.params.table import parameter_table
-from torchgraft.view.params import as_data, table
+from torchgraft.view.params import as_data, table, too_much
 
 GOLDEN = Path(__file__).parent / "golden" / "params.txt"
 
@@ -119,3 +120,15 @@ def test_it_is_data():
 def test_a_selector_that_matches_nothing_is_told():
     with pytest.raises(SelectionError, match="did you mean body"):
         graft().params("bodyy")
+
+
+def test_a_narrow_table_leaves_whole_columns_out():
+    drawn = tg.load("resnet18@none").params()
+    left = too_much(drawn, 80)
+    assert left == ["zeros", "min", "max", "dtype"]
+    shown = Console(width=80, record=True, file=io.StringIO())
+    shown.print(table(drawn, without=left))
+    text = shown.export_text()
+    assert "…" not in text
+    assert "layer4.0.conv1.weight   512×256×3×3  1,179,648  yes" in text
+    assert too_much(drawn, 200) == []

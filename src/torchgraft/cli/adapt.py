@@ -112,8 +112,9 @@ def _plan_in_words(job: Planned) -> str:
     every = sum(parameter.numel() for parameter in parameters)
     rates = [f"{', '.join(group.at)} at {group.lr:g}" for group in job.train.groups if group.lr is not None]
     rest = f"{'the rest' if rates else 'everything'} at {job.train.optimizer.lr:g}"
+    epochs = f"{job.train.epochs} epoch{'s' if job.train.epochs > 1 else ''}"
     return (
-        f"{trained:,} of {every:,} parameters, {job.train.epochs} epochs, batch {job.train.batch}, "
+        f"{trained:,} of {every:,} parameters, {epochs}, batch {job.train.batch}, "
         f"{job.train.optimizer.name}, learning rate: {', '.join([*rates, rest])}"
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from torchgraft.cli.console import console, say
-from torchgraft.errors import StoreError, TorchgraftError, nearest
+from torchgraft.errors import EditError, StoreError, TorchgraftError, nearest
 
 if TYPE_CHECKING:
     from torchgraft.edits.base import Edit
@@ -59,14 +59,24 @@ def edit(
         raise StoreError(f"there is a {path} already", where=str(path), hint="name another file: --to edited.yaml")
     shape = Recipe.value(input_) if input_ else None
     check_settings({"input": shape}, where="--input")
-    done = edited(model, edits, fix=fix, input=shape, trust=trust)
+    try:
+        done = edited(model, edits, fix=fix, input=shape, trust=trust)
+    except EditError as error:
+        raise EditError(error.what, error.where, _taken(error), findings=error.findings) from None
     for number, one, size in done.steps:
         say(f"edit {number}", one.sentence() + (f"   {size:+,} parameters" if size else ""))
     for finding in done.findings:
         console().print(f"\n{finding}")
     done.recipe.write(path)
-    say("recipe", f"{path}; look again with: torchgraft check {path}")
+    say("recipe", f"{path}; look again with: torchgraft check {path}{' --trust' if trust else ''}")
     return int(any(finding.is_error for finding in done.findings))
+
+
+def _taken(refused: EditError) -> str:
+    """Say how a fix is taken here, where one is offered."""
+    offered = {fix.name for one in refused.findings for fix in one.fixes} & {"adapt", "propagate"}
+    ways = " or ".join(f"--fix {name}" for name in sorted(offered))
+    return f"nothing was written; {ways} makes it fit, as below" if ways else refused.hint
 
 
 def edits(kind: str | None = None, /) -> int:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json as jsonlib
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from torchgraft.cli.console import console
-
-if TYPE_CHECKING:
-    from torchgraft.graft import Graft
 
 __all__ = ["params"]
 
@@ -43,34 +38,26 @@ def params(
     trust
         Allow code of your own to run.
     """
+    from torchgraft.keep import open_named
+    from torchgraft.recipe import Recipe
+    from torchgraft.settings import check_settings
     from torchgraft.train.rates import groups_of
-    from torchgraft.view.params import as_data, table
+    from torchgraft.view.params import as_data, table, too_much
     from torchgraft.view.params import params as listed
 
-    graft = _opened(model, input_, trust=trust)
+    shape = Recipe.value(input_) if input_ else None
+    check_settings({"input": shape}, where="--input")
+    graft = open_named(model, input=shape, trust=trust)
     plan = graft.recipe.train
     found = listed(graft, at or None, groups=groups_of(graft, plan) if plan is not None else None)
     if json:
         print(jsonlib.dumps(as_data(found)))
         return 0
     out = console()
-    out.print(table(found))
+    left = too_much(found, out.width) if out.is_terminal else []
+    out.print(table(found, without=left))
     out.print(f"\n{found.totals()}")
+    if left:
+        columns = ", ".join(name or "edit" for name in left)
+        out.print(f"too wide for this window: {columns}; a pipe shows them (… | less -S), --json too")
     return 0
-
-
-def _opened(target: str, input_: str | None, *, trust: bool) -> Graft:
-    """Open a recipe, a version, or a source."""
-    from torchgraft.keep import open_version
-    from torchgraft.loading import load, replay
-    from torchgraft.recipe import Recipe
-    from torchgraft.settings import check_settings
-
-    shape = Recipe.value(input_) if input_ else None
-    check_settings({"input": shape}, where="--input")
-    if Path(target).suffix in (".yaml", ".yml"):
-        recipe = Recipe.read(target)
-        return replay(recipe.model_copy(update={"input": tuple(shape)}) if shape else recipe, trust=trust)
-    if re.fullmatch(r"v\d+|latest|best", target.rpartition("@")[2]):
-        return open_version(target, trust=trust)
-    return load(target, input=shape, trust=trust or target.partition(":")[0].endswith(".py"))

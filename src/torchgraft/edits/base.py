@@ -85,7 +85,7 @@ def _told(error: ValidationError, cls: type[Edit]) -> RecipeError:
 def _words(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"there is no setting '{error['loc'][-1]}'"
-    return "it is missing" if error["type"] == "missing" else needed(error)[0]
+    return f"'{error['loc'][-1]}' is missing" if error["type"] == "missing" else needed(error)[0]
 
 
 def kinds() -> dict[str, type[Edit]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
-from torchgraft.schema import Names
+from torchgraft.schema import Places
 from torchgraft.select import modules
 from torchgraft.surgery.journal import inside
 
@@ -24,10 +24,11 @@ class EvalMode(Edit):
 
     `module.eval()` is undone by the next `model.train()`; this is not, in any training loop. BatchNorm becomes
     torchvision's FrozenBatchNorm2d (timm's, where it holds an activation): its statistics, scale and shift do not
-    move any more, its keys stay, and no hook is left behind. Dropout becomes Identity.
+    move any more, its keys stay, and no hook is left behind. Dropout becomes Identity, and rates that modules hold
+    as plain numbers, such as the attention's, become 0.
     """
 
-    at: Names
+    at: Places
 
     def apply(self, surgery: Surgery) -> EvalMode:
         """Put frozen norms and identities where norms and dropout are; they share the old tensors."""
@@ -50,8 +51,18 @@ def stilled(surgery: Surgery, homes: Iterable[str]) -> int:
     """Put what stands still in the place of all norms and dropout in some modules, and say how many they were."""
     found = inside(surgery.model, homes)
     still = {module: made for path, module in found.items() if (made := _still(module, path)) is not None}
+    whole = {*surgery.model.children()} <= {*found.values()}
     surgery.trade(still)
-    return len(still)
+    rates = [
+        (module, name)
+        for module in (*found.values(), *((surgery.model,) if whole else ()))
+        if module not in still
+        for name, rate in vars(module).items()
+        if "drop" in name and type(rate) is float and rate > 0
+    ]
+    for module, name in rates:
+        surgery.set(module, name, 0.0)
+    return len(still) + len(rates)
 
 
 def moving(module: nn.Module) -> nn.Module | None:
@@ -93,7 +104,7 @@ def _still(module: nn.Module, path: str) -> nn.Module | None:
 
     if isinstance(module, _DropoutNd) or type(module).__name__ in ("StochasticDepth", "DropPath"):
         rate = getattr(module, "drop_prob", getattr(module, "p", None))
-        return None if rate == 0 else nn.Identity()  # at a rate of 0 nothing moves, and timm's attention reads p
+        return None if rate == 0 else _undropped(module)
     if not isinstance(module, _NormBase) or module.running_mean is None:
         return None
     if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm3d)):
@@ -106,6 +117,18 @@ def _still(module: nn.Module, path: str) -> nn.Module | None:
             f"model.{path}.eval() after every model.train()",
         )
     return _frozen(module)
+
+
+def _undropped(dropout: nn.Module) -> nn.Module:
+    """Give an Identity that tells a rate of 0: the attention of timm and transformers reads it off its dropout."""
+    from torch import nn
+
+    made: Any = nn.Identity()
+    for name in ("p", "drop_prob"):
+        if name in vars(dropout):
+            setattr(made, name, 0.0)
+    whole: nn.Module = made
+    return whole
 
 
 def _computed(norm: Any) -> nn.Module:

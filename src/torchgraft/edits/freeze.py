@@ -153,14 +153,11 @@ def _bare(surgery: Surgery, at: tuple[str, ...]) -> set[str]:
 
 
 def _hold_still(surgery: Surgery, frozen: set[int], bare: set[str]) -> None:
-    """Put still norms and no dropout into the modules that are frozen as a whole."""
+    """Put still norms and no dropout into the parts that are frozen as a whole, and into what goes with them."""
     from torchgraft.edits.eval_mode import stilled
+    from torchgraft.surgery.stillness import still_parts
 
-    homes: list[str] = []
-    for path, module in surgery.model.named_modules():
-        held = list(module.parameters())
-        inside = any(path.startswith(f"{home}.") for home in homes)
-        whole = path in bare or (held and all(id(one) in frozen for one in held))
-        if path and not inside and whole:
-            homes.append(path)
-    stilled(surgery, homes)
+    homes = [path for path, _ in still_parts(surgery.model, lambda one: id(one) in frozen)]
+    if homes == [""]:
+        homes = [name for name, _ in surgery.model.named_children()]
+    stilled(surgery, dict.fromkeys((*homes, *bare)))

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import TorchgraftWarning
-from torchgraft.schema import Flag, Names, Number
+from torchgraft.schema import Flag, Names, Number, Places
 from torchgraft.surgery.values.follows import check_nonlinearity
 from torchgraft.surgery.values.initial import AnyInitial, Initial
 from torchgraft.surgery.values.newvalues import Draw, draws, ends, followed, put
@@ -57,7 +57,7 @@ class Init(Edit):
     """
 
     structural: ClassVar[bool] = False
-    at: Names
+    at: Places
     conv: AnyInitial | None = None
     linear: AnyInitial | None = None
     norm: AnyInitial | None = None

@@ -11,6 +11,7 @@ from torchgraft.edits.base import Edit
 from torchgraft.schema import Count
 from torchgraft.surgery.stem import fitted, fold, rearranged, untransformed
 from torchgraft.surgery.tables import resized
+from torchgraft.surgery.told import configs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -144,9 +145,16 @@ def _declare(surgery: Surgery, path: str, channels: int) -> None:
 
 
 def _configured(surgery: Surgery, *, channels: int | None = None, size: tuple[int, int] | None = None) -> None:
-    """Let timm's configuration, which transforms are made from, say the new input."""
+    """Let timm's configuration, which transforms are made from, and that of transformers say the new input."""
     for name in _CONFIGURATIONS:
         held = vars(surgery.model).get(name)
         if isinstance(held, dict) and len(held.get("input_size") or ()) == 3:
             old = held["input_size"]
             surgery.set(surgery.model, name, {**held, "input_size": (channels or old[0], *(size or old[1:]))})
+    for config in configs(surgery.model):
+        old = vars(config)
+        if channels is not None and type(old.get("num_channels")) is int:
+            surgery.set(config, "num_channels", channels)
+        if size is not None and isinstance(old.get("image_size"), (int, list, tuple)):
+            square = isinstance(old["image_size"], int) and size[0] == size[1]
+            surgery.set(config, "image_size", size[0] if square else list(size))

@@ -17,7 +17,7 @@ from torchgraft.surgery.build import build
 from torchgraft.surgery.chain import beside, chained, gated, scaled, takes_one
 from torchgraft.surgery.dressed import Side, dressed, is_open
 from torchgraft.surgery.lists import follow_length, is_list, runs_with
-from torchgraft.surgery.standing import free_name, gives_pair, is_sequence, look_like
+from torchgraft.surgery.standing import free_name, gate_like, gives_pair, is_sequence, look_like
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,6 +80,7 @@ class Insert(Edit):
         name = self.name or _free_name(spec, neighbour, surgery.parent(self.at)[0])
         if self.start == "identity":
             module = scaled(module) if self.around else gated(module)
+            gate_like(module, neighbour, surgery.model)
         moved = self._place(surgery, neighbour, name, module)
         return self.model_copy(update={"module": spec, "name": name, "moved": moved})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
-from torchgraft.schema import Names
+from torchgraft.schema import Places
 from torchgraft.select import modules
 from torchgraft.surgery.tied import embeddings_tied
 from torchgraft.surgery.tuners import is_adapter
@@ -30,7 +30,7 @@ class Merge(Edit):
         at: where adapters are merged; all of them when left out.
     """
 
-    at: Names = ("**",)
+    at: Places = ("**",)
 
     def apply(self, surgery: Surgery) -> Merge:
         """Merge a copy of each adapter, and put its layer in the place.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
-from torchgraft.schema import Names
+from torchgraft.schema import Places
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,7 @@ class Register(Edit):
     """
 
     at: str = ""
-    names: Names
+    names: Places
 
     def apply(self, surgery: Surgery) -> Register:
         """Put a list or dict of modules in the place of each plain one."""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
-from torchgraft.schema import Count, Flag, Names
+from torchgraft.schema import Count, Flag, Places
 from torchgraft.select import modules
 from torchgraft.surgery.chain import takes_one
 from torchgraft.surgery.closing import closing
@@ -47,7 +47,7 @@ class Repeat(Edit):
         moved: new keys, and the base's; written when the edit is applied.
     """
 
-    at: Names
+    at: Places
     times: Count = 1
     start: Literal["copy", "identity", "shared"] = "copy"
     numbered: Flag | None = None

@@ -15,6 +15,7 @@ from torchgraft.surgery.journal import twin
 from torchgraft.surgery.overlap import copy_overlap, fill
 from torchgraft.surgery.sizes import gives, is_single, takes, told
 from torchgraft.surgery.tied import Slot, holders
+from torchgraft.surgery.tuners import is_adapter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -255,7 +256,7 @@ def resized(old: nn.Module, inputs: int | None, outputs: int | None, path: str) 
     raise EditError(
         f"a {type(old).__name__} has no sizes that can be changed",
         where=path,
-        hint="replace it with a module of your own",
+        hint="merge its adapter first" if is_adapter(old) else "replace it with a module of your own",
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
-from torchgraft.schema import Names
+from torchgraft.schema import Places
 from torchgraft.select import modules
 from torchgraft.surgery.journal import every
 
@@ -34,7 +34,7 @@ class Share(Edit):
         moved: new keys, and the base's.
     """
 
-    at: Names
+    at: Places
     to: str
     by: Literal["module", "tensors"] | None = None
     moved: dict[str, str] = Field(default_factory=dict)

@@ -11,7 +11,7 @@ from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError, SelectionError
 from torchgraft.modulespec import ModuleSpec, as_arguments, foreign_class
 from torchgraft.rng import drawn_from
-from torchgraft.schema import Names
+from torchgraft.schema import Names, Places
 from torchgraft.select import Selector, modules
 from torchgraft.surgery.build import build
 from torchgraft.surgery.separable import low_rank, separable
@@ -72,7 +72,7 @@ class Swap(Edit):
         moved: which keys moved.
     """
 
-    at: Names
+    at: Places
     to: Annotated[ModuleSpec, BeforeValidator(_spelled)]
     count: int = 0
     left: int = 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
-from torchgraft.schema import Names
+from torchgraft.schema import Places
 from torchgraft.surgery.tied import Slot, embeddings_tied, slot
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Tie(Edit):
         to: the name of the one that stays, such as `embed.weight`.
     """
 
-    at: Names
+    at: Places
     to: str
 
     def apply(self, surgery: Surgery) -> Tie:

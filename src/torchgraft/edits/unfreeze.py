@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import SelectionError, TorchgraftWarning
-from torchgraft.schema import Flag, Names
+from torchgraft.schema import Flag, Places
 from torchgraft.select import modules, selected
 from torchgraft.surgery.journal import inside
 
@@ -28,7 +28,7 @@ class Unfreeze(Edit):
             they took out stays out (undo the edit to have it back).
     """
 
-    at: Names = ("**",)
+    at: Places = ("**",)
     moving: Flag = False
 
     structural: ClassVar[Any] = property(lambda self: self.moving)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
-from torchgraft.schema import Names
+from torchgraft.schema import Places
 from torchgraft.surgery.tied import embeddings_tied, holders, slot
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Untie(Edit):
         at: names of the parameters that leave, such as `lm_head.weight`.
     """
 
-    at: Names
+    at: Places
 
     def apply(self, surgery: Surgery) -> Untie:
         """Put a copy of the parameter into each place.

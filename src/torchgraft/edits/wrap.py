@@ -13,7 +13,7 @@ from torchgraft.modulespec import ModuleSpec, foreign_class
 from torchgraft.rng import drawn_from
 from torchgraft.surgery.chain import skipped
 from torchgraft.surgery.dressed import is_open
-from torchgraft.surgery.standing import look_like
+from torchgraft.surgery.standing import gate_like, look_like, moved_to
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,10 +72,7 @@ class Wrap(Edit):
         else:
             _check_sum(surgery, self.at, old)
             made, inner = skipped(self.at, old, kind=self.with_, starts=self.start is not None), "base"
-            like = next((one for one in old.parameters() if one.is_floating_point()), None)
-            like = like if like is not None else next(surgery.model.parameters(), None)
-            for gate in () if like is None else made._parameters.values():
-                _moved_to(gate, like)
+            gate_like(made, old, surgery.model)
         look_like(made, old)
         surgery.put(self.at, made)
         surgery.added[-1:] = [
@@ -145,7 +142,7 @@ def _foreign(spec: ModuleSpec, old: nn.Module, surgery: Surgery, where: str) -> 
     like = next((one for one in surgery.model.parameters() if one.is_floating_point()), None)
     for tensor in (*made.parameters(), *made.buffers()):
         if id(tensor) not in own and like is not None:
-            _moved_to(tensor, like)
+            moved_to(tensor, like)
     return made, inner
 
 
@@ -181,12 +178,6 @@ def _inner(made: Any, old: nn.Module, spec: ModuleSpec, where: str) -> str:
             hint="take the module as the first argument and keep it as it is: self.base = module",
         )
     return names[0]
-
-
-def _moved_to(tensor: Any, like: Any) -> None:
-    """Bring a new tensor to where the model is."""
-    kind = like.dtype if tensor.is_floating_point() else tensor.dtype
-    tensor.data = tensor.data.to(device=like.device, dtype=kind)
 
 
 def _remembered(module: nn.Module) -> Callable[[], bool]:

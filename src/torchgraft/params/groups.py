@@ -20,7 +20,7 @@ from torchgraft.wording import named
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NO_DECAY", "Groups", "Settings", "check_groups", "parameter_groups"]
+__all__ = ["ALIASES", "NO_DECAY", "Groups", "Settings", "check_groups", "parameter_groups"]
 
 NO_DECAY = ("norms", "biases", "vectors")
 """What weight decay spares: pulling scales and shifts to zero fits nothing to the data (He et al., 2019)."""
@@ -247,6 +247,19 @@ _NEAR = 0.75
 `lr`, of timm's layer-wise decay, 0.4."""
 
 
+ALIASES = {
+    "learning_rate": "lr",
+    "learningrate": "lr",
+    "wd": "weight_decay",
+    "l2": "weight_decay",
+    "l2_penalty": "weight_decay",
+    "beta1": "betas",
+    "beta2": "betas",
+    "epsilon": "eps",
+}
+"""What other libraries call the settings of torch's optimizers."""
+
+
 def _check(text: str, given: Any) -> None:
     """Refuse settings that are none, and names that come near one that optimizers take; others may be meant."""
     where = f"groups, {text}" if text else "groups"
@@ -256,8 +269,9 @@ def _check(text: str, given: Any) -> None:
         )
     known = _known()
     for name in given:
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=_NEAR) if name not in known else []
-        if near:
+        alias = [ALIASES[str(name).lower()]] if str(name).lower() in ALIASES else []
+        near = alias or difflib.get_close_matches(str(name), known, n=1, cutoff=_NEAR)
+        if name not in known and near:
             raise RecipeError(f"no optimizer takes '{name}'", where=where, hint=f"did you mean {near[0]}?")
 
 

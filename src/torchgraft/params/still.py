@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torchgraft.surgery.stillness import still_parts
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -14,16 +16,9 @@ def train_mode(model: nn.Module) -> None:
     """Put a model into training mode, its frozen parts into evaluation mode.
 
     A part is frozen when it has parameters and none of them is trainable: its BatchNorm statistics do not move
-    and its dropout is off, as if it were not trained at all.
+    and its dropout is off, as if it were not trained at all. A norm without parameters goes with the layer before
+    it, dropout between frozen layers of a Sequential with these; dropout right before what is trained is on.
     """
     model.train()
-    _still(model)
-
-
-def _still(module: nn.Module) -> None:
-    flags = [parameter.requires_grad for parameter in module.parameters()]
-    if flags and not any(flags):
-        module.eval()
-        return
-    for child in module.children():
-        _still(child)
+    for _, part in still_parts(model, lambda one: not one.requires_grad):
+        part.eval()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import TrainError
-from torchgraft.params.groups import Groups, check_groups, parameter_groups
+from torchgraft.params.groups import Groups, Settings, check_groups, parameter_groups
 from torchgraft.select import Roles, parameters
 
 if TYPE_CHECKING:
@@ -54,24 +54,26 @@ def gradually(
 
     Returns:
         a function to call with the number of each epoch, before `train_mode(model)` or `model.train()`; it gives
-        the names of what it unfroze.
+        the names of what it unfroze. Called with a later epoch first, it makes up for the steps before: to resume
+        after epoch 4, call it with 4, load the states of optimizer and schedule, and go on with 5.
 
     Raises:
         SelectionError: a selector matches nothing.
         TrainError: a step unfreezes nothing.
     """
     wanted = {epoch: _settings(given) for epoch, given in steps.items()}
-    resolved = steps_of(model, {epoch: at for epoch, (at, _) in wanted.items()}, roles=roles)
+    waiting = list(steps_of(model, {epoch: at for epoch, (at, _) in wanted.items()}, roles=roles))
 
     def start(epoch: int) -> tuple[str, ...]:
         done: list[str] = []
-        for step in resolved:
-            if step.epoch == epoch:
-                unlock(model, step.names)
-                groups = parameter_groups(model, {step.names: wanted[epoch][1]}, _defaults(optimizer), roles=roles)
-                admit(optimizer, only(groups, step.names), schedule)
-                check_groups(optimizer.param_groups, model)
-                done += step.names
+        while waiting and waiting[0].epoch <= epoch:
+            step = waiting.pop(0)
+            unlock(model, step.names)
+            settings: Settings = {step.names: wanted[step.epoch][1]}
+            groups = parameter_groups(model, settings, _defaults(optimizer), roles=roles)
+            admit(optimizer, only(groups, step.names), schedule)
+            check_groups(optimizer.param_groups, model)
+            done += step.names
         return tuple(done)
 
     return start
@@ -172,12 +174,16 @@ def admit(optimizer: torch.optim.Optimizer, groups: Iterable[Mapping[str, Any]],
         schedule: it goes on for the new groups as for the first one: what that has lost of its rate by now, they
             have lost too.
     """
-    like = next((one for one in optimizer.param_groups if _height(one) > 0), optimizer.param_groups[0])
+    known = optimizer.param_groups
+    place = next((number for number, one in enumerate(known) if _height(one) > 0), 0)
+    like = known[place]
+    tops = [one.max_lrs[place] for one in _schedules(schedule) if isinstance(getattr(one, "max_lrs", None), list)]
+    height = float(tops[0]) if tops else _height(like)
     for group in groups:
         made = {**{k: v for k, v in like.items() if k not in _OWN and k not in optimizer.defaults}, **group}
         rate = float(made.get("lr", optimizer.defaults["lr"]))
-        if _height(like) > 0:
-            made |= {name: like[name] * rate / _height(like) for name in _RATES if name in like}
+        if height > 0:
+            made |= {name: like[name] * rate / height for name in _RATES if name in like}
         if "param_names" in like:
             made["params"] = list(zip(made["names"], made["params"], strict=True))
         optimizer.add_param_group(made)
@@ -200,11 +206,22 @@ def _schedules(schedule: Any) -> list[Any]:
     return [schedule, *(inner for one in getattr(schedule, "_schedulers", ()) for inner in _schedules(one))]
 
 
+_LISTS = ("lr_lambdas", "min_lrs", "lr_min", "base_momentums", "max_momentums")
+"""What schedules of torch keep in a list with one entry a group, the same for all of them mostly."""
+
+
 def _extend(schedule: Any, group: Mapping[str, Any]) -> None:
     """Let a schedule of torch know a new group, wherever it keeps a list with one entry a group."""
+    first = float(group.get("initial_lr", group["lr"]))
+    known = getattr(schedule, "base_lrs", None) or [first]
+    share = first / known[0] if known[0] else 1.0
     if hasattr(schedule, "base_lrs"):
-        schedule.base_lrs.append(group.get("initial_lr", group["lr"]))
-    for name in ("lr_lambdas", "min_lrs", "lr_min", "_last_lr"):
+        schedule.base_lrs.append(first)
+    for name in _LISTS:
         held = getattr(schedule, name, None)
         if isinstance(held, list) and held:
-            held.append(group["lr"] if name == "_last_lr" else held[0])
+            held.append(held[0])
+    if isinstance(getattr(schedule, "max_lrs", None), list):  # of CyclicLR, whose base_lrs are the lowest
+        schedule.max_lrs.append(schedule.max_lrs[0] * share)
+    if isinstance(getattr(schedule, "_last_lr", None), list) and schedule._last_lr:
+        schedule._last_lr.append(group["lr"])

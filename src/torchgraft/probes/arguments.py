@@ -11,14 +11,25 @@ if TYPE_CHECKING:
 
 __all__ = ["by_place", "is_named", "needed", "several", "taken"]
 
+_WRAPPED = ("module", "base_model", "model", "_orig_mod")
+"""Where wrappers keep what they wrap."""
+
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _all(model: nn.Module) -> dict[str, inspect.Parameter]:
     try:
-        return dict(inspect.signature(model.forward).parameters)
+        found = dict(inspect.signature(model.forward).parameters)
     except (TypeError, ValueError):  # TorchScript and what is written in C
         return {}
+    inner = _passes_on_to(model) if {one.kind for one in found.values()} == set(_OPEN) else None
+    return found if inner is None else _all(inner)
+
+
+def _passes_on_to(model: nn.Module) -> nn.Module | None:
+    """Give what a wrapper passes all of its arguments on to: DataParallel, DDP, models of PEFT."""
+    held = model._modules
+    return next((one for name in _WRAPPED if (one := held.get(name)) is not None), None)
 
 
 def taken(model: nn.Module) -> dict[str, inspect.Parameter]:

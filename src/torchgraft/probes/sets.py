@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import RecipeError
 from torchgraft.probes.hidden import Hidden, hidden
+from torchgraft.probes.unread import unread
 from torchgraft.wording import named
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ __all__ = ["Group", "Held", "Norm", "Sets", "sets"]
 class Group:
     """One group of an optimizer: its settings, and the model's names of its parameters.
 
-    `exchanged` are those of them that the group itself, by the names that it was loaded with, takes for others.
+    `exchanged` are those of them that the group itself, by the names that it was loaded with, takes for others;
+    `unread` are settings that the optimizer, a `kind`, does not know, with those that were meant.
     """
 
     number: int
@@ -30,6 +32,8 @@ class Group:
     size: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     exchanged: tuple[tuple[str, str], ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
+    kind: str = ""
 
     def setting(self, name: str, default: float = 0.0) -> float:
         """Give a setting as a number; one that is a tensor is read."""
@@ -116,6 +120,7 @@ class Sets:
         learnt: names of buffers that ask for gradients.
         gradients: whether operations are recorded for a backward pass here and now.
         held: what the optimizer holds, if one was given.
+        kept: whether torchgraft's own loop trains the model, which keeps frozen parts still.
     """
 
     trainable: tuple[str, ...] = ()
@@ -134,6 +139,7 @@ class Sets:
     learnt: tuple[str, ...] = ()
     gradients: bool = True
     held: Held | None = None
+    kept: bool = False
 
 
 def sets(
@@ -325,8 +331,8 @@ def _no_optimizer(given: Any) -> RecipeError:
 
 
 def _held(optimizers: list[Any], parameters: Mapping[int, nn.Parameter], names: Mapping[int, list[str]]) -> Held:
-    raw = [group for optimizer in optimizers for group in optimizer.param_groups]
-    listed = [parameter for group in raw for parameter in group["params"]]
+    raw = [(optimizer, group) for optimizer in optimizers for group in optimizer.param_groups]
+    listed = [parameter for _, group in raw for parameter in group["params"]]
     counts: dict[int, int] = {}
     for parameter in listed:
         counts[id(parameter)] = counts.get(id(parameter), 0) + 1
@@ -335,7 +341,7 @@ def _held(optimizers: list[Any], parameters: Mapping[int, nn.Parameter], names: 
     states = {id(one): state for optimizer in optimizers for one, state in optimizer.state.items() if state}
     return Held(
         kind=" and ".join(dict.fromkeys(type(optimizer).__name__ for optimizer in optimizers)),
-        groups=tuple(_group(number, group, names) for number, group in enumerate(raw)),
+        groups=tuple(_group(number, *one, names) for number, one in enumerate(raw)),
         absent=tuple(names[k][0] for k, one in parameters.items() if one.requires_grad and k not in counts),
         stale=tuple(tuple(one.shape) for one in {id(p): p for p in listed}.values() if id(one) not in parameters),
         twice=tuple(names[key][0] for key in inside if counts[key] > 1),
@@ -349,10 +355,11 @@ def _held(optimizers: list[Any], parameters: Mapping[int, nn.Parameter], names: 
     )
 
 
-def _group(number: int, group: Mapping[str, Any], names: Mapping[int, list[str]]) -> Group:
+def _group(number: int, optimizer: Any, group: Mapping[str, Any], names: Mapping[int, list[str]]) -> Group:
     inside = tuple(names[id(one)][0] for one in group["params"] if id(one) in names)
     settings = {key: value for key, value in group.items() if key not in ("params", "names", "param_names")}
-    return Group(number, inside, len(group["params"]), settings, tuple(_exchanged(group, names)))
+    odd, kind = unread(optimizer, group), type(optimizer).__name__
+    return Group(number, inside, len(group["params"]), settings, tuple(_exchanged(group, names)), odd, kind)
 
 
 def _exchanged(group: Mapping[str, Any], names: Mapping[int, list[str]]) -> Iterator[tuple[str, str]]:

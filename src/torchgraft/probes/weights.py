@@ -100,7 +100,8 @@ def _values(kept: Mapping[str, Tensor], found: Fit) -> Values:
         pair = (_type(kept[own].dtype), _type(given[name].dtype))
         if pair[0] != pair[1]:
             casts[pair] = (*casts.get(pair, ()), own)
-    placed = [*found.plan.taken.values(), *(one.given for one in found.plan.misfits)]
+    homes = [*found.plan.taken.items(), *((one.own, one.given) for one in found.plan.misfits)]
+    placed = [name for _, name in homes]
     return Values(
         compared=tuple(matrices),
         strange=tuple(name for name, likeness in differ.items() if likeness < _ALIKE),
@@ -108,7 +109,7 @@ def _values(kept: Mapping[str, Tensor], found: Fit) -> Values:
         begun=tuple(own for own, name in found.plan.taken.items() if _is_begun(kept[own], given[name])),
         own=tuple(own for own, name in found.plan.taken.items() if _is_one(kept[own], given[name])),
         negative=tuple(name for name in placed if name.endswith("running_var") and _is_negative(given[name])),
-        broken={name: count for name in placed if (count := _broken(given[name]))},
+        broken={name: count for own, name in homes if (count := _broken(given[name], kept[own].dtype))},
         zero=tuple(name for name in placed if given[name].dim() > 1 and _is_zero(given[name])),
         casts=casts,
     )
@@ -136,9 +137,9 @@ def _likeness(own: Tensor, given: Tensor) -> float:
     """Give the cosine of the two, 1.0 only where all values are equal after the cast of loading."""
     import torch
 
-    mine, theirs = own.detach().cpu(), given.detach().cpu()
-    if not _is_plain(theirs):
+    if not _is_plain(given):
         return 1.0
+    mine, theirs = own.detach().cpu(), given.detach().cpu()
     theirs = theirs.to(mine.dtype)
     if torch.equal(mine, theirs) or torch.equal(torch.nan_to_num(mine), torch.nan_to_num(theirs)):
         return 1.0
@@ -172,11 +173,11 @@ def _is_negative(tensor: Tensor) -> bool:
     return _is_plain(tensor) and tensor.is_floating_point() and bool((tensor < 0).any())
 
 
-def _broken(tensor: Tensor) -> int:
-    """Count values that are NaN or infinite."""
+def _broken(tensor: Tensor, dtype: torch.dtype) -> int:
+    """Count values that are NaN or infinite, or become so in the model's type."""
     if not _is_plain(tensor) or not (tensor.is_floating_point() or tensor.is_complex()):
         return 0
-    finite = tensor.isfinite()
+    finite = (tensor.to(dtype) if dtype.is_floating_point else tensor).isfinite()
     return 0 if bool(finite.all()) else int((~finite).sum())
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from torchgraft.rules.finding import Finding, Severity
+from torchgraft.rules.finding import Finding, Fix, Severity
 from torchgraft.rules.rule import Evidence, Rule
 from torchgraft.rules.weights import by_module, known_fit
 
@@ -110,6 +111,8 @@ class FrozenAtStart(Rule):
 
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Look for frozen parameters of new modules, where others are trained."""
+        from torchgraft.edits.unfreeze import Unfreeze
+
         sets = evidence.sets
         if sets is None or not sets.trainable or not sets.frozen:
             return
@@ -117,11 +120,13 @@ class FrozenAtStart(Rule):
         random = frozenset(fit.plan.needed if fit is not None and not _was_filled(evidence) else ())
         names = [name for name in sets.frozen if name in random or _is_new(evidence, name)]
         if names:
-            yield self.found(
+            found = self.found(
                 evidence.place(names[0].rpartition(".")[0] if len(names) < 3 else ""),
                 f"{len(names)} parameters that nothing was loaded into are frozen: {by_module(names)}",
                 hint=f"unfreeze('{names[0].rpartition('.')[0] or names[0]}'); or put in what is new afterwards",
             )
+            fix = Fix("unfreeze", f"{by_module(names)} can be trained", (Unfreeze(at=tuple(names)),))
+            yield replace(found, fixes=(fix,))
 
 
 def _was_filled(evidence: Evidence) -> bool:

@@ -259,18 +259,10 @@ class Decayed(Rule):
         found = self.found(
             evidence.name,
             f"{len(names)} norm and bias parameters decay by {decay:g}: {by_module(names)}",
-            hint=f"let matrices alone decay: g.groups({{{_spared(evidence, names)}}}, weight_decay={decay:g}, …)",
+            hint=f"{held.kind.partition(' ')[0]}(g.groups(lr=…, weight_decay={decay:g})) spares them",
         )
         hard = held.kind == "AdamW" and any(_shrinks(group) for group in groups)
         yield replace(found, severity="warning") if hard else found
-
-
-def _spared(evidence: Evidence, names: tuple[str, ...]) -> str:
-    """Write the groups without decay, by selectors that hold all of the names."""
-    homes = {name.rpartition(".")[0] for name in names}
-    kinds = {type(module).__name__ for path, module in evidence.model.named_modules() if path in homes}
-    norms = [f"**:{kind}" for kind in sorted(kinds) if "norm" in kind.lower()]
-    return ", ".join(f"'{one}': {{'weight_decay': 0.0}}" for one in ("**.bias", *norms))
 
 
 def _shrinks(group: Group) -> bool:

@@ -176,10 +176,15 @@ class Rank(Rule):
                 one.where,
                 f"{one.consumer} takes {self._taken(one)}, but gets {list(one.shape)}",
                 *one.makers(),
-                hint="add the batch dimension: x.unsqueeze(0)"
-                if len(one.shape) == 3 and _unbatched(one)
-                else "reshape the tensor before it, or take the flatten or pooling before it out",
+                hint=self._hint(one),
             )
+
+    def _hint(self, one: Break) -> str:
+        if _unbatched(one) and len(one.shape) == 3:
+            return "add the batch dimension: x.unsqueeze(0)"
+        if _unbatched(one) and len(one.shape) == len(self._taken(one).split(",")) + 1:
+            return f"take a dimension out: a shape is given without the batch, such as {tuple(one.shape[2:])}"
+        return "reshape the tensor before it, or take the flatten or pooling before it out"
 
     def _taken(self, one: Break) -> str:
         word = one.at.op if one.at.op in RANKS else one.at.kind

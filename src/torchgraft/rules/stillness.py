@@ -19,7 +19,7 @@ __all__: list[str] = []
 
 def _with_fix(found: Finding, norms: list[Norm]) -> Finding:
     """Offer to make norms still for good, where plain PyTorch has a frozen form of them."""
-    if any("1d" in norm.kind or "3d" in norm.kind or "Instance" in norm.kind for norm in norms):
+    if any("Instance" in norm.kind for norm in norms):
         return found
     paths = tuple(norm.path for norm in norms)
     whole = f"{len(paths)} norms keep their statistics for good, in any training loop"
@@ -50,14 +50,15 @@ class DriftingNorm(Rule):
         norms = [one for one in sets.norms if one.frozen and one.moves] if sets else []
         if sets is None or not norms:
             return
+        last = "" if any("Instance" in norm.kind for norm in norms) else "eval_mode, or "
         found = self.found(
             evidence.name,
             f"{len(norms)} {norms[0].kind}: {by_module([norm.path for norm in norms])}",
             "in training mode they normalise by the batch and update their running mean and variance",
-            hint="g.train(…) keeps them still; in a loop of your own: eval_mode, or .eval() on them after every "
+            hint=f"g.train(…) keeps them still; in a loop of your own: {last}.eval() on them after every "
             "model.train()",
         )
-        yield _with_fix(replace(found, severity="warning") if sets.held else found, norms)
+        yield _with_fix(replace(found, severity="warning") if sets.held and not sets.kept else found, norms)
 
 
 class UndoneByTrain(Rule):
@@ -172,40 +173,52 @@ class FrozenDropout(Rule):
         sets = evidence.sets
         if sets is None or not sets.trainable or not sets.frozen:
             return
-        active = frozenset(sets.modes)
+        found: dict[str, bool] = {}
         for run in evidence.runs:
             for path, inside in _drops(run, frozenset(sets.trainable)).items():
-                if path in active:
-                    found = self.found(
-                        evidence.place(path),
-                        f"{path} drops features that only frozen parameters made",
-                        "a frozen layer takes them" if inside else "a trainable layer takes them",
-                        hint=f"eval_mode(at='{path}') switches it off for good",
-                    )
-                    found = replace(found, severity="warning") if inside and sets.held else found
-                    yield replace(found, fixes=(_fix(f"{path} becomes Identity", (path,)),))
+                found[path] = found.get(path, False) or inside
+        active = frozenset(sets.modes)
+        for inside in (True, False):
+            paths = tuple(path for path in found if path in active and found[path] is inside)
+            if paths:
+                told = self._told(evidence, paths, inside=inside)
+                yield replace(told, severity="warning") if inside and sets.held and not sets.kept else told
+
+    def _told(self, evidence: Evidence, paths: tuple[str, ...], *, inside: bool) -> Finding:
+        one, count = len(paths) == 1, len(paths)
+        found = self.found(
+            evidence.place(paths[0]) if one else evidence.name,
+            f"{paths[0] if one else f'{count} layers ({by_module(paths)})'} "
+            f"{'drops' if one else 'drop'} features that only frozen parameters made",
+            "a frozen layer takes them" if inside else "a trainable layer takes them",
+            hint=(f"eval_mode(at='{paths[0]}') switches it off" if one else "eval_mode switches them off")
+            + " for good"
+            + ("; in g.train(…) what lies between the layers of a frozen part is off" if inside else ""),
+        )
+        what = f"{paths[0]} becomes Identity" if one else f"{count} layers become Identity"
+        return replace(found, fixes=(_fix(what, paths),))
 
 
 def _drops(run: Trace, trainable: frozenset[str]) -> dict[str, bool]:
     """Find dropout on values that frozen parameters alone made, and whether a frozen layer takes what it gives."""
     made: set[int] = set()
     moving: set[int] = set()
-    dropped: dict[int, str] = {}
+    dropped: dict[int, set[str]] = {}
     found: dict[str, bool] = {}
     for op in run.ops:
         learns = bool(trainable.intersection(op.params)) or bool(moving.intersection(op.inputs))
         (moving if learns else made).update(
             op.outputs if learns or op.params or made.intersection(op.inputs) else ()
         )
+        came = {path for number in op.inputs for path in dropped.get(number, ())}
         if _is_dropout(op, run) and not learns and made.intersection(op.inputs):
             found.setdefault(op.path, False)
-            dropped.update(dict.fromkeys(op.outputs, op.path))
+            came = {op.path}
+        elif op.params:
+            found.update(dict.fromkeys(() if trainable.intersection(op.params) else came, True))
             continue
-        for number in op.inputs:
-            if number in dropped and op.params and not trainable.intersection(op.params):
-                found[dropped[number]] = True
-            elif number in dropped and not op.params:
-                dropped.update(dict.fromkeys(op.outputs, dropped[number]))
+        for number in op.outputs if came else ():
+            dropped[number] = {path for path in came if not found[path]}
     return found
 
 

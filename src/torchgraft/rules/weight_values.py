@@ -35,7 +35,7 @@ class NotHeld(Rule):
         begun = [name for name in match.values.begun if not evidence.author(name)]  # a new layer is meant to begin
         if not strange and not begun:
             return
-        whole = len(strange) == len(compared)
+        whole = bool(strange) and len(strange) == len(compared)
         yield self.found(
             evidence.name,
             f"{len(strange)} of {len(compared)} weights have other values: {by_module(strange)}"
@@ -74,7 +74,7 @@ class BrokenValues(Rule):
                 evidence.name,
                 f"{len(broken)} tensors: {by_module(list(broken))}",
                 f"{first} has {broken[first]:,} values that are NaN or infinite",
-                hint="take an earlier checkpoint",
+                hint="take an earlier checkpoint; where the model's type can't hold them: model.float()",
             )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torchgraft.rules.finding import Finding, Severity
 from torchgraft.rules.rule import Evidence, Rule
+from torchgraft.weights.kinds import peculiar
 
 if TYPE_CHECKING:
     from torchgraft.weights.fit import Fit
@@ -77,15 +78,18 @@ class WholeCheckpoint(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Say where in it the weights lie."""
         fit = evidence.match.fit if evidence.match else None
-        if fit is not None and fit.found.inside:
+        if fit is not None and fit.found.path:
             beside = ", ".join(fit.found.beside[:6])
-            others = " and ".join(one.path for one in fit.also)
+            others = "" if fit.found.parts else " and ".join(one.path for one in fit.also if not one.parts)
+            part = fit.found.parts[0] if fit.found.parts else ""
+            way = "".join(f'["{key}"]' for key in (*fit.found.inside, part) if key)
             finding = self.found(
                 evidence.name,
                 f"the weights ({len(fit.found.state)} tensors) lie in {fit.found.path}",
                 f"beside them: {beside}" if beside else "",
                 f"weights lie in {others} too" if others else "",
-                hint=f"model.load_state_dict(checkpoint{fit.found.path}); {_LOAD}",
+                hint=f"model{f'.{part}' if part else ''}.load_state_dict(checkpoint{way})"
+                f"{', and so on' if part else ''}; {_LOAD}",
             )
             yield _unless_held(evidence, finding)
 
@@ -153,11 +157,13 @@ class MissingWeights(Rule):
         needed = fit.plan.needed if fit else ()
         names = [name for name in needed if not name.endswith(_STATISTICS) and not evidence.author(name)]
         if fit is not None and names:
+            told = peculiar({name: fit.found.state[name] for name in fit.plan.surplus})
             yield self.found(
                 evidence.name,
                 f"{len(names)} of {fit.plan.size} tensors: {by_module(names)}",
                 f"unexpected instead: {by_module(fit.plan.surplus)}" if fit.plan.surplus else "",
-                hint="train them, or give weights that have them",
+                told[0] if told else "",
+                hint=told[1] if told else "train them, or give weights that have them",
             )
 
 
@@ -196,11 +202,16 @@ class UnexpectedWeights(Rule):
     def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Count what is left over; where tensors are missing as well, their finding tells of both."""
         fit = known_fit(evidence)
+        rivals = fit.plan.rivals if fit else ()
         if fit is not None and fit.plan.surplus and not fit.plan.needed:
             yield self.found(
                 evidence.name,
                 f"{len(fit.plan.surplus)} tensors: {by_module(fit.plan.surplus)}",
-                hint="check that they belong to this architecture; load_state_dict(…, strict=False) drops them",
+                *(f"those with '{one}' are a whole model as well: which of them is meant?" for one in rivals),
+                hint=f"give the ones that are meant: {{name: w for name, w in weights.items() if "
+                f"name.startswith({rivals[0]!r})}}"
+                if rivals
+                else "check that they belong to this architecture; load_state_dict(…, strict=False) drops them",
             )
 
 
@@ -260,7 +271,8 @@ _SIZES: dict[str, tuple[str, str, Severity]] = {
     ),
     "transposed": (
         "weights are transposed",
-        "they come from a framework that keeps [inputs, outputs]: load weight.T, of square ones too",
+        "they come from a framework that keeps [inputs, outputs]: load weight.T, of square ones too; "
+        "kernels [height, width, inputs, outputs] by permute(3, 2, 0, 1)",
         "error",
     ),
     "other": (

@@ -114,11 +114,13 @@ class Seen:
 
     def nothing(self, term: str, noun: Noun) -> SelectionError:
         """Say that a term matches nothing, and what is near."""
-        known = [*self.table, *self.roles, *PARAMETER_ROLES, "backbone", "stem", "head"]
+        roles = [*self.roles, *PARAMETER_ROLES, "backbone", "stem", "head"]
+        near = "" if term in roles else nearest(Selector(term).path, [*self.table, *roles])
         return SelectionError(
-            f"'{term}' matches no {'module' if noun == 'module' else 'module or parameter'}",
+            f"'{term}' matches no {'module' if noun == 'module' else 'module or parameter'}"
+            + (": the model has none of that role" if term in roles else ""),
             where=term,
-            hint=self._indexed(term) or nearest(Selector(term).path, known) or self._kinds(term) or self._some(),
+            hint=self._indexed(term) or _otherwise(term) or near or self._kinds(term) or self._some(),
         )
 
     def _indexed(self, term: str) -> str:
@@ -133,6 +135,15 @@ class Seen:
     def _some(self) -> str:
         top = [name for name in self.table if "." not in name]
         return f"one of {', '.join(top[:12])}{', …' if len(top) > 12 else ''}"
+
+
+def _otherwise(term: str) -> str:
+    """Say how it is written here, where somebody wrote a selector as in another language."""
+    if term[:1] in ("!", "~"):
+        return f"write: not {term[1:].strip()}"
+    if "{" in term:
+        return "one of several letters is written [34]: layer[34]"
+    return "several selectors are a list: ['layer3', 'head']" if re.search(r"[|,()]", term) else ""
 
 
 def _types(module: nn.Module) -> list[str]:

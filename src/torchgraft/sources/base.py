@@ -6,6 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torchgraft.errors import SourceError, TorchgraftWarning, nearest
@@ -139,6 +140,19 @@ def schemes() -> dict[str, type[Source]]:
     return dict(sorted(Source.registry.items()))
 
 
+_WEIGHTS = "a file of weights", "name the model that they are for: file:{}@resnet18"
+_RECIPE = "a recipe", "torchgraft.loading.replay(tg.Recipe.read('{}')) makes its model"
+_FILES = {
+    ".pt": _WEIGHTS,
+    ".pth": _WEIGHTS,
+    ".ckpt": _WEIGHTS,
+    ".bin": _WEIGHTS,
+    ".safetensors": _WEIGHTS,
+    ".yaml": _RECIPE,
+    ".yml": _RECIPE,
+}
+
+
 def parse_source(text: str) -> Source:
     """Read a source; a bare name means torchvision, `runs@v3` a kept version.
 
@@ -156,6 +170,8 @@ def parse_source(text: str) -> Source:
     if text.partition(":")[0].endswith(".py"):
         text = f"python:{text}"
     scheme, colon, rest = text.partition(":")
+    if not colon and (other := _FILES.get(Path(text).suffix)):
+        raise SourceError(f"'{text}' is {other[0]}, no model", where=text, hint=other[1].format(text))
     if not colon:
         scheme, rest = "version" if stored(text) else "torchvision", text
     if scheme not in known:

@@ -99,7 +99,8 @@ def _say(found: Fit) -> None:
 def _refuse_unfit(found: Fit) -> None:
     if not found.plan.complete:
         what, hint = found.why_not(
-            "name the architecture that they were saved from after the @, or load them into your model with "
-            "g.load_weights(path, resize=True), which fits other sizes and says what it left out"
+            "name the architecture that they were saved from after the @; where they are a part of it, such as a "
+            "backbone alone, load it with @none and give it what there is: g.load_weights(path), which says what "
+            "it left out, and with resize=True fits other sizes"
         )
         raise SourceError(f"the weights are not for this model: {what}", where=found.origin, hint=hint)

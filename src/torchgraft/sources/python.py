@@ -19,7 +19,7 @@ from torchgraft.wording import named
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Python"]
+__all__ = ["Python", "from_here"]
 
 
 class Python(Source):
@@ -74,9 +74,7 @@ class Python(Source):
         home, colon, name = self.rest.partition(":")
         if not colon:
             raise SourceError(f"'{self}' names no factory", where=str(self), hint=f"python:{home}:FACTORY")
-        here = os.getcwd()
-        if here not in sys.path:
-            sys.path.insert(0, here)
+        from_here()
         try:
             module = _of_file(home) if home.endswith(".py") else importlib.import_module(home)
         except (Exception, SystemExit) as error:  # the file is the user's: it may raise anything
@@ -89,6 +87,13 @@ class Python(Source):
             hint = nearest(name, vars(module)) or f"python:{home}:FACTORY"
             raise SourceError(f"'{home}' has no '{name}'", where=str(self), hint=hint)
         return getattr(module, name)
+
+
+def from_here() -> None:
+    """Let modules of the current folder be imported, as `python` does and an installed command does not."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
 
 
 def _is_model(given: Any) -> bool:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from torchgraft.surgery.journal import Surgery
 
-__all__ = ["free_name", "gives_pair", "is_sequence", "look_like", "place_in"]
+__all__ = ["free_name", "gate_like", "gives_pair", "is_sequence", "look_like", "moved_to", "place_in"]
 
 
 def is_sequence(module: nn.Module) -> bool:
@@ -30,6 +30,22 @@ def gives_pair(module: nn.Module) -> bool:
     from torch import nn
 
     return isinstance(module, (nn.MultiheadAttention, nn.RNNBase))
+
+
+def gate_like(wrapper: nn.Module, neighbour: nn.Module, model: nn.Module) -> None:
+    """Bring the gate of a wrapper to where its neighbour is, or the model where that has no parameters."""
+    for part in (neighbour, model):
+        like = next((one for one in part.parameters() if one.is_floating_point()), None)
+        if like is not None:
+            for gate in wrapper._parameters.values():
+                moved_to(gate, like)
+            return
+
+
+def moved_to(tensor: Any, like: Any) -> None:
+    """Bring a new tensor to where the model is; for one on meta it keeps its values, which nothing else has."""
+    kind = like.dtype if tensor.is_floating_point() else tensor.dtype
+    tensor.data = tensor.data.to(device=tensor.device if like.is_meta else like.device, dtype=kind)
 
 
 def look_like(wrapper: nn.Module, neighbour: nn.Module) -> None:

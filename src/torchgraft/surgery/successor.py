@@ -156,13 +156,25 @@ def refuse_axis(old: nn.Module, of: str, path: str) -> None:
     """Refuse a LayerNorm or RMSNorm where channels come first: it would normalise the width of the image.
 
     Raises:
-        EditError: the old norm is of channels.
+        EditError: the old norm is of channels, or of a kind of its own, whose scale may mean something else
+            (Gemma's counts from one).
     """
     from torch import nn
+    from torch.nn.modules.batchnorm import _NormBase
 
-    if of in ("nn.LayerNorm", "nn.RMSNorm") and not isinstance(old, (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d)):
+    kind = type(old).__name__
+    if of not in ("nn.LayerNorm", "nn.RMSNorm"):
+        return
+    if isinstance(old, (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d)) and "2d" not in kind:
+        return
+    if "2d" in kind or isinstance(old, (_NormBase, nn.GroupNorm)):
         raise EditError(
-            f"{of} normalises the last dimension, the {type(old).__name__} the channels, which are the second",
+            f"{of} normalises the last dimension, the {kind} the channels, which are the second",
             where=path,
             hint="swap to LayerNorm2d, which is over the channels of [N, C, H, W], or to nn.GroupNorm",
         )
+    raise EditError(
+        f"that {of} can stand for a {kind} is not known",
+        where=path,
+        hint=f"where it can, replace one at a time: replace('{path}', '{of}'), whose scale starts at one",
+    )

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from torchgraft.graft import Graft
 
-__all__ = ["as_data", "params", "select", "table"]
+__all__ = ["as_data", "params", "select", "table", "too_much"]
 
 _WORDS = ("parameter", "shape", "dtype", "trained", "group", "")
+_DISPENSABLE = ("zeros", "min", "max", "dtype", "mean", "std", "numbers", "trained", "")
+"""What a narrow terminal does without, in this order."""
 
 
 def params(
@@ -47,17 +49,37 @@ def select(graft: Graft, at: str | Iterable[str]) -> Selection:
     return described(graft.module, at, roles=graft.roles)
 
 
-def table(parameters: Parameters, limit: int = FOLDED) -> Table:
+def table(parameters: Parameters, limit: int = FOLDED, *, without: Iterable[str] = ()) -> Table:
     """Draw a table of parameters, folded by module where it would be longer than `limit` lines."""
     from rich.table import Table
 
-    head, *rows = parameters.cells(limit)
+    head, *rows = _without(parameters.cells(limit), without)
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for name in head:
         drawn.add_column(name, justify="left" if name in _WORDS else "right", no_wrap=name == "parameter")
     for row in rows:
         drawn.add_row(*row)
     return drawn
+
+
+def too_much(parameters: Parameters, width: int, limit: int = FOLDED) -> list[str]:
+    """Name the columns without which no line of the table has more than `width` characters."""
+    cells, left = parameters.cells(limit), list[str]()
+    for name in _DISPENSABLE:
+        if _wide(_without(cells, left)) <= width:
+            break
+        left += [name] if name in cells[0] else []
+    return left
+
+
+def _without(cells: list[tuple[str, ...]], left: Iterable[str]) -> list[tuple[str, ...]]:
+    kept = [number for number, name in enumerate(cells[0]) if name not in left]
+    return [tuple(row[number] for number in kept) for row in cells]
+
+
+def _wide(cells: list[tuple[str, ...]]) -> int:
+    """Measure the longest line, with two spaces between columns."""
+    return sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True)) - 2
 
 
 def as_data(parameters: Parameters) -> dict[str, Any]:

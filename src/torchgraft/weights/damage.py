@@ -43,7 +43,8 @@ _INSIDE = (
 
 def reason(path: Path, error: Exception) -> tuple[str, str]:
     """Say why a file could not be read, and what to do."""
-    start = path.open("rb").read(200).lstrip()
+    with path.open("rb") as file:
+        start = file.read(200).lstrip()
     if not start:
         return "the file is empty", _AGAIN
     if start[:9].lower() == b"<!doctype" or start.lower().startswith(b"<html"):

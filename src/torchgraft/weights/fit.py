@@ -46,9 +46,14 @@ class Fit:
 
     def changes(self) -> list[str]:
         """Say what had to be done to make the weights fit by name: what is never done in silence."""
-        taken = [f"the weights lie in {self.found.path} of a checkpoint"] if self.found.inside else []
-        others = [f"{' and '.join(one.path for one in self.also)} lie beside them"] if self.also else []
+        taken = [f"the weights lie in {self.found.path} of a checkpoint"] if self.found.path else []
+        beside = [one.path for one in self.also if not one.parts and one.inside[-1:] not in self._joined]
+        others = [f"{' and '.join(beside)} lie beside them"] if beside else []
         return [*taken, *others, *self.said, *self.plan.changes()]
+
+    @property
+    def _joined(self) -> set[tuple[str, ...]]:
+        return {(part,) for part in self.found.parts}
 
     def doubts(self) -> list[str]:
         """Say what speaks against the file itself: another hash than its name says, a part of several."""
@@ -90,6 +95,12 @@ def fit(model: nn.Module | Mapping[str, Tensor], weights: Any, *, sha256: str = 
     found = states(held)
     if not found:
         raise SourceError(_nothing_in(held), where=origin, hint="give a state dict: model.state_dict()")
+    if all(one.is_meta for state in found for one in state.state.values()):
+        raise SourceError(
+            "they lie on meta, and hold no values",
+            where=origin,
+            hint="save the state dict of a model that has its weights",
+        )
     kept = tensors_of(model) if isinstance(model, nn.Module) else model
     plans = [plan_of(kept, one.state) for one in found]
     best = max(range(len(found)), key=lambda number: (len(plans[number].taken), -number))

@@ -54,6 +54,23 @@ _KINDS: tuple[tuple[_Test, str, str], ...] = (
         "take the weights from before the quantisation",
     ),
     (
+        _named(r"\.weight_mask$"),
+        "it was pruned: torch keeps each weight as weight_orig and weight_mask",
+        "torch.nn.utils.prune.remove(module, 'weight') for each of them, before it is saved",
+    ),
+    (
+        _named(r"\.weight_u$|\.parametrizations\.weight\.0\._u$"),
+        "it was saved with spectral norm, which keeps a weight in parts",
+        "take it off before the model is saved: remove_spectral_norm, remove_parametrizations(module, 'weight'); "
+        "or put it on this model first",
+    ),
+    (
+        _named(r"\.weight_g$|\.parametrizations\.weight\.original1$"),
+        "it was saved with weight norm, which keeps a weight as its length and its direction",
+        "take it off before the model is saved: remove_weight_norm, remove_parametrizations(module, 'weight'); "
+        "or put it on this model first",
+    ),
+    (
         _named(r"/(kernel|gamma|beta|moving_mean|moving_variance):?\d*$"),
         "its names are those of TensorFlow, where matrices lie the other way round",
         "convert them first: transformers and timm bring converters for their models",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -67,6 +67,7 @@ class Plan:
         renamed: the model's name -> the given name where the whole name differs and order and sizes decided.
         direct: how many of the given names are the model's own, at their size: what `load_state_dict` would load.
         size: how many tensors the model has.
+        rivals: prefixes of further names that would fit every tensor of the model as well.
     """
 
     taken: Mapping[str, str] = field(default_factory=dict)
@@ -77,6 +78,7 @@ class Plan:
     renamed: Mapping[str, str] = field(default_factory=dict)
     direct: int = 0
     size: int = 0
+    rivals: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -114,6 +116,7 @@ class Plan:
         if self.renamed:
             own, given = next(iter(self.renamed.items()))
             said.append(f"{len(self.renamed)} names by order and size (such as {given} -> {own})")
+        said += [f"those with '{one}' fit as well, and were not taken" for one in self.rivals]
         return said
 
 
@@ -160,6 +163,7 @@ def plan_of(kept: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Plan:
         renamed=search.renamed,
         direct=sum(_agree(own[name], given[name]) for name in own if name in given),
         size=len(own),
+        rivals=tuple(_rivals(own, {name: given[name] for name in search.given_left})),
     )
 
 
@@ -268,8 +272,18 @@ class _Search:
         return ours is None or theirs is None or len(ours) == len(theirs)
 
 
+def _rivals(own: Mapping[str, Shape], left: Mapping[str, Shape]) -> Iterator[str]:
+    """Give prefixes under which the whole model lies a second time: a teacher beside its student."""
+    names = [name for name in own if not _is_counter(name)]
+    first = names[0] if names else ""
+    for prefix in [name.removesuffix(first) for name in left if first and name.endswith(f".{first}")]:
+        if all(prefix + name in left and _agree(own[name], left[prefix + name]) for name in names):
+            yield prefix
+
+
 def _agree(own: Shape, given: Shape) -> bool:
-    return own is None or given is None or own == given
+    """Tell whether sizes agree; one number may be written as a vector of one, which torch loads as well."""
+    return own is None or given is None or own == given or (own == () and given == (1,))
 
 
 def _is_counter(name: str) -> bool:
@@ -315,7 +329,7 @@ def _kind(
         return "positions"
     if len(wants) != len(has) or not wants:
         return "other"
-    if len(wants) == 2 and wants == has[::-1]:
+    if len(wants) in (2, 4) and wants == (has[:1:-1] + has[:2] if len(has) == 4 else has[::-1]):
         return "transposed"
     axes = [axis for axis, (ours, theirs) in enumerate(zip(wants, has, strict=True)) if ours != theirs]
     first = next((one for one, shape in own.items() if shape is not None and len(shape) > 2), "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +27,20 @@ class Found:
         inside: the keys that lead to it; empty where the state dict itself was given.
         beside: what else lies next to it, and is left aside.
         others: entries of the state dict that are no tensors.
+        parts: the keys of several state dicts that were joined under them, as a model has its children.
     """
 
     state: Mapping[str, Tensor]
     inside: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
         """How one reaches it in Python: `["model"]["state_dict"]`."""
-        return "".join(f'["{key}"]' for key in self.inside)
+        way = "".join(f'["{key}"]' for key in self.inside)
+        return " and ".join(f'{way}["{part}"]' for part in self.parts) or way
 
 
 def states(held: Any) -> list[Found]:
@@ -45,10 +48,10 @@ def states(held: Any) -> list[Found]:
     return sorted(_search(held, (), ()), key=_rank)
 
 
-def _rank(found: Found) -> tuple[int, int, int]:
+def _rank(found: Found) -> tuple[bool, int, int, int]:
     last = found.inside[-1].lower() if found.inside else ""
-    usual = _USUAL.index(last) if last in _USUAL else len(_USUAL) + ("ema" in last or "average" in last)
-    return (sum(key not in _USUAL for key in found.inside), len(found.inside), usual)
+    usual = _USUAL.index(last) if last in _USUAL else len(_USUAL) + _is_average(last)
+    return (bool(found.parts), sum(key not in _USUAL for key in found.inside), len(found.inside), usual)
 
 
 def _search(held: Any, inside: tuple[str, ...], beside: tuple[str, ...]) -> Iterator[Found]:
@@ -64,6 +67,20 @@ def _search(held: Any, inside: tuple[str, ...], beside: tuple[str, ...]) -> Iter
         yield Found(tensors, inside, beside, tuple(str(name) for name in held if str(name) not in tensors))
     else:
         yield from deeper
+        yield from _joined(deeper, inside, beside)
+
+
+def _joined(deeper: Sequence[Found], inside: tuple[str, ...], beside: tuple[str, ...]) -> Iterator[Found]:
+    """Join state dicts that lie side by side under names of their own: `{"encoder": …, "decoder": …}`."""
+    near = {one.inside[-1]: one.state for one in deeper if len(one.inside) == len(inside) + 1 and not one.parts}
+    parts = {key: state for key, state in near.items() if not (key.lower() in _USUAL or _is_average(key.lower()))}
+    if len(parts) > 1:
+        whole = {f"{key}.{name}": tensor for key, state in parts.items() for name, tensor in state.items()}
+        yield Found(whole, inside, beside, parts=tuple(parts))
+
+
+def _is_average(key: str) -> bool:
+    return "ema" in key or "average" in key or "best" in key
 
 
 def _weight(tensors: Mapping[str, Tensor]) -> int:
@@ -95,7 +112,9 @@ def _tensor(value: Any) -> Tensor | None:
     from torch.nn.parameter import is_lazy
 
     if isinstance(value, torch.Tensor):
-        return None if is_lazy(value) else value.detach()
+        if is_lazy(value):
+            return None
+        return value.detach().to_dense() if value.layout == torch.sparse_coo else value.detach()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return torch.as_tensor(value)
     return None
