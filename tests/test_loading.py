@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import models
 
 import torchgraft as tg
-from torchgraft.errors import RecipeError
+from torchgraft.errors import RecipeError, SourceError, TorchgraftWarning
 
 
 class Both(nn.Module):
@@ -134,3 +134,16 @@ def test_loading_takes_the_memory_of_the_weights_once(tmp_path):
         [sys.executable, "-c", code, str(tmp_path / "w.safetensors")], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 1.15 * (tmp_path / "w.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("weights", "base"), [(None, "torchvision:resnet18@none"), ("none", "torchvision:resnet18@none")]
+)
+def test_weights_as_torchvision_writes_them_are_understood_and_explained(weights, base):
+    with pytest.warns(TorchgraftWarning, match="is written 'torchvision:resnet18@none'"):
+        assert tg.load("resnet18", weights=weights).recipe.base == base
+
+
+def test_weights_that_a_source_names_already_are_not_named_twice():
+    with pytest.raises(SourceError, match="can't be said of 'resnet18@none'"):
+        tg.load("resnet18@none", weights="DEFAULT")

@@ -150,6 +150,8 @@ class Graft:
         edits = "\n".join(f"  {n}. {edit.sentence()}" for n, edit in enumerate(self.recipe.edits, 1))
         return f"{self.recipe.base}\n{edits or '  unchanged'}"
 
+    __repr__ = __str__
+
     # changing
 
     def apply(self, edit: Edit, *, fix: Way | None = None, optimizer: torch.optim.Optimizer | None = None) -> Self:

@@ -32,6 +32,7 @@ def load(
     real: bool = False,
     meta: bool = False,
     pretrained: bool | None = None,
+    weights: Any = ...,
 ) -> Graft:
     """Load a base model, or take one that was made by hand, as a graft.
 
@@ -45,6 +46,8 @@ def load(
         meta: build the base with its parameters on the meta device: it costs no memory for them, reads no weights,
             and can be edited and checked. `g.load_weights(file)` puts weights straight into place afterwards.
         pretrained: as torchvision and timm once had it; a warning says how it is written now.
+        weights: as torchvision has it: None, `"DEFAULT"`, a name or a member of its enums; a warning says how
+            that is written here.
 
     Raises:
         SourceError: the base can't be had.
@@ -55,7 +58,8 @@ def load(
         base = getattr(base, "_orig_mod", base)  # what torch.compile wraps
         base = Base(base, f"object:{type(base).__name__}")
     elif isinstance(base, str):
-        source = parse_source(base if pretrained is None else _as_once(base, pretrained))
+        text = base if pretrained is None else _as_once(base, pretrained)
+        source = parse_source(text if weights is ... else _with_weights(text, weights))
         base = source.skeleton(seed=seed, trust=trust) if meta else source.load(seed=seed, trust=trust)
     elif not isinstance(base, Base):
         raise SourceError(f"{named(base)} is no model", where="tg.load", hint="give a source by name, or a module")
@@ -87,6 +91,23 @@ def _as_once(text: str, pretrained: bool) -> str:
     now = str(source) if pretrained else str(source.bare)
     told = f"pretrained={pretrained} is written '{now}'; it is read so"
     warnings.warn(told, TorchgraftWarning, stacklevel=3)
+    return now
+
+
+def _with_weights(text: str, weights: Any) -> str:
+    """Read `weights=` as torchvision means it: None for random ones, a name, or a member of an enum.
+
+    Raises:
+        SourceError: the source names its weights by itself, or is not torchvision's.
+    """
+    source = parse_source(text)
+    name = str(getattr(weights, "name", weights)).rpartition(".")[2]
+    if source.tag or not (weights is None or str(source).startswith("torchvision:")):
+        raise SourceError(
+            f"weights={name} can't be said of '{text}'", where="weights", hint="name them in the source: …@NAME"
+        )
+    now = str(source.bare) if weights is None else f"{source}@{name}"
+    warnings.warn(f"weights={name} is written '{now}'; it is read so", TorchgraftWarning, stacklevel=3)
     return now
 
 

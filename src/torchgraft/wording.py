@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from torchgraft.errors import RecipeError, nearest
+
 if TYPE_CHECKING:
+    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-__all__ = ["named", "needed", "shown"]
+__all__ = ["named", "needed", "refusal", "shown"]
 
 
 def named(value: Any) -> str:
@@ -75,3 +79,29 @@ def shown(value: Any) -> str:
     huge = isinstance(value, int) and abs(value) >= 10**40  # Python writes no more than 4,300 digits
     text = f"a number of {int(value).bit_length()} bits" if huge else repr(value)
     return f", not {text if len(text) <= 60 else f'{text[:50]}…'}"
+
+
+def refusal(error: ValidationError, kind: str, names: Sequence[str]) -> RecipeError:
+    """Say what is wrong with the settings that somebody gave in Python.
+
+    Args:
+        error: what pydantic found.
+        kind: of what, such as `head`.
+        names: the settings that there are.
+    """
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    place = ".".join(str(part) for part in first["loc"])
+    what, write = needed(first)
+    if first["type"] == "extra_forbidden":
+        what, write = f"there is no setting '{first['loc'][-1]}'", nearest(place, names)
+    elif first["type"] == "missing":
+        what, write = f"'{first['loc'][-1]}' is missing", ""
+    else:
+        what += shown(first["input"])
+        if first["type"] in ("tuple_type", "list_type"):
+            write = f"write [{first['input']}]" if shown(first["input"]) else write
+    return RecipeError(
+        f"{kind}: {what}",
+        where=f"{kind}.{place}" if place else kind,
+        hint=write or f"{kind} takes {', '.join(names)}",
+    )

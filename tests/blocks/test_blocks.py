@@ -180,3 +180,22 @@ def test_a_class_of_ones_own_is_only_named():
     spec = ModuleSpec.model_validate(Mine())
     assert not spec.replays
     assert spec.model_dump() == {"object": {"class": "Mine"}}
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: blocks.SqueezeExcite(reductoin=4), "there is no setting 'reductoin'(.|\n)*did you mean reduction"),
+        (lambda: blocks.SqueezeExcite(reduction="x"), "a whole number is needed, not 'x'"),
+        (lambda: blocks.MLP(), "'widths' is missing"),
+        (lambda: blocks.MLP(widths=8), r"a list is needed, not 8(.|\n)*write \[8\]"),
+    ],
+)
+def test_a_wrong_setting_in_python_is_told_as_in_a_recipe(made, told):
+    with pytest.raises(RecipeError, match=told):
+        made()
+
+
+def test_a_misspelt_block_names_the_nearest():
+    with pytest.raises(AttributeError, match="did you mean SqueezeExcite"):
+        _ = blocks.SqueezExcite

@@ -492,3 +492,13 @@ def test_many_dropouts_of_a_frozen_body_are_one_finding_whose_fix_stops_them_all
     assert found["P020"].facts[0] == "17 layers (features (17)) drop features that only frozen parameters made"
     g.apply_all(found["P020"].fixes[0].edits)
     assert "P020" not in {one.code for one in g.check()}
+
+
+def test_dropout_that_an_adapter_in_a_frozen_layer_reads_is_no_more_than_a_note():
+    g = tg.load(Dropping(), input=(4,)).freeze(all_but="head").adapter(at=["neck"], kind="lora", rank=2)
+    found = {
+        one.where: one.severity
+        for one in g.check(optimizer=torch.optim.SGD(g.groups(lr=0.1)))
+        if one.code == "P020"
+    }
+    assert found == {"Dropping / drop": "note"}

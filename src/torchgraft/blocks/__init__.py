@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torchgraft.blocks.attention import SelfAttention
 from torchgraft.blocks.base import Block
 from torchgraft.blocks.cbam import CBAM
@@ -36,3 +38,11 @@ __all__ = [
     "SelfAttention",
     "SqueezeExcite",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    from torchgraft.errors import nearest
+
+    if name.startswith("_"):
+        raise AttributeError(name)
+    raise AttributeError(f"there is no block '{name}'; {nearest(name, __all__) or 'docs/blocks.md lists them'}")

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from torchgraft.errors import EditError, RecipeError, nearest
 from torchgraft.family import gather
 from torchgraft.schema import Schema
+from torchgraft.wording import refusal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +33,19 @@ class Block(Schema, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Block.registry[cls.__name__] = cls
+
+    def __init__(self, **given: Any) -> None:
+        """Describe a block.
+
+        Raises:
+            RecipeError: a setting is unknown, missing or of the wrong type.
+        """
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise refusal(error, type(self).__name__, list(type(self).model_fields)) from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # so reading a recipe does not come by here
 
     @model_validator(mode="before")
     @classmethod

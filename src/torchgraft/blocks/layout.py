@@ -63,7 +63,7 @@ class Laid(Block, ABC):
                 f"takes {needs}, and is given [{', '.join(gets)}]"
                 + (f" as {self.layout}" if self.layout and self.layout in self.layouts else ""),
                 "put it where such a tensor passes: "
-                + ("before the pooling" if len(shape) == 2 else "torchgraft show lists what each module gives"),
+                + ("before the pooling" if len(shape) == 2 else "g.trace() tells what each module gives"),
             )
         done = {"layout": layout, "channels": self.channels or shape[layout.index("C")]}
         return self.model_copy(update=done)

@@ -12,6 +12,7 @@ from torchgraft.errors import EditError
 from torchgraft.rng import drawn_from
 from torchgraft.schema import Count, Flag, Names, Number
 from torchgraft.select import modules, selected
+from torchgraft.surgery.standing import look_like
 from torchgraft.surgery.tuners import KINDS, adapters, is_adapter, layer_kind
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Adapter(Edit):
             surgery.set_grad([one for one in surgery.model.parameters() if id(one) not in stay], False)
         pairs = dict(zip(layers, made, strict=True))
         for old, new in pairs.items():
-            _seen_alike(new, old)
+            look_like(new, old)
         paths = [(path, one) for path, one in surgery.model.named_modules(remove_duplicate=False) if one in pairs]
         surgery.trade(pairs)
         held = {id(one) for layer in layers for one in layer.parameters()}
@@ -275,10 +276,3 @@ def _of_peft(model: nn.Module, kind: str) -> frozenset[str]:
     table = getattr(constants, f"TRANSFORMERS_MODELS_TO_{name}_TARGET_MODULES_MAPPING")
     found: Any = table.get(config.model_type, ())
     return frozenset() if isinstance(found, str) else frozenset(one.rpartition(".")[2] for one in found)
-
-
-def _seen_alike(made: nn.Module, old: nn.Module) -> None:
-    """Give an adapter the sizes of its layer: a parent may read them off its child."""
-    for name, value in vars(old).items():
-        if isinstance(value, (bool, int, float, str, tuple)) and not (name.startswith("_") or hasattr(made, name)):
-            setattr(made, name, value)

@@ -11,7 +11,7 @@ from pydantic import PlainSerializer, PlainValidator, ValidationError
 from torchgraft.errors import RecipeError, nearest
 from torchgraft.family import gather, kind_of
 from torchgraft.schema import Schema
-from torchgraft.wording import needed
+from torchgraft.wording import refusal
 
 if TYPE_CHECKING:
     from torchgraft.surgery.journal import Surgery
@@ -67,25 +67,7 @@ class Edit(Schema, ABC):
         try:
             return cls(**values, **kwargs)
         except ValidationError as error:
-            raise _told(error, cls) from None
-
-
-def _told(error: ValidationError, cls: type[Edit]) -> RecipeError:
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    names = [field.alias or name for name, field in cls.model_fields.items()]
-    place = ".".join(str(part) for part in first["loc"])
-    hint = nearest(place, names) if first["type"] == "extra_forbidden" else ""
-    return RecipeError(
-        f"{cls.kind()}: {_words(first)}",
-        where=f"{cls.kind()}.{place}" if place else cls.kind(),
-        hint=hint or f"{cls.kind()} takes {', '.join(names)}",
-    )
-
-
-def _words(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return f"there is no setting '{error['loc'][-1]}'"
-    return f"'{error['loc'][-1]}' is missing" if error["type"] == "missing" else needed(error)[0]
+            raise refusal(error, cls.kind(), names) from None
 
 
 def kinds() -> dict[str, type[Edit]]:

@@ -15,6 +15,7 @@ from torchgraft.schema import Names, Places
 from torchgraft.select import Selector, modules
 from torchgraft.surgery.build import build
 from torchgraft.surgery.separable import low_rank, separable
+from torchgraft.surgery.standing import look_like
 from torchgraft.surgery.successor import Gone, groups_for, refuse_axis, settings, taken_over, width
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ class _Work:
         if old.bias is not None:
             last = "pointwise" if self.to.of == "separable" else "up"
             self.moved.update({f"{path}.{last}.bias": f"{path}.bias" for path in paths})
-        return _seen_alike(made, old)
+        look_like(made, old)
+        return made
 
     def _plain(self, old: nn.Module, path: str) -> nn.Module | None:
         refuse_axis(old, self.to.of, path)
@@ -276,7 +278,8 @@ class _Work:
         for name, part in (("norm", plain), ("drop", old.drop), ("act", old.act)):
             made.add_module(name, part)
         self.moved.update({f"{path}.norm": path for path in paths})
-        return _seen_alike(made, old)
+        look_like(made, old)
+        return made
 
 
 def _has_activation(old: nn.Module) -> bool:
@@ -294,14 +297,6 @@ def _with_act(old: Any, plain: Any, name: str, **more: Any) -> nn.Module:
     made.drop, made.act = old.drop, old.act
     whole: nn.Module = made
     return whole
-
-
-def _seen_alike(made: nn.Module, old: nn.Module) -> nn.Module:
-    """Give a pair of layers the sizes of the one it stands for: a parent may read them off its child."""
-    for name, value in vars(old).items():
-        if isinstance(value, (bool, int, float, str, tuple)) and not (name.startswith("_") or hasattr(made, name)):
-            setattr(made, name, value)
-    return made
 
 
 def _functional(error: SelectionError, at: Names, surgery: Surgery) -> SelectionError:

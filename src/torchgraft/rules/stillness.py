@@ -200,11 +200,12 @@ class FrozenDropout(Rule):
 
 
 def _drops(run: Trace, trainable: frozenset[str]) -> dict[str, bool]:
-    """Find dropout on values that frozen parameters alone made, and whether a frozen layer takes what it gives."""
+    """Find dropout on what frozen parameters alone made, and whether frozen layers alone read what it gives."""
     made: set[int] = set()
     moving: set[int] = set()
     dropped: dict[int, set[str]] = {}
     found: dict[str, bool] = {}
+    read: set[str] = set()
     for op in run.ops:
         learns = bool(trainable.intersection(op.params)) or bool(moving.intersection(op.inputs))
         (moving if learns else made).update(
@@ -215,11 +216,14 @@ def _drops(run: Trace, trainable: frozenset[str]) -> dict[str, bool]:
             found.setdefault(op.path, False)
             came = {op.path}
         elif op.params:
-            found.update(dict.fromkeys(() if trainable.intersection(op.params) else came, True))
+            if trainable.intersection(op.params):
+                read |= came
+            else:
+                found.update(dict.fromkeys(came, True))
             continue
         for number in op.outputs if came else ():
-            dropped[number] = {path for path in came if not found[path]}
-    return found
+            dropped[number] = came
+    return {path: inside and path not in read for path, inside in found.items()}
 
 
 def _is_dropout(op: Op, run: Trace) -> bool:
