@@ -359,3 +359,13 @@ def test_values_that_are_not_finite_are_told():
     with pytest.warns(TorchgraftWarning, match="12 values are NaN or infinite: weight"):
         filled = fill(model, given)
     assert filled.broken == {"weight": 12}
+
+
+def test_trained_weights_for_a_first_layer_made_of_random_ones_are_told_and_fitted_on_request():
+    trained = models.resnet18(weights=None).state_dict()
+    g = tg.load("resnet18@none", input=(3, 32, 32)).input(channels=4)
+    with pytest.warns(TorchgraftWarning, match=r"conv1\.weight is left as it was"):
+        g.load_weights(trained)
+    g = tg.load("resnet18@none", input=(3, 32, 32)).input(channels=4)
+    g.load_weights(trained, resize=True)
+    assert torch.equal(g.module.conv1.weight[:, :3], trained["conv1.weight"])

@@ -34,12 +34,14 @@ class _Edited:
         made: names of tensors that edits made anew, and the number of the edit.
         gone: the base's names of tensors that edits took out.
         seed: what is drawn from, where nothing is given.
+        random: the base's weights were random: what edits made of them is worth nothing.
     """
 
     bases: Mapping[str, str] = field(default_factory=dict)
     made: Mapping[str, int] = field(default_factory=dict)
     gone: frozenset[str] = frozenset()
     seed: int = 0
+    random: bool = False
 
 
 def load_into(graft: Graft, weights: Any, *, resize: bool = False, sha256: str = "") -> Filled:
@@ -147,7 +149,7 @@ def _edited(graft: Graft) -> _Edited:
     gone = frozenset(
         name for name, one in base.items() if id(one) not in kept or (name not in reached and id(one) in held)
     )
-    return _Edited(bases, made, gone, graft.recipe.seed)
+    return _Edited(bases, made, gone, graft.recipe.seed, graft.is_random)
 
 
 def _edit_of(name: str, added: Mapping[str, int]) -> int:
@@ -283,7 +285,8 @@ def _odd(given: Tensor, dtype: torch.dtype) -> int:
 
 def _account(found: Fit, left: Mapping[str, str], resized: Mapping[str, str], edited: _Edited) -> Filled:
     """Tell what is amiss from what edits explain."""
-    made = {name: edited.made[name] for name in (*left, *found.plan.needed) if name in edited.made}
+    cut = {one.own for one in found.plan.misfits if edited.random and one.kind in ("channels", "positions")}
+    made = {name: edited.made[name] for name in (*left, *found.plan.needed) if name in edited.made.keys() - cut}
     return Filled(
         origin=found.origin,
         loaded=tuple(name for name in found.plan.taken if name not in left),

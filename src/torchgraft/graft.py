@@ -280,10 +280,15 @@ class Graft:
             self._looks.forget(surgery.touched)
         return surgery.added
 
+    @property
+    def is_random(self) -> bool:
+        """Whether the base has random weights, and none were loaded since."""
+        base = self.recipe.base.lower()
+        return base.endswith("@none") and not (base.startswith("file:") or self.version or self.filled)
+
     def _untrained(self) -> set[int]:
         """Give ids of the parameters with nothing to lose: of a random base, and what edits put in or drew."""
-        base = self.recipe.base.lower()
-        if base.endswith("@none") and not base.startswith("file:") and self.version is None and not self.filled:
+        if self.is_random:
             return {id(one) for part in every(self.module) for one in part._parameters.values()}
         return past.put_in(self._history)
 

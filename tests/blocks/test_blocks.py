@@ -185,7 +185,10 @@ def test_a_class_of_ones_own_is_only_named():
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        (lambda: blocks.SqueezeExcite(reductoin=4), "there is no setting 'reductoin'(.|\n)*did you mean reduction"),
+        (
+            lambda: blocks.SqueezeExcite(reductoin=4),
+            "there is no setting 'reductoin'(.|\n)*did you mean reduction",
+        ),
         (lambda: blocks.SqueezeExcite(reduction="x"), "a whole number is needed, not 'x'"),
         (lambda: blocks.MLP(), "'widths' is missing"),
         (lambda: blocks.MLP(widths=8), r"a list is needed, not 8(.|\n)*write \[8\]"),

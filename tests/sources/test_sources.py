@@ -237,3 +237,25 @@ def test_a_missing_file_names_the_nearest(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "weights.safetensors")
     with pytest.raises(SourceError, match=r"did you mean weights\.safetensors"):
         parse_source(f"file:{tmp_path}/weigths.safetensors@resnet18").load()
+
+
+def test_a_file_of_a_backbone_alone_gets_new_last_layers_and_says_so(tmp_path):
+    trained = models.resnet18(weights=None).state_dict()
+    backbone = {name: one for name, one in trained.items() if not name.startswith("fc")}
+    path = tmp_path / "backbone.safetensors"
+    save_file(backbone, path)
+    with pytest.warns(TorchgraftWarning, match=r"fc\.weight, fc\.bias are not in it and are drawn anew"):
+        first = parse_source(f"file:{path}@resnet18").load(seed=3).module
+    with pytest.warns(TorchgraftWarning):
+        again = parse_source(f"file:{path}@resnet18").load(seed=3).module
+    assert all(torch.equal(first.state_dict()[name], one) for name, one in backbone.items())
+    assert torch.equal(first.fc.weight, again.fc.weight)
+    assert first.fc.weight.any()
+
+
+def test_a_file_without_a_layer_in_the_middle_is_refused(tmp_path):
+    trained = models.resnet18(weights=None).state_dict()
+    path = tmp_path / "part.safetensors"
+    save_file({name: one for name, one in trained.items() if not name.startswith(("fc", "layer3.1"))}, path)
+    with pytest.raises(SourceError, match="missing"):
+        parse_source(f"file:{path}@resnet18").load()

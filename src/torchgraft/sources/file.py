@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -11,8 +12,9 @@ from typing import ClassVar
 from torchgraft.errors import SourceError, TorchgraftWarning
 from torchgraft.sources.base import Base, Source, parse_source
 from torchgraft.weights.fit import Fit, fit
+from torchgraft.weights.plan import tensors_of
 from torchgraft.weights.reading import check_there, note
-from torchgraft.weights.skeleton import place
+from torchgraft.weights.skeleton import draw, place
 
 __all__ = ["File"]
 
@@ -37,14 +39,20 @@ class File(Source):
             parse_source(architecture).bare.check(trust=trust)
 
     def load(self, *, seed: int = 0, trust: bool = False) -> Base:
-        """Build the architecture without weights, then put the file's in their place, all of them."""
+        """Build the architecture without weights, then put the file's in their place, all of them.
+
+        Of a backbone alone the last layers are missing: they are drawn from `seed`, and a warning says so.
+        """
         self.check(trust=trust)
         base = self.skeleton(seed=seed, trust=trust)
         found = fit(base.module, self.path, sha256=self.sha256)
-        _say(found)
-        _refuse_unfit(found)
+        headless = _headless(found, list(tensors_of(base.module)))
+        _say(found, headless)
+        if not headless:
+            _refuse_unfit(found)
         state = {own: found.found.state[given] for own, given in found.plan.taken.items()}
         place(base.module, state)
+        draw(base.module, headless, seed=seed)
         return base
 
     def skeleton(self, *, seed: int = 0, trust: bool = False) -> Base:
@@ -90,8 +98,18 @@ class File(Source):
         return self.tag or note(self.path, "base")
 
 
-def _say(found: Fit) -> None:
-    said = [*found.changes(), *found.doubts()]
+def _headless(found: Fit, names: Sequence[str]) -> Sequence[str]:
+    """Give what is missing of a backbone alone: the last tensors of the model, within one of its parts."""
+    plan = found.plan
+    if plan.misfits or plan.surplus or not plan.needed or plan.is_other:
+        return ()
+    last = names[-len(plan.needed) :]
+    return last if set(last) == set(plan.needed) and len({name.partition(".")[0] for name in last}) == 1 else ()
+
+
+def _say(found: Fit, headless: Sequence[str]) -> None:
+    drawn = f"{', '.join(headless[:4])}{', …' * bool(headless[4:])} are not in it and are drawn anew: a backbone"
+    said = [*found.changes(), *found.doubts(), *([drawn] if headless else ())]
     if said:
         warnings.warn(f"{found.origin}: {'; '.join(said)}", TorchgraftWarning, stacklevel=3)
 
@@ -99,8 +117,7 @@ def _say(found: Fit) -> None:
 def _refuse_unfit(found: Fit) -> None:
     if not found.plan.complete:
         what, hint = found.why_not(
-            "name the architecture that they were saved from after the @; where they are a part of it, such as a "
-            "backbone alone, load it with @none and give it what there is: g.load_weights(path), which says what "
-            "it left out, and with resize=True fits other sizes"
+            "name the architecture that they were saved from after the @; of another part than all but the last "
+            "layers, load what there is: tg.load('…@none').load_weights(path), which says what it left out"
         )
         raise SourceError(f"the weights are not for this model: {what}", where=found.origin, hint=hint)
