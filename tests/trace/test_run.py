@@ -274,3 +274,17 @@ def test_containers_of_any_class_keep_nothing_of_a_trace():
     model = Net()
     trace(model, torch.empty(2))
     assert (list(model.queue), dict(model.table), dict(model.count)) == ([], {}, {})
+
+
+def test_a_graph_that_breaks_off_prints_nothing_by_itself(capfd):
+    broken = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 4)))
+    broken.graph.output_node().prepend(
+        call := broken.graph.call_function(torch.cat, (list(broken.graph.nodes)[1],))
+    )
+    broken.graph.output_node().args = (call,)
+    broken.recompile()
+    assert trace(broken, torch.empty(2, 3)).mismatch is not None
+    assert capfd.readouterr().err == ""
+    with pytest.raises(TypeError):
+        broken(torch.empty(2, 3))
+    assert "Traceback" in capfd.readouterr().err  # what torch does elsewhere is as it was

@@ -12,7 +12,7 @@ from torchgraft.cli.console import console, say
 from torchgraft.errors import EditError, StoreError, TorchgraftError, nearest
 
 if TYPE_CHECKING:
-    from torchgraft.edits.base import Edit
+    pass
 
 __all__ = ["edit", "edits"]
 
@@ -95,15 +95,11 @@ def edits(kind: str | None = None, /) -> int:
     if kind is None:
         table = Table("edit", "does", "settings", box=None, pad_edge=False, header_style="bold")
         for name, cls in known.items():
-            table.add_row(name, (inspect.getdoc(cls) or "").partition("\n")[0], ", ".join(_settings(cls)))
+            table.add_row(name, (inspect.getdoc(cls) or "").partition("\n")[0], ", ".join(cls.settings()))
         console().print(table)
         return 0
     if kind not in known:
         hint = nearest(kind, known) or "torchgraft edits lists them"
         raise TorchgraftError(f"there is no edit '{kind}'", where=kind, hint=hint)
-    console().print(f"{kind}: {', '.join(_settings(known[kind]))}\n\n{inspect.getdoc(known[kind])}")
+    console().print(f"{kind}: {', '.join(known[kind].settings())}\n\n{inspect.getdoc(known[kind])}")
     return 0
-
-
-def _settings(cls: type[Edit]) -> list[str]:
-    return [field.alias or name for name, field in cls.model_fields.items()]

@@ -44,6 +44,7 @@ class Adapter(Edit):
         moved: which keys moved.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"left", "moved"})
     needs_fit: ClassVar[bool] = True
     at: Names = ()
     kind_: str = Field(default="lora", alias="kind")

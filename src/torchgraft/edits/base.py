@@ -29,6 +29,9 @@ class Edit(Schema, ABC):
     needs_fit: ClassVar[bool] = False
     """Whether the edit reads its place off a trace of the whole pass, so that the model must run before it."""
 
+    written: ClassVar[frozenset[str]] = frozenset()
+    """The fields that applying the edit writes, for replay; nobody needs to set them."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Edit.registry[cls.kind()] = cls
@@ -51,6 +54,12 @@ class Edit(Schema, ABC):
         return {}
 
     @classmethod
+    def settings(cls) -> list[str]:
+        """Give the settings that one may make, in their order."""
+        named = {name: field.alias or name for name, field in cls.model_fields.items()}
+        return [shown for name, shown in named.items() if name not in cls.written]
+
+    @classmethod
     def of(cls, *args: Any, **kwargs: Any) -> Self:
         """Make the edit as the method of a graft does: positional arguments fill the fields in order.
 
@@ -67,7 +76,7 @@ class Edit(Schema, ABC):
         try:
             return cls(**values, **kwargs)
         except ValidationError as error:
-            raise refusal(error, cls.kind(), names) from None
+            raise refusal(error, cls.kind(), cls.settings()) from None
 
 
 def kinds() -> dict[str, type[Edit]]:

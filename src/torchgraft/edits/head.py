@@ -74,6 +74,7 @@ class Head(Edit):
         untied: what the output weights were tied to; written when the edit is applied.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"untied"})
     needs_fit: ClassVar[bool] = True
     classes: Count | None = None
     hidden: tuple[Count, ...] = ()

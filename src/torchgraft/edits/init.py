@@ -56,6 +56,7 @@ class Init(Edit):
         wipes: how many of the base's trained values are lost; written when the edit is applied.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"scales", "wipes"})
     structural: ClassVar[bool] = False
     at: Places
     conv: AnyInitial | None = None

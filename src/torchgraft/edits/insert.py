@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -47,6 +47,7 @@ class Insert(Edit):
         moved: which keys a wrapper moved; written when the edit is applied.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"moved"})
     module: ModuleSpec
     after: str | None = None
     before: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -38,6 +38,7 @@ class Rename(Edit):
         moved: which keys moved; written when the edit is applied.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"moved"})
     at: str
     to: Name
     moved: dict[str, str] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -47,6 +47,7 @@ class Repeat(Edit):
         moved: new keys, and the base's; written when the edit is applied.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"names", "moved"})
     at: Places
     times: Count = 1
     start: Literal["copy", "identity", "shared"] = "copy"

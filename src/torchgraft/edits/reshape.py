@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isqrt, prod
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,7 @@ class Reshape(Edit):
         drops: how many of the old values are not kept; written when the edit is applied.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"drops"})
     at: str
     shape: tuple[Count, ...]
     start: Literal["zero", "mean"] = "zero"

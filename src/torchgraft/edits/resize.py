@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -50,6 +50,7 @@ class Resize(Edit):
         drops: how many of its old weights have no place any more; written when the edit is applied.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"drops"})
     at: str
     inputs: Count | None = None
     outputs: Count | None = None

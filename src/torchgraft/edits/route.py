@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -32,6 +32,7 @@ class Route(Edit):
         pair: whether the place gives a pair: what the module gives, and None.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"moved"})
     at: str
     takes: tuple[Name, ...]
     feed: Annotated[int, Field(ge=0)] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,7 @@ class Share(Edit):
         moved: new keys, and the base's.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"moved"})
     at: Places
     to: str
     by: Literal["module", "tensors"] | None = None

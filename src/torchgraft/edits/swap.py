@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -73,6 +73,7 @@ class Swap(Edit):
         moved: which keys moved.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"count", "left", "groups", "kept", "moved"})
     at: Places
     to: Annotated[ModuleSpec, BeforeValidator(_spelled)]
     count: int = 0

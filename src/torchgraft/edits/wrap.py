@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -54,6 +54,7 @@ class Wrap(Edit):
         moved: which keys moved; written when the edit is applied.
     """
 
+    written: ClassVar[frozenset[str]] = frozenset({"moved"})
     at: str
     with_: Annotated[Literal["residual", "gate"] | ModuleSpec, BeforeValidator(_read)] = Field(alias="with")
     start: Literal["identity"] | None = None

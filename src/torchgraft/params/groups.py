@@ -114,6 +114,12 @@ def parameter_groups(
     own = [default, *settings.values()]
     for texts, one in zip(asked, own, strict=True):
         _check(", ".join(texts), one)
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise RecipeError(
+            f"layer_decay is {layer_decay}",
+            where="groups",
+            hint="a factor a layer, more than 0 and 1 at the most, such as 0.75",
+        )
     sorter = _Sorter(model, tuple(asked), tuple(own), roles or {})
     spared = sorter.spared(tuple([no_decay] if isinstance(no_decay, str) else no_decay))
     places = depths() if layer_decay is not None and depths is not None else {}
@@ -273,6 +279,10 @@ def _check(text: str, given: Any) -> None:
         near = alias or difflib.get_close_matches(str(name), known, n=1, cutoff=_NEAR)
         if name not in known and near:
             raise RecipeError(f"no optimizer takes '{name}'", where=where, hint=f"did you mean {near[0]}?")
+    for name in ("lr", "weight_decay", "momentum"):
+        value = given.get(name, 0)
+        if isinstance(value, (int, float)) and not value >= 0:
+            raise RecipeError(f"{name} is {value}", where=where, hint="a number of 0 or more is needed")
 
 
 def _known() -> frozenset[str]:

@@ -24,6 +24,7 @@ from torchgraft.repair.ghosts import fake_inputs
 from torchgraft.repair.mould import Mould
 from torchgraft.rng import rng_kept
 from torchgraft.trace import Trace, Value
+from torchgraft.trace.quiet import unprinted
 from torchgraft.trace.tree import tensors
 
 __all__ = ["Elastic", "Shapes"]
@@ -132,7 +133,7 @@ class Elastic(TorchFunctionMode):
     def _pass(self) -> bool:
         self._nodes, self._counts, self._stack, self._stands = {}, {}, [], {}
         self._alive = self.mould.tensors()
-        with rng_kept(), torch.no_grad(), self.mould.mode:
+        with rng_kept(), unprinted(), torch.no_grad(), self.mould.mode:
             inputs = fake_inputs(self.before, self.mould.mode)
             for one in inputs:
                 self._note(one, Node(tuple(one.shape)))

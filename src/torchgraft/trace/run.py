@@ -18,6 +18,7 @@ from torchgraft.trace.body import Body, Part
 from torchgraft.trace.caches import Caches
 from torchgraft.trace.ghost import fake, real
 from torchgraft.trace.memory import Memory
+from torchgraft.trace.quiet import unprinted
 from torchgraft.trace.record import Mismatch, Trace
 from torchgraft.trace.tape import Tape
 from torchgraft.trace.tree import mapped, tensors
@@ -134,6 +135,7 @@ class Tracer:
                 rng_kept(),
                 self._caches.of(self._body.files),
                 _eager(),
+                unprinted(),
                 torch.no_grad(),
                 self._mode or nullcontext(),
                 tape,
