@@ -196,3 +196,9 @@ def test_what_is_no_edit_is_refused(given, match):
 def test_a_misspelt_name_is_told_with_names_that_are_meant_for_use():
     with pytest.raises(AttributeError, match=r"did you mean head[^_]*$"):
         tg.load(Small(), input=(3, 8, 8)).haed(10)
+
+
+def test_an_edit_of_a_recipe_that_names_nothing_is_told_by_its_number(resnet18):
+    edits = [tg.edits.Head(classes=10), tg.edits.Remove(at="layer9")]
+    with pytest.raises(TorchgraftError, match=r"no module 'layer9'(.|\n)*where: edit 2, layer9"):
+        resnet18.apply_all(edits)

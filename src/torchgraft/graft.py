@@ -17,7 +17,7 @@ from torchgraft.edits.base import Edit, kinds
 from torchgraft.errors import EditError, RecipeError, nearest
 from torchgraft.given import input_shape, inputs
 from torchgraft.looks import Looks, Mode
-from torchgraft.methods import Workbench, edit_of, method_of, roles_of, running
+from torchgraft.methods import Workbench, edit_of, method_of, numbered, roles_of, running
 from torchgraft.offers import offers
 from torchgraft.params.depths import depths_of
 from torchgraft.params.follow import follow, named_of
@@ -194,8 +194,9 @@ class Graft:
         self._looks.sweep()
         mark = self._mark()
         try:
-            for edit in edits:
-                self._do(edit_of(edit))
+            for number, edit in enumerate(edits, len(self.recipe.edits) + 1):
+                with numbered(number):
+                    self._do(edit_of(edit))
             if any(edit.structural for edit in edits) and self._faults():
                 self._back_to(mark)
                 for edit in edits:

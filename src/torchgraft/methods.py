@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.edits.base import Edit, kinds
-from torchgraft.errors import RecipeError
+from torchgraft.errors import RecipeError, TorchgraftError
 from torchgraft.repair import Way
 from torchgraft.select import Roles
 from torchgraft.surgery.journal import held
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torchgraft.graft import Graft
     from torchgraft.trace import Trace
 
-__all__ = ["Workbench", "edit_of", "method_of", "roles_of", "running"]
+__all__ = ["Workbench", "edit_of", "method_of", "numbered", "roles_of", "running"]
 
 
 class _Roles(Mapping[str, Sequence[str]]):
@@ -89,6 +90,16 @@ class Workbench:
     def do(self, edit: Edit) -> list[str]:
         """Apply an edit unjudged."""
         return self._graft._do(edit)
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[None]:
+    """Let an error tell which edit of several it is about."""
+    try:
+        yield
+    except TorchgraftError as error:
+        error.where = f"edit {number}, {error.where}" if error.where else f"edit {number}"
+        raise
 
 
 def edit_of(given: Any) -> Edit:

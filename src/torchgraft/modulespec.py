@@ -216,7 +216,11 @@ def _from_object(value: Any) -> ModuleSpec | None:
         plain = value.model_copy(update=dict.fromkeys(value.parts, ())).brief()
         return ModuleSpec.model_construct(of=f"block.{type(value).__name__}", args={**plain, **parts}, items=())
     if isinstance(value, type):
-        raise ValueError(f"hand over a module, not its class: {value.__name__}({_asked(value)})")
+        from torch import nn
+
+        known = getattr(nn, value.__name__, None) is value
+        open_ = f"; or, with its sizes left open, {{'nn.{value.__name__}': {{…}}}}" if known else ""
+        raise ValueError(f"hand over a module, not its class: {value.__name__}({_asked(value)}){open_}")
     if not hasattr(value, "named_modules"):
         return None
     spec = _described(value)
