@@ -50,7 +50,10 @@ def frozen() -> nn.Module:
 
 
 def test_a_fix_that_a_warning_or_a_note_offers_is_taken_by_its_name_or_number():
-    assert [fix.name for one in tg.load(frozen(), input=(4,)).check() for fix in one.fixes] == ["unfreeze"]
+    assert [fix.name for one in tg.load(frozen(), input=(4,)).check() for fix in one.fixes] == [
+        "unfreeze",
+        "eval_mode",
+    ]
     for which in ("unfreeze", 1):
         g = tg.load(frozen(), input=(4,)).fix(which)
         assert [edit.kind() for edit in g.recipe.edits] == ["unfreeze"]
@@ -67,8 +70,8 @@ def test_a_note_behind_a_finding_without_fixes_is_reached_by_name():
 def test_what_no_finding_offers_is_refused_and_what_is_offered_is_named(snapshot):
     g = tg.load(frozen(), input=(4,))
     before = snapshot(g.module)
-    for which in (0, 2, 9, -1, "eval_modee"):
-        with pytest.raises(EditError, match=r"(?s)fix '?(0|2|9|-1|eval_modee).*one of unfreeze"):
+    for which in (0, 3, 9, -1, "eval_modee"):
+        with pytest.raises(EditError, match=r"(?s)fix '?(0|3|9|-1|eval_modee).*one of unfreeze, eval_mode"):
             g.fix(which)
     assert snapshot(g.module) == before
 

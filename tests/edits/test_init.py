@@ -593,3 +593,8 @@ def test_a_replay_of_what_says_its_loss_warns_no_more():
         g.init("layer1", conv="kaiming_normal")
     tg.load(model, input=(3, 64, 64)).apply(g.recipe.edits[0])
     assert equal(model, g.module)
+
+
+def test_a_recipe_with_an_init_equals_itself_read_back():
+    g = tg.load("torchvision:resnet18@none", input=(3, 32, 32)).init("fc", linear="zeros")
+    assert tg.Recipe.from_yaml(g.recipe.to_yaml()) == g.recipe

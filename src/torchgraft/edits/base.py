@@ -49,6 +49,12 @@ class Edit(Schema, ABC):
     def sentence(self) -> str:
         """Say in words what the edit does."""
 
+    def __eq__(self, other: object) -> bool:
+        """Two edits are equal when they say the same, whatever was noted while they were applied."""
+        return type(self) is type(other) and isinstance(other, Edit) and self.brief() == other.brief()
+
+    __hash__ = None  # type: ignore[assignment]  # settings may be lists and mappings
+
     def keys(self) -> Mapping[str, str]:
         """Map new prefixes of state dict keys to the base's, where a wrapper moved them."""
         return {}
