@@ -35,3 +35,10 @@ def test_a_value_that_is_not_yaml_is_the_plain_text(text):
 
 def test_keys_of_different_mappings_may_be_the_same():
     assert yamlfile.read("- {a: 1}\n- {a: 2}", "r.yaml").data == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    "text", ["0E0", "1e-3", "true", "null", "~", "007", ".5", "-.inf", "no", "1_000", "0x10", ""]
+)
+def test_text_that_looks_like_something_else_is_written_so_that_it_stays_text(text):
+    assert yamlfile.read(yamlfile.dump({"key": text}), "r.yaml").data == {"key": text}

@@ -170,7 +170,9 @@ def _mapping(dumper: yaml.SafeDumper, items: dict[str, Any]) -> yaml.Node:
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     odd = any(character in "\x85\u2028\u2029\ufeff" for character in text)  # PyYAML reads these as line ends
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if odd else None)
+    rules = _Loader.yaml_implicit_resolvers.get(text[:1], ())
+    other = any(pattern.match(text) for _, pattern in rules)  # such as `0E0`, which is text in YAML 1.1
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if odd else "'" if other else None)
 
 
 _Dumper.add_representer(str, _text)
