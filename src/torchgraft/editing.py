@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -15,9 +14,10 @@ from torchgraft.edits.base import Edit, kinds
 from torchgraft.errors import RecipeError
 from torchgraft.fault import UNTOLD, in_document
 from torchgraft.loading import load, replay
-from torchgraft.recipe import Recipe
+from torchgraft.recipe import Recipe, is_recipe
 from torchgraft.repair import Way
 from torchgraft.rules import Finding
+from torchgraft.sources.base import is_code
 
 __all__ = ["Edited", "edited", "read_edit"]
 
@@ -81,10 +81,10 @@ def edited(
         EditError: an edit does not fit, and `fix` does not mend it; it carries the findings.
     """
     edits = [read_edit(text) for text in texts]
-    if Path(target).suffix in (".yaml", ".yml"):
+    if is_recipe(target):
         graft = replay(Recipe.read(target), trust=trust)
     else:
-        graft = load(target, input=input, trust=trust or target.partition(":")[0].endswith(".py"))
+        graft = load(target, input=input, trust=trust or is_code(target))
     count = len(graft.recipe.edits)
     for edit in edits:
         graft.apply(edit, fix=fix)

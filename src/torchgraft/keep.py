@@ -11,8 +11,9 @@ from torchgraft.errors import RecipeError, SourceError, StoreError
 from torchgraft.graft import Graft
 from torchgraft.history import History
 from torchgraft.loading import load, loaded_base, replay
-from torchgraft.recipe import Recipe
+from torchgraft.recipe import Recipe, is_recipe
 from torchgraft.sources import Base, parse_source
+from torchgraft.sources.base import is_code
 from torchgraft.store import Manifest, Store, state_digest
 
 if TYPE_CHECKING:
@@ -102,11 +103,11 @@ def open_named(target: str, *, input: Sequence[int] | None = None, trust: bool =
         SourceError, StoreError: there is no such model, or no such version.
         EditError: an edit of the recipe does not fit.
     """
-    if Path(target).suffix in (".yaml", ".yml"):
+    if is_recipe(target):
         recipe = Recipe.read(target)
         return replay(recipe.model_copy(update={"input": tuple(input)}) if input else recipe, trust=trust)
     if not _VERSION.fullmatch(target.rpartition("@")[2]):
-        return load(target, input=input, trust=trust or target.partition(":")[0].endswith(".py"))
+        return load(target, input=input, trust=trust or is_code(target))
     if input:
         raise RecipeError(f"the version {target} has an input of its own", where="input", hint="leave it out")
     return open_version(target, trust=trust)

@@ -25,7 +25,7 @@ from torchgraft.params.groups import NO_DECAY
 from torchgraft.preprocess import Preprocess
 from torchgraft.schema import Count, Flag, Names, Number, Rate, Schema, Share
 
-__all__ = ["Group", "Optimizer", "Recipe", "TrainPlan", "Unfreezing"]
+__all__ = ["Group", "Optimizer", "Recipe", "TrainPlan", "Unfreezing", "is_recipe"]
 
 
 class _Rates(BaseModel):
@@ -181,6 +181,11 @@ class TrainPlan(Schema):
     workers: Annotated[int, Field(strict=True, ge=0)] = 0
     strict: Flag = False
     device: str = "auto"
+
+
+def is_recipe(target: str) -> bool:
+    """Tell whether a name stands for a recipe file."""
+    return Path(target).suffix in (".yaml", ".yml")
 
 
 class Recipe(Schema):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torchgraft.checking import judged
@@ -15,9 +14,10 @@ from torchgraft.fixing import mend
 from torchgraft.fixing import prove as proof
 from torchgraft.graft import Graft
 from torchgraft.loading import load, replay
-from torchgraft.recipe import Recipe
+from torchgraft.recipe import Recipe, is_recipe
 from torchgraft.repair import WAYS
 from torchgraft.rules import Finding, Fix, judge
+from torchgraft.sources.base import is_code
 
 __all__ = ["Review", "review"]
 
@@ -68,13 +68,12 @@ def review(
         EditError: there is no such fix.
         RecipeError, SourceError: the recipe or the model can't be had.
     """
-    is_recipe = Path(target).suffix in (".yaml", ".yml")
-    recipe = Recipe.read(target) if is_recipe else None
+    recipe = Recipe.read(target) if is_recipe(target) else None
     if recipe is not None and input is not None:
         recipe = recipe.model_copy(update={"input": tuple(input)})
     try:
         if recipe is None:
-            graft = load(target, input=input, real=real, trust=trust or _is_file(target))
+            graft = load(target, input=input, real=real, trust=trust or is_code(target))
         else:
             graft = replay(recipe, trust=trust) if fix is None else _replayed(recipe, fix, trust=trust)
     except EditError as error:
@@ -90,10 +89,6 @@ def review(
     if passed and (wrong := proof(graft)) is not None:
         found, passed = [wrong, *found], False
     return Review(tuple(found), graft.recipe, len(graft.recipe.edits) - count, passed)
-
-
-def _is_file(target: str) -> bool:
-    return target.partition(":")[0].endswith(".py")
 
 
 def _fits(graft: Graft) -> bool:

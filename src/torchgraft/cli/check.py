@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from torchgraft.cli.console import console
-from torchgraft.errors import StoreError
+from torchgraft.cli.console import console, recipe_path
 
 if TYPE_CHECKING:
     from torchgraft.review import Review
@@ -73,10 +71,7 @@ def check(
 
 def _write(seen: Review, model: str, to: str | None) -> None:
     """Write the mended recipe: over the one that was checked, or to a new file."""
-    is_recipe = Path(model).suffix in (".yaml", ".yml")
-    path = Path(to or (model if is_recipe else "recipe.yaml"))
-    if path.exists() and str(path) != model:
-        raise StoreError(f"there is a {path} already", where=str(path), hint="name another file: --to mended.yaml")
+    path = recipe_path(model, to, other="mended.yaml")
     seen.recipe.write(path)
     edits = "1 new edit" if seen.added == 1 else f"{seen.added} new edits"
     trusted = " --trust" if seen.recipe.base.startswith("python:") else ""  # the recipe names code of the user's

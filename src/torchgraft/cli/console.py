@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.errors import TorchgraftError
+from torchgraft.errors import StoreError, TorchgraftError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from torchgraft.history import Epoch
 
-__all__ = ["Live", "complain", "console", "count", "say"]
+__all__ = ["Live", "complain", "console", "count", "recipe_path", "say"]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -53,6 +54,20 @@ def count(done: int, total: int) -> None:
     if sys.stderr.isatty() and (done == total or done % 100 == 0):
         end = "\r\033[K" if done == total else ""
         print(f"\rreading {done}/{total}{end}", end="", file=sys.stderr, flush=True)
+
+
+def recipe_path(model: str, to: str | None, *, other: str) -> Path:
+    """Give where a command writes a recipe: to `to`, over the one that it was given, or to recipe.yaml.
+
+    Raises:
+        StoreError: another file is there already; `other` is a name to choose.
+    """
+    from torchgraft.recipe import is_recipe
+
+    path = Path(to or (model if is_recipe(model) else "recipe.yaml"))
+    if path.exists() and str(path) != model:
+        raise StoreError(f"there is a {path} already", where=str(path), hint=f"name another file: --to {other}")
+    return path
 
 
 class Live:

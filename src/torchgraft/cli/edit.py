@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from torchgraft.cli.console import console, say
-from torchgraft.errors import EditError, StoreError, TorchgraftError, nearest
+from torchgraft.cli.console import console, recipe_path, say
+from torchgraft.errors import EditError, TorchgraftError, nearest
 
 if TYPE_CHECKING:
     pass
@@ -53,10 +52,7 @@ def edit(
         raise TorchgraftError(
             "no edit is given", where=f"torchgraft edit {model}", hint="such as 'head: {classes: 10}'"
         )
-    is_recipe = Path(model).suffix in (".yaml", ".yml")
-    path = Path(to or (model if is_recipe else "recipe.yaml"))
-    if path.exists() and str(path) != model:
-        raise StoreError(f"there is a {path} already", where=str(path), hint="name another file: --to edited.yaml")
+    path = recipe_path(model, to, other="edited.yaml")
     shape = Recipe.value(input_) if input_ else None
     check_settings({"input": shape}, where="--input")
     try:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
+from torchgraft.paths import homes
 from torchgraft.rng import drawn_from
 from torchgraft.schema import Count, Flag, Names, Number
 from torchgraft.select import modules, selected
@@ -98,10 +99,6 @@ class Adapter(Edit):
         moved = {f"{path}.base_layer": path for path, _ in paths}
         return self.model_copy(update={"at": tuple(chosen), "left": search.left, "moved": moved})
 
-    def keys(self) -> Mapping[str, str]:
-        """Say which keys the adapters moved."""
-        return self.moved
-
     def sentence(self) -> str:
         """Say what is adapted."""
         where = ", ".join(self.at[:3]) + (f" and {len(self.at) - 3} more" if self.at[3:] else "")
@@ -154,8 +151,8 @@ class _Search:
         return {
             path: one
             for path, one in self.table.items()
-            if path and any(path[:end] in paths for end in (*_ends(path), len(path)))
-            if not any(is_adapter(self.table[path[:end]]) for end in _ends(path))
+            if path and any(home in paths for home in (*homes(path), path))
+            if not any(is_adapter(self.table[home]) for home in homes(path))
         }
 
     def _refusal(self, path: str, module: nn.Module) -> str:
@@ -219,8 +216,7 @@ class _Search:
     def _in_block(self, path: str) -> bool:
         from torch import nn
 
-        homes = (self.table[path[:end]] for end in _ends(path))
-        return any(isinstance(home, (nn.Sequential, nn.ModuleList)) for home in homes)
+        return any(isinstance(self.table[home], (nn.Sequential, nn.ModuleList)) for home in homes(path))
 
     def slow_path(self, layers: Iterable[nn.Module]) -> None:
         """Let torch's encoder layers call their parts: their fast path reads the weights itself."""
@@ -230,10 +226,6 @@ class _Search:
         for module in self.table.values():
             if isinstance(module, nn.TransformerEncoderLayer) and {*module.modules()} & adapted:
                 self.surgery.set(module, "activation_relu_or_gelu", 0)
-
-
-def _ends(path: str) -> list[int]:
-    return [place for place, letter in enumerate(path) if letter == "."]
 
 
 def _is_pointwise(layer: nn.Module) -> bool:

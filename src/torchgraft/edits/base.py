@@ -56,8 +56,9 @@ class Edit(Schema, ABC):
     __hash__ = None  # type: ignore[assignment]  # settings may be lists and mappings
 
     def keys(self) -> Mapping[str, str]:
-        """Map new prefixes of state dict keys to the base's, where a wrapper moved them."""
-        return {}
+        """Map new prefixes of state dict keys to the base's: what an edit wrote as `moved`, where it moved any."""
+        moved: Mapping[str, str] = getattr(self, "moved", {})
+        return moved
 
     @classmethod
     def settings(cls) -> list[str]:

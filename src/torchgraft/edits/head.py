@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
+from torchgraft.paths import homes
 from torchgraft.rng import drawn_from
 from torchgraft.schema import Count, Flag, Name, Names, Share
 from torchgraft.surgery.detection import ClassLayer, class_layers
@@ -198,7 +199,7 @@ def _whole(model: nn.Module, paths: Iterable[str]) -> list[str]:
     for path in paths:
         held = [
             home
-            for home in _homes(path)
+            for home in homes(path)
             if isinstance(one := model.get_submodule(home), fx.GraphModule) and type(one).__name__ == "Heads"
         ]
         found.setdefault(held[0] if held else path)
@@ -223,7 +224,7 @@ def _ends(surgery: Surgery, places: list[Place]) -> None:
         made = {number for call in run.calls_of(place.path) for number in call.gave}
         after = next((op for op in run.ops if made.intersection(op.inputs)), None)
         if after is not None:
-            out = [home for home in _homes(place.path) if {*_gave(run, home)} & {*run.outputs}]
+            out = [home for home in homes(place.path) if {*_gave(run, home)} & {*run.outputs}]
             calling = after.path or "the model itself"
             raise EditError(
                 f"the model would give a dict, and {calling} calls {after.name} on a tensor",
@@ -235,11 +236,6 @@ def _ends(surgery: Surgery, places: list[Place]) -> None:
 def _gave(run: Trace, path: str) -> tuple[int, ...]:
     calls = run.calls_of(path)
     return calls[-1].gave if calls else ()
-
-
-def _homes(path: str) -> list[str]:
-    """Give the modules around a path, the outermost first."""
-    return [path[:end] for end in range(len(path)) if path[end] == "."]
 
 
 def _is_auxiliary(path: str) -> bool:

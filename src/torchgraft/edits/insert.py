@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -114,10 +113,6 @@ class Insert(Edit):
         if fits:
             change(surgery)
         return fits
-
-    def keys(self) -> Mapping[str, str]:
-        """Say which keys a wrapper moved."""
-        return self.moved
 
     def sentence(self) -> str:
         """Say what stands where."""

@@ -9,6 +9,7 @@ from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
 from torchgraft.schema import Places
 from torchgraft.select import modules
+from torchgraft.surgery.journal import inside
 from torchgraft.surgery.tied import embeddings_tied
 from torchgraft.surgery.tuners import is_adapter
 
@@ -40,11 +41,7 @@ class Merge(Edit):
             EditError: there is no adapter, or one can't be merged.
         """
         chosen = modules(surgery.model, self.at, roles=surgery.roles)
-        found = {
-            one: path
-            for path, one in surgery.model.named_modules()
-            if is_adapter(one) and any(path == home or path.startswith(f"{home}.") for home in chosen)
-        }
+        found = {one: path for path, one in inside(surgery.model, chosen).items() if is_adapter(one)}
         inner = {part for one in found for part in one.modules() if part is not one}
         pairs = {one: _merged(one, path) for one, path in found.items() if one not in inner}
         if not pairs:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
+from torchgraft.paths import joined
 from torchgraft.schema import Name
 
 if TYPE_CHECKING:
@@ -64,20 +64,12 @@ class Rename(Edit):
             surgery.recast(parent, _with_alias(type(parent), name, self.to))
         new = f"{self.at.rpartition('.')[0]}.{self.to}".removeprefix(".")
         _configured(surgery, self.at, new)
-        moved = {_inside(home, self.to): _inside(home, name) for home in homes}
+        moved = {joined(home, self.to): joined(home, name) for home in homes}
         return self.model_copy(update={"moved": moved})
-
-    def keys(self) -> Mapping[str, str]:
-        """Say which keys moved."""
-        return self.moved
 
     def sentence(self) -> str:
         """Say what is called differently."""
         return f"{self.at} is renamed to {self.to}"
-
-
-def _inside(home: str, name: str) -> str:
-    return f"{home}.{name}" if home else name
 
 
 def _is_container(parent: nn.Module) -> bool:

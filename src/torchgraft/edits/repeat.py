@@ -5,20 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError
+from torchgraft.paths import homes, joined
 from torchgraft.schema import Count, Flag, Places
 from torchgraft.select import modules
 from torchgraft.surgery.chain import takes_one
 from torchgraft.surgery.closing import closing
 from torchgraft.surgery.depth import counts_follow, double, layer_numbers, numbers_follow
 from torchgraft.surgery.journal import every
-from torchgraft.surgery.standing import is_sequence
+from torchgraft.surgery.standing import free_name, is_sequence
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,9 +78,9 @@ class Repeat(Edit):
         ]
         after, names = own[-1], []
         for origin, made in copies:
-            name = _free(origin, parent)
+            name = free_name(origin, parent)
             surgery.insert(home, name, made, after=after)
-            if made is surgery.module(_inside(home, origin)):  # nothing new stands there
+            if made is surgery.module(joined(home, origin)):  # nothing new stands there
                 surgery.added.pop()
             shifts |= {name: shifts[origin]} if origin in shifts else {}
             names.append(name)
@@ -92,7 +92,7 @@ class Repeat(Edit):
         moved = (
             {}
             if self.start == "identity"
-            else {_inside(home, new): _inside(home, old) for new, old in sources.items()}
+            else {joined(home, new): joined(home, old) for new, old in sources.items()}
         )
         if numbered:
             names, moved = _renumbered(surgery, home, parent, sources, moved)
@@ -107,15 +107,15 @@ class Repeat(Edit):
             EditError: they are not.
         """
         paths = set(found := modules(surgery.model, self.at, roles=surgery.roles))
-        inner = {path for path in paths for end in _ends(path) if path[:end] in paths}
+        inner = {path for path in paths for home in homes(path) if home in paths}
         chosen = [path for path in found if path not in inner]
-        homes = {path.rpartition(".")[0] for path in chosen}
-        if len(homes) == 1:
-            (home,) = homes
+        parents = {path.rpartition(".")[0] for path in chosen}
+        if len(parents) == 1:
+            (home,) = parents
             order = list((surgery.module(home) if home else surgery.model)._modules)
             places = sorted(order.index(path.rpartition(".")[2]) for path in chosen)
             if places == list(range(places[0], places[-1] + 1)):
-                return [_inside(home, order[place]) for place in places]
+                return [joined(home, order[place]) for place in places]
         raise EditError(
             f"{', '.join(chosen[:4])}{' …' if chosen[4:] else ''} do not follow one another in one parent",
             where=", ".join(self.at),
@@ -155,10 +155,6 @@ class Repeat(Edit):
             moved = {f"{one}.base": one for one in every_path}
         return self.model_copy(update={"at": (path,), "names": tuple(names), "moved": moved})
 
-    def keys(self) -> Mapping[str, str]:
-        """Say where the base has what the copies start with, and which keys were renumbered."""
-        return self.moved
-
     def sentence(self) -> str:
         """Say what is repeated."""
         what = ", ".join(self.at[:4]) + (f" and {len(self.at) - 4} more" if self.at[4:] else "")
@@ -169,26 +165,11 @@ class Repeat(Edit):
         return f"{what} follow{'s' if len(self.at) == 1 else ''} {again}{how}"
 
 
-def _ends(path: str) -> list[int]:
-    return [place for place, letter in enumerate(path) if letter == "."]
-
-
-def _inside(home: str, name: str) -> str:
-    return f"{home}.{name}" if home else name
-
-
 def _in_order(parent: nn.Module) -> bool:
     """Tell whether a parent holds its children in an order that code goes through."""
     from torch import nn
 
     return is_sequence(parent) or isinstance(parent, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-
-
-def _free(origin: str, parent: nn.Module) -> str:
-    number = 2
-    while hasattr(parent, f"{origin}_{number}"):
-        number += 1
-    return f"{origin}_{number}"
 
 
 def _by_number(model: nn.Module, home: str) -> bool:
@@ -214,16 +195,16 @@ def _renumbered(
     numbers = {name: str(place) for place, name in enumerate(order)}
     for name in reversed([one for one in order if one not in sources]):
         if name != numbers[name]:
-            surgery.rename(_inside(home, name), numbers[name])
+            surgery.rename(joined(home, name), numbers[name])
     for name in sources:
-        surgery.rename(_inside(home, name), numbers[name])
-    added = {_inside(home, name): _inside(home, numbers[name]) for name in sources}
+        surgery.rename(joined(home, name), numbers[name])
+    added = {joined(home, name): joined(home, numbers[name]) for name in sources}
     # Code that stops at a fixed number would leave out the last blocks without a word: they must be called too.
-    surgery.added = [*(added.get(path, path) for path in surgery.added), _inside(home, str(len(order) - 1))]
+    surgery.added = [*(added.get(path, path) for path in surgery.added), joined(home, str(len(order) - 1))]
     now: dict[str, str] = {}
     for name in order:  # ascending, so that no key is led on twice
-        old = _inside(home, name) if name not in sources else moved.get(_inside(home, name))
-        new = _inside(home, numbers[name])
+        old = joined(home, name) if name not in sources else moved.get(joined(home, name))
+        new = joined(home, numbers[name])
         if old is not None and old != new:
             now[new] = old
     return [numbers[name] for name in sources], now

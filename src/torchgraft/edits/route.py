@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -57,10 +56,6 @@ class Route(Edit):
         surgery.put(self.at, routed(module, self.takes, feed=self.feed, dim=self.dim, pair=self.pair))
         surgery.added[-1] = f"{self.at}.base"
         return self.model_copy(update={"moved": {f"{one}.base": one for one in every}})
-
-    def keys(self) -> Mapping[str, str]:
-        """Say which keys the wrapper moved."""
-        return self.moved
 
     def sentence(self) -> str:
         """Say what the module gets."""

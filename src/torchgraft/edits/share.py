@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -69,10 +68,6 @@ class Share(Edit):
             else:
                 _lend(surgery, source, surgery.module(path))
         return self.model_copy(update={"by": by, "moved": dict.fromkeys(places, self.to)})
-
-    def keys(self) -> Mapping[str, str]:
-        """Say that the base has the values under the path of the shared module."""
-        return self.moved
 
     def sentence(self) -> str:
         """Say what is shared."""

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from torchgraft.edits.base import Edit
 from torchgraft.errors import EditError, SelectionError
 from torchgraft.modulespec import ModuleSpec, as_arguments, foreign_class
+from torchgraft.paths import homes
 from torchgraft.rng import drawn_from
 from torchgraft.schema import Names, Places
 from torchgraft.select import Selector, modules
@@ -129,14 +130,9 @@ class Swap(Edit):
         paths = set(chosen)
         found: dict[nn.Module, list[str]] = {}
         for path in chosen:
-            parts = path.split(".")
-            if not any(".".join(parts[:end]) in paths for end in range(1, len(parts))):
+            if paths.isdisjoint(homes(path)):
                 found.setdefault(surgery.module(path), []).append(path)
         return found
-
-    def keys(self) -> Mapping[str, str]:
-        """Say which keys moved into a pair of layers."""
-        return self.moved
 
     def sentence(self) -> str:
         """Say what became what."""

@@ -36,10 +36,9 @@ class Unfreeze(Edit):
     def apply(self, surgery: Surgery) -> Unfreeze:
         """Set the flags."""
         norms = _stopped(surgery, self.at)
-        for path, made in norms if self.moving else ():
-            surgery.put(path, made)
-            surgery.added.pop()
-        if norms and not self.moving:
+        if self.moving:
+            surgery.trade(norms)
+        elif norms:
             warnings.warn(_words(self.at, len(norms)), TorchgraftWarning, stacklevel=2)
         try:
             chosen = selected(surgery.model, self.at, roles=surgery.roles)
@@ -62,13 +61,13 @@ def _words(at: tuple[str, ...], count: int) -> str:
     )
 
 
-def _stopped(surgery: Surgery, at: tuple[str, ...]) -> list[tuple[str, nn.Module]]:
+def _stopped(surgery: Surgery, at: tuple[str, ...]) -> dict[nn.Module, nn.Module]:
     """Find the norms that an edit made still, and give the BatchNorms that they were, around the same tensors."""
     from torchgraft.edits.eval_mode import moving
 
     try:
         homes = modules(surgery.model, at, roles=surgery.roles)
     except SelectionError:  # parameters are meant
-        return []
-    held = inside(surgery.model, homes)
-    return [(path, made) for path, module in held.items() if (made := moving(module)) is not None]
+        return {}
+    found = inside(surgery.model, homes).values()
+    return {module: made for module in found if (made := moving(module)) is not None}

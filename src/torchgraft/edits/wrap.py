@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -82,10 +82,6 @@ class Wrap(Edit):
             if not any(one is old for one in part.modules())
         ]
         return self.model_copy(update={"moved": {f"{one}.{inner}": one for one in every}})
-
-    def keys(self) -> Mapping[str, str]:
-        """Say which keys moved."""
-        return self.moved
 
     def sentence(self) -> str:
         """Say what holds what."""

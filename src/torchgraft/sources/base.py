@@ -18,7 +18,7 @@ from torchgraft.sources.spelling import modern, stored
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Base", "Offer", "Source", "online", "parse_source", "schemes"]
+__all__ = ["Base", "Offer", "Source", "is_code", "online", "parse_source", "schemes"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,11 @@ _FILES = {
 }
 
 
+def is_code(text: str) -> bool:
+    """Tell whether a name stands for a file of the user's own code: `net.py:factory`."""
+    return text.partition(":")[0].endswith(".py")
+
+
 def parse_source(text: str) -> Source:
     """Read a source; a bare name means torchvision, `runs@v3` a kept version.
 
@@ -167,7 +172,7 @@ def parse_source(text: str) -> Source:
     if given != text:
         told = f"'{given}' is read as '{text}'"
         warnings.warn(f"{told}: write it so", TorchgraftWarning, stacklevel=2)
-    if text.partition(":")[0].endswith(".py"):
+    if is_code(text):
         text = f"python:{text}"
     scheme, colon, rest = text.partition(":")
     if not colon and (other := _FILES.get(Path(text).suffix)):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import EditError, SelectionError, nearest
+from torchgraft.paths import joined
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -134,7 +135,7 @@ class Surgery:
             EditError: the name is taken.
         """
         parent = self.module(home) if home else self.model
-        path = f"{home}.{name}" if home else name
+        path = joined(home, name)
         if hasattr(parent, name):
             raise EditError(f"'{path}' exists already", where=path, hint="give the new module another name")
         self._become_like(module, parent)
@@ -161,11 +162,9 @@ class Surgery:
         parent, old = self.parent(path)
         if hasattr(parent, name):
             home = path.rpartition(".")[0]
-            raise EditError(
-                f"'{f'{home}.{name}' if home else name}' exists already", where=path, hint="give another name"
-            )
+            raise EditError(f"'{joined(home, name)}' exists already", where=path, hint="give another name")
         self._children(parent, {name if key == old else key: child for key, child in parent._modules.items()})
-        return f"{path.rpartition('.')[0]}.{name}".removeprefix(".")
+        return joined(path.rpartition(".")[0], name)
 
     def exchange(self, old: Tensor, new: Tensor) -> None:
         """Hold another parameter or buffer wherever the old one is held, under any of its names."""

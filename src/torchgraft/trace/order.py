@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from torchgraft.paths import joined
+
 if TYPE_CHECKING:
     from torchgraft.trace.record import Call, Trace
 
@@ -148,11 +150,11 @@ class _Tree:
     def _within(self, path: str, module: nn.Module) -> Iterator[_Unit]:
         """Open a module: its own parameters, and its children."""
         for name in module._parameters:
-            own = _joined(path, name)
+            own = joined(path, name)
             if own in self.names:
                 yield _Unit(own, None, (own,), self.first.get(own, _NEVER))
         for name, child in _children(module):
-            place = _joined(path, name)
+            place = joined(path, name)
             if self._opens(child):
                 yield from self._within(place, child)
                 continue
@@ -174,7 +176,7 @@ class _Tree:
 
     def _holds_blocks(self, path: str, module: nn.Module) -> bool:
         """Tell whether blocks stand in a row anywhere in a module, and note the classes that hold such rows."""
-        inside = [self._holds_blocks(_joined(path, name), child) for name, child in _children(module)]
+        inside = [self._holds_blocks(joined(path, name), child) for name, child in _children(module)]
         row = self._is_row(path, module) or any(inside)
         if row and not _is_list(module) and path:
             if self._adds_past(path, module):
@@ -188,7 +190,7 @@ class _Tree:
         if call is None:
             return False
         past, through = set(call.given), set[int]()
-        direct = {_joined(path, name) for name, child in _children(module) if _matrices(child) > 1}
+        direct = {joined(path, name) for name, child in _children(module) if _matrices(child) > 1}
         for op in self.trace.ops[call.first_op : call.last_op]:
             inside = any(op.path == one or op.path.startswith(f"{one}.") for one in direct)
             if (
@@ -207,7 +209,7 @@ class _Tree:
         if not _is_list(module):
             thick = [(name, one) for name, one in thick if name[-1].isdigit()]
         fed = [
-            type(one) is type(next_) and self._feeds(_joined(path, name), _joined(path, after))
+            type(one) is type(next_) and self._feeds(joined(path, name), joined(path, after))
             for (name, one), (after, next_) in itertools.pairwise(thick)
         ]
         return sum(fed) >= (1 if _is_list(module) else 2)
@@ -239,10 +241,6 @@ def _matrices(module: nn.Module) -> int:
     return sum(
         any(one is not None and one.dim() > 1 for one in part._parameters.values()) for part in module.modules()
     )
-
-
-def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 # layers
