@@ -17,7 +17,7 @@ from torchgraft.edits.base import Edit, kinds
 from torchgraft.errors import EditError, RecipeError, nearest
 from torchgraft.given import input_shape, inputs
 from torchgraft.looks import Looks, Mode
-from torchgraft.methods import Workbench, edit_of, method_of, numbered, roles_of, running
+from torchgraft.methods import VERBS, Workbench, edit_of, method_of, numbered, roles_of, running
 from torchgraft.offers import offers
 from torchgraft.params.depths import depths_of
 from torchgraft.params.follow import follow, named_of
@@ -369,23 +369,11 @@ class Graft:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Give what one does with a graft: it lives in higher layers, imported when it is asked for."""
-        if name not in _VERBS:
-            known = [one for one in (*_VERBS, *kinds(), *dir(type(self))) if not one.startswith("_")]
+        if name not in VERBS:
+            known = [one for one in (*VERBS, *kinds(), *dir(type(self))) if not one.startswith("_")]
             raise AttributeError(f"a graft has no '{name}'; {nearest(name, known)}")
-        home, _, verb = _VERBS[name].partition(":")
+        home, _, verb = VERBS[name].partition(":")
         return functools.partial(getattr(importlib.import_module(home), verb), self)
-
-
-_VERBS = {
-    "check": "torchgraft.checking:judged",
-    "drift": "torchgraft.drift:drift",
-    "fix": "torchgraft.fixing:mend",
-    "load_weights": "torchgraft.filling:load_into",
-    "params": "torchgraft.view.params:params",
-    "select": "torchgraft.view.params:select",
-    "train": "torchgraft.adapt:train",
-    "save": "torchgraft.keep:save",
-}
 
 
 _Mark = tuple[list[tuple[Edit, Surgery]], Recipe, dict[Mode, Trace]]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torchgraft.graft import Graft
     from torchgraft.trace import Trace
 
-__all__ = ["Workbench", "edit_of", "method_of", "numbered", "roles_of", "running"]
+__all__ = ["VERBS", "Workbench", "edit_of", "method_of", "numbered", "roles_of", "running"]
 
 
 class _Roles(Mapping[str, Sequence[str]]):
@@ -74,6 +74,25 @@ def running(graft: Graft, asked: str, *, swept: bool = False) -> Trace:
     if found.mismatch is not None:
         raise graft._does_not_run(asked)
     return found
+
+
+VERBS = {
+    "capture": "torchgraft.features:capture",
+    "check": "torchgraft.checking:judged",
+    "diff": "torchgraft.view.diff:diff",
+    "draw": "torchgraft.graph:draw",
+    "drift": "torchgraft.drift:drift",
+    "fix": "torchgraft.fixing:mend",
+    "load_weights": "torchgraft.filling:load_into",
+    "memory": "torchgraft.memory:memory",
+    "params": "torchgraft.view.params:params",
+    "profile": "torchgraft.profile:profile",
+    "save": "torchgraft.keep:save",
+    "select": "torchgraft.view.params:select",
+    "show": "torchgraft.view.summary:show",
+    "train": "torchgraft.adapt:train",
+}
+"""What one does with a graft: it lives in higher layers, imported when it is asked for."""
 
 
 class Workbench:

@@ -1,0 +1,1 @@
+"""What a model sees: tensors captured on their way, and pictures of them."""

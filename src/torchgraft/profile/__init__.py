@@ -1,0 +1,1 @@
+"""Where a training step and a prediction spend time and memory, by module."""
