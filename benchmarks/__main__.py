@@ -12,7 +12,7 @@ from pathlib import Path
 
 NAMES = (
     "startup", "trace", "verdict", "edit", "decoder", "alarms", "heads", "inputs", "load", "peers", "resilience",
-    "transfer",
+    "transfer", "counts", "summary", "graph", "page", "capture", "profile", "memory",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = """# Results
