@@ -143,7 +143,11 @@ class TrainPlan(Schema):
     Attributes:
         data: a data source, such as `folder:./flowers`.
         epochs: passes over the training samples.
-        batch: samples in one step.
+        batch: samples that go through the model at once.
+        accumulate: batches of one optimizer step: gradients are those of `batch` × `accumulate` samples, memory is
+            that of one batch. BatchNorm sees each batch alone.
+        checkpointing: selectors of modules whose activations are computed again in the backward pass instead of
+            being kept (Chen et al., 2016); the weights come out the same.
         optimizer: one of torch.optim, by name.
         groups: other settings for some parameters.
         layer_decay: the factor by which rates fall from each layer to the one before it; None keeps them alike.
@@ -165,6 +169,8 @@ class TrainPlan(Schema):
     data: str
     epochs: Count = 10
     batch: Count = 32
+    accumulate: Count = 1
+    checkpointing: Names = ()
     optimizer: AnyOptimizer = Optimizer()
     groups: tuple[Group, ...] = ()
     layer_decay: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None

@@ -185,3 +185,33 @@ def test_batches_read_by_worker_processes_give_the_same_weights():
     alone.train(DATA, **{**SETTINGS, "epochs": 1})
     helped.train(DATA, workers=2, **{**SETTINGS, "epochs": 1})
     assert torch.equal(alone.module.fc.weight, helped.module.fc.weight)
+
+
+class Plain(nn.Module):
+    """No BatchNorm and no dropout: what a batch gives is the sum of what its samples give."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU())
+        self.fc = nn.Linear(8 * 64, 3)
+
+    def forward(self, x):
+        return self.fc(self.stem(x).flatten(1))
+
+
+def plain(**settings):
+    torch.manual_seed(0)
+    g = tg.load(Plain(), input=(1, 8, 8), seed=0)
+    g.recipe = g.recipe.model_copy(update={"preprocess": Preprocess(size=(8, 8), channels=1)})
+    steps = []
+    g.train(DATA, watch=Watch(step=lambda *step: steps.append(step)), keep="last", **settings)
+    return g.module.state_dict(), len(steps)
+
+
+@pytest.mark.parametrize(("batch", "accumulate", "whole"), [(8, 4, 32), (10, 2, 20), (7, 3, 21)])
+def test_accumulated_batches_train_as_one_of_all_their_samples(batch, accumulate, whole):
+    settings = {"epochs": 3, "optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9}}, "clip": 0.5}
+    ours, steps = plain(batch=batch, accumulate=accumulate, **settings)
+    theirs, fewer = plain(batch=whole, **settings)
+    assert steps > fewer
+    assert all(torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-6) for name in theirs)

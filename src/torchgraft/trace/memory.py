@@ -164,12 +164,12 @@ def _relative(entry: Entry) -> Lines:
     return (
         [maker - start.op for maker in makers],
         [
-            Op(i - start.op, n, below(p), back(ins), back(outs), tuple([below(q) for q in ps]), m, s)
-            for i, n, p, ins, outs, ps, m, s in ops
+            Op(i - start.op, n, below(p), back(ins), back(outs), tuple([below(q) for q in ps]), m, s, b)
+            for i, n, p, ins, outs, ps, m, s, b in ops
         ],
         [
-            Call(i - start.call, below(p), k, up, back(gi), back(go), f - start.op, e - start.op)
-            for i, p, k, up, gi, go, f, e in _reparented(calls, start)
+            Call(i - start.call, below(p), k, up, back(gi), back(go), f - start.op, e - start.op, t)
+            for i, p, k, up, gi, go, f, e, t in _reparented(calls, start)
         ],
     )
 
@@ -222,6 +222,7 @@ def replayed(tape: Tape, entry: Entry, path: str, parent: int | None, given: tup
     for place, number in entry.rebound:
         tape.bind(arguments[place], number + start if number >= 0 else given[-number - 1])
     for tensor, (_, number) in zip(made, entry.sources, strict=True):
+        tape.storages.hold(tensor)
         tape.bind(tensor, number + start if number >= 0 else given[-number - 1])
     return mapped(lambda slot: made[slot.number], entry.out, leaf=_Slot)
 
@@ -238,12 +239,12 @@ def _lines(
         return tuple([number + value if number >= 0 else given[-number - 1] for number in numbers])
 
     ops = [
-        Op(i + op, n, _at(path, p), at(ins), at(outs), tuple([_at(path, q) for q in ps]) if ps else ps, m, s)
-        for i, n, p, ins, outs, ps, m, s in lines
+        Op(i + op, n, _at(path, p), at(ins), at(outs), tuple([_at(path, q) for q in ps]) if ps else ps, m, s, b)
+        for i, n, p, ins, outs, ps, m, s, b in lines
     ]
     calls = [
-        Call(i + call, _at(path, p), k, parent if up is None else up + call, at(gi), at(go), f + op, e + op)
-        for i, p, k, up, gi, go, f, e in held
+        Call(i + call, _at(path, p), k, parent if up is None else up + call, at(gi), at(go), f + op, e + op, t)
+        for i, p, k, up, gi, go, f, e, t in held
     ]
     return [maker + op for maker in makers], ops, calls
 

@@ -28,7 +28,8 @@ class Value(NamedTuple):
 class Op(NamedTuple):
     """One tensor operation, in the module whose forward called it.
 
-    `settings` are its plain arguments (place or name, value), for operations that rearrange or reduce.
+    `settings` are its plain arguments (place or name, value), for operations that rearrange or reduce; `bytes` is
+    the memory that it took for what it gave: nothing for views, and for what was changed in place.
     """
 
     index: int  # type: ignore[assignment]  # tuples have a method of that name, which nobody needs here
@@ -39,12 +40,14 @@ class Op(NamedTuple):
     params: tuple[str, ...]
     macs: int
     settings: tuple[tuple[int | str, Any], ...] = ()
+    bytes: int = 0
 
 
 class Call(NamedTuple):
     """One call of a module: its contract is what it was given and what it gave (value numbers).
 
-    A call that the pass broke off in gave nothing.
+    A call that the pass broke off in gave nothing. `names` are those of what it gave, where a mapping, a dataclass
+    or a named tuple has some.
     """
 
     index: int  # type: ignore[assignment]
@@ -55,6 +58,7 @@ class Call(NamedTuple):
     gave: tuple[int, ...]
     first_op: int
     last_op: int
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,22 @@ class Trace:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the pass for one sample (convolution, linear, matrix products)."""
-        return sum(op.macs for op in self.ops) // max(self.batch, 1)
+        return sum(self.work)
+
+    @cached_property
+    def work(self) -> tuple[int, ...]:
+        """Multiply-accumulates of each operation for one sample; what is done once for all samples counts whole."""
+        reached = set(self.inputs)
+        found = []
+        for op in self.ops:
+            if not reached.isdisjoint(op.inputs):
+                reached.update(op.outputs)
+                shared = self.batch
+            else:  # it reads no input: made of weights and constants alone, unless these were expanded
+                sizes = [self.values[number].shape[:1] for number in (*op.inputs, *op.outputs)]
+                shared = self.batch if (self.batch,) in sizes else 1
+            found.append(op.macs // shared if shared and op.macs % shared == 0 else op.macs)
+        return tuple(found)
 
     def calls_of(self, path: str) -> list[Call]:
         """Give every call of the module at `path`, in order."""

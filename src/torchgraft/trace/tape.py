@@ -21,7 +21,8 @@ from torchgraft.trace.body import Part, changed_state
 from torchgraft.trace.macs import count
 from torchgraft.trace.memory import Memory, Range, Start, asked, kept, replayed, sizes_of
 from torchgraft.trace.record import Call, Mismatch, Op, Value
-from torchgraft.trace.tree import PLAIN, mapped, tensors
+from torchgraft.trace.storages import OPENED, Inside, Storages
+from torchgraft.trace.tree import PLAIN, labelled, mapped, tensors
 
 __all__ = ["Tape"]
 
@@ -78,6 +79,7 @@ class Tape(TorchFunctionMode):
             both are really there.
         ran: ids of the modules whose forward really ran.
         replaced: paths of modules whose hooks gave something back.
+        storages: those that were seen.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Tape(TorchFunctionMode):
         self.ranges: dict[int, Range] = {}
         self.ran: set[int] = set()
         self.replaced: dict[str, None] = {}
+        self.storages = Storages()
         self.fresh: list[Any] = []
         self._memory = memory
         self._alive: list[Tensor] = []  # an id must not be used again while the pass runs
@@ -175,8 +178,9 @@ class Tape(TorchFunctionMode):
             self._stack.pop()
             with _off():
                 gave = self._read(result)
+                names = () if isinstance(result, Tensor) else self._names(result)
             self.calls[frame.index] = Call(
-                frame.index, part.path, part.kind, parent, given, gave, first, len(self.ops)
+                frame.index, part.path, part.kind, parent, given, gave, first, len(self.ops), names
             )
         if part.state and changed_state(part):
             part.dirty = True
@@ -202,15 +206,23 @@ class Tape(TorchFunctionMode):
             args, kwargs = self._all_fake(args, kwargs)
         try:
             strict.check(self, name, args, kwargs)
-            result, macs = count(func, args, kwargs)
+            result, macs, hidden = self._counted(name, func, args, kwargs)
         except Exception as error:
             asked = (args, kwargs)
             self._fail(name, self._here(), self._read(asked), self._params(asked), _settings(name, asked), error)
             raise
         made = args[0] if result is None and name in _WRITES else result
         if made is not None and type(made) not in PLAIN and tensors(made):
-            self._note(name, (args, kwargs), made, macs)
+            self._note(name, (args, kwargs), made, macs, hidden)
         return result
+
+    def _counted(self, name: str, func: Any, args: Any, kwargs: Any) -> tuple[Any, int, int]:
+        """Run an operation, and give its result, its multiply-accumulates, and the bytes it took on the way."""
+        if name not in OPENED:
+            return (*count(func, args, kwargs), 0)
+        with Inside() as inside:
+            result, macs = count(func, args, kwargs)
+        return result, macs, inside.dropped(result)
 
     def _all_fake(self, args: Any, kwargs: Any) -> Any:
         """Put stand-ins where real tensors reach an operation, which would write to them in place."""
@@ -222,13 +234,17 @@ class Tape(TorchFunctionMode):
     def _here(self) -> _Frame:
         return self._stack[-1] if self._stack else _ROOT
 
-    def _note(self, name: str, asked: tuple[tuple[Any, ...], dict[str, Any]], made: Any, macs: int) -> None:
-        index = len(self.ops)
-        inputs, params = self._read(asked), self._params(asked)
+    def _note(
+        self, name: str, asked: tuple[tuple[Any, ...], dict[str, Any]], made: Any, macs: int, hidden: int = 0
+    ) -> None:
+        index, path = len(self.ops), self._here().path
+        inputs, params = self._taken(asked)
         self._open(inputs, params)
         found = strict.range_made(self, name, asked)
-        outputs = tuple([self._made(tensor, index) for tensor in tensors(made)])
-        self.ops.append(Op(index, name, self._here().path, inputs, outputs, params, macs, _settings(name, asked)))
+        results = tensors(made)
+        size = hidden + sum([self.storages.new(tensor) for tensor in results])
+        outputs = tuple([self._made(tensor, index) for tensor in results])
+        self.ops.append(Op(index, name, path, inputs, outputs, params, macs, _settings(name, asked), size))
         if found is not None and outputs and strict.holds(made, found):
             self.ranges[outputs[0]] = found
 
@@ -239,6 +255,7 @@ class Tape(TorchFunctionMode):
         self.values.append(Value(tuple(tensor.shape), str(tensor.dtype)[6:]))
         self.makers.append(maker)
         if maker is None:
+            self.storages.hold(tensor)
             for frame in self._stack:
                 frame.closed = False
         self.bind(tensor, number)
@@ -264,6 +281,24 @@ class Tape(TorchFunctionMode):
                 if id(one) not in self.names
             ]
         )
+
+    def _taken(self, tree: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Number the tensors that an operation takes; its parameters and buffers go by their names."""
+        inputs, params = [], []
+        for one in tensors(tree):
+            name = self.names.get(id(one))
+            if name is not None:
+                params.append(name)
+                self.storages.hold(one)
+                continue
+            number = self.numbers.get(id(one))
+            inputs.append(self._made(one, None) if number is None else number)
+        return tuple(inputs), tuple(params)
+
+    def _names(self, tree: Any) -> tuple[str, ...]:
+        """Give the names of what `_read` numbers, where there are any."""
+        names = tuple([name for name, one in labelled(tree) if id(one) not in self.names])
+        return names if any(names) else ()
 
     def _params(self, tree: Any) -> tuple[str, ...]:
         return tuple([self.names[id(one)] for one in tensors(tree) if id(one) in self.names])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["PLAIN", "Open", "frozen", "mapped", "tensors"]
+__all__ = ["PLAIN", "Open", "frozen", "labelled", "mapped", "tensors"]
 
 PLAIN = frozenset([int, float, str, bool, bytes, complex, type(None)])
 """Types whose values say all about themselves."""
@@ -42,6 +42,34 @@ def _gather(tree: Any, found: list[Tensor]) -> None:
     elif is_dataclass(tree) and not isinstance(tree, type):
         for entry in fields(tree):
             _gather(getattr(tree, entry.name, None), found)
+
+
+def labelled(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
+    """List the tensors of a structure as `tensors` does, each with the name that it has there: `logits`, `boxes.0`."""
+    if isinstance(tree, Tensor):
+        return [(name, tree)]
+    if type(tree) in PLAIN:
+        return []
+    return [pair for key, one in _entries(tree) for pair in labelled(one, _below(name, key, one))]
+
+
+def _entries(tree: Any) -> list[tuple[str | int, Any]]:
+    if isinstance(tree, Mapping):
+        return [(str(key), one) for key, one in tree.items()]
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return list(zip(tree._fields, tree, strict=True))
+    if isinstance(tree, (list, tuple, set, frozenset)):
+        return list(enumerate(tree))
+    if is_dataclass(tree) and not isinstance(tree, type):
+        return [(entry.name, getattr(tree, entry.name, None)) for entry in fields(tree)]
+    return []
+
+
+def _below(name: str, key: str | int, one: Any) -> str:
+    """Join a name and a key; a tensor's place in a bare tuple is no name."""
+    if isinstance(key, int) and not name and isinstance(one, Tensor):
+        return ""
+    return f"{name}.{key}" if name else str(key)
 
 
 def mapped(change: Callable[[Any], Any], tree: Any, *, strict: bool = False, leaf: type = Tensor) -> Any:

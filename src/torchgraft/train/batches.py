@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torchgraft.data import Samples
 
-__all__ = ["batches"]
+__all__ = ["batches", "sizes_of"]
 
 _MEMORY = 512 * 2**20
 """So many bytes of transformed images are kept in memory: the transform is the same in every epoch."""
@@ -72,6 +72,13 @@ def batches(
         collate_fn=_as_it_is,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def sizes_of(loader: DataLoader[Any]) -> list[int]:
+    """Count the samples of each batch of an epoch."""
+    size, count = loader.batch_size or 1, len(loader.dataset)  # type: ignore[arg-type]
+    rest = 0 if loader.drop_last else count % size
+    return [size] * (count // size) + [rest] * bool(rest)
 
 
 def _as_it_is(batch: Any) -> Any:

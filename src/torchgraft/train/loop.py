@@ -16,11 +16,14 @@ from torchgraft.errors import TrainError
 from torchgraft.history import Epoch, History
 from torchgraft.params.still import train_mode
 from torchgraft.recipe import TrainPlan
+from torchgraft.train.accumulate import Turn, turns
 from torchgraft.train.augment import augmentation
-from torchgraft.train.batches import batches
+from torchgraft.train.batches import batches, sizes_of
+from torchgraft.train.checkpointing import checkpointed, checkpointed_modules
 from torchgraft.train.evaluate import tally
 from torchgraft.train.optimise import check_tasks, loss_of, optimizer_of, schedule_of, scores_of
 from torchgraft.train.rates import groups_of, starting, unfrozen
+from torchgraft.train.step import Stepper
 
 if TYPE_CHECKING:
     from torchgraft.data import DataSet
@@ -89,12 +92,14 @@ def fit(graft: Graft, data: DataSet, plan: TrainPlan, preprocess: Preprocess, wa
     device = device_of(plan)
     model = graft.module.to(device)
     seed = graft.recipe.seed
+    again = checkpointed_modules(graft.module, plan.checkpointing, roles=graft.roles)
     with starting(graft, plan) as steps, _determined(seed):
         _check_trainable(graft)
         optimizer = optimizer_of(plan, groups_of(graft, plan))
         train = batches(data.train, preprocess.transform(), plan, train=True, seed=seed)
         val = batches(data.val, preprocess.transform(), plan, train=False)
         run = _Run(model, plan, device, optimizer, watch, train, val)
+        run.again = tuple(again.values())
         run.before = lambda epoch: unfrozen(graft, plan, steps, epoch, optimizer, run.schedule)
         return run.all_epochs()
 
@@ -129,9 +134,11 @@ class _Run:
         self.optimizer = optimizer
         self.augment = augmentation(plan)
         self.train, self.val = train, val
-        self.schedule = schedule_of(plan, optimizer, plan.epochs * len(train))
-        self.scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16" and device.type != "cpu")
+        self.turns = turns(sizes_of(train), plan.accumulate)
+        self.stepper = Stepper(plan, optimizer, device)
+        self.schedule = schedule_of(plan, optimizer, plan.epochs * sum(turn.closes for turn in self.turns))
         self.before: Callable[[int], object] = lambda _: None
+        self.again: tuple[nn.Module, ...] = ()
         self.epochs: list[Epoch] = []
         self.best = 0
         self.best_state: dict[str, Tensor] = {}
@@ -155,46 +162,49 @@ class _Run:
         self.before(number)
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         train_mode(self.model)
-        loss_sum, right, count = 0.0, 0, 0
-        for step, (images, targets) in enumerate(self.train, 1):
-            varied = self.augment(images.to(self.device))
-            loss, scores = self._step(varied, targets.to(self.device), number, step)
-            loss_sum += loss * len(targets)
-            right += int((scores.argmax(1).cpu() == targets).sum())
-            count += len(targets)
-            self.watch.step(number, step, len(self.train), loss)
+        with checkpointed(self.again):
+            loss, accuracy = self._batches(number)
         val_loss, val_accuracy = tally(self.model, self.val, self.device)
         return Epoch(
             number=number,
-            train_loss=loss_sum / count,
-            train_accuracy=right / count,
+            train_loss=loss,
+            train_accuracy=accuracy,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             lr=rate,
             seconds=time.perf_counter() - start,
         )
 
-    def _step(self, images: Tensor, targets: Tensor, epoch: int, step: int) -> tuple[float, Tensor]:
-        self.optimizer.zero_grad(set_to_none=True)
-        kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.plan.precision]
-        with torch.autocast(self.device.type, dtype=kind, enabled=self.plan.precision != "fp32"):
-            output = self.model(images)
-            loss = loss_of(output, targets, self.plan)
+    def _batches(self, number: int) -> tuple[float, float]:
+        """Train on every batch once, and give the mean loss and the accuracy."""
+        loss_sum, right, count = 0.0, 0, 0
+        for step, (images, targets) in enumerate(self.train, 1):
+            varied = self.augment(images.to(self.device))
+            turn = self.turns[step - 1]
+            loss, scores = self._step(varied, targets.to(self.device), turn, f"epoch {number}, step {step}")
+            loss_sum += loss * len(targets)
+            right += int((scores.argmax(1).cpu() == targets).sum())
+            count += len(targets)
+            self.watch.step(number, step, len(self.train), loss)
+        return loss_sum / count, right / count
+
+    def _step(self, images: Tensor, targets: Tensor, turn: Turn, moment: str) -> tuple[float, Tensor]:
+        if turn.opens:
+            self.stepper.open()
+        output, loss = self.stepper.forward(
+            lambda: self.model(images), lambda output: loss_of(output, targets, self.plan)
+        )
         value = float(loss.detach())
         if not torch.isfinite(loss.detach()):
             raise TrainError(
-                f"the loss is {value} at epoch {epoch}, step {step}",
+                f"the loss is {value} at {moment}",
                 where="train.optimizer",
                 hint="lower the learning rate, or clip the gradients (clip: 1.0); the last good state is kept",
             )
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self.plan.clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            trained = [one for group in self.optimizer.param_groups for one in group["params"]]
-            nn.utils.clip_grad_norm_(trained, self.plan.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
+        self.stepper.backward(loss, turn.share)
+        if turn.closes:
+            self.stepper.close()
+            self.schedule.step()
         return value, scores_of(output).detach()
 
     def _keep(self, epoch: Epoch) -> None:

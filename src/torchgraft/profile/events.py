@@ -1,0 +1,174 @@
+"""What torch's profiler recorded, put down to modules.
+
+Forward: an operation belongs to the innermost module whose span is open. Backward: a node of the autograd graph has
+the sequence number of the operation that made it, so its time belongs to that operation's module; what adds up a
+gradient right after a node goes with that node. A part that is recomputed in the backward pass opens its spans there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torchgraft.profile.spans import MODULE, PHASE
+
+__all__ = ["Allocation", "Ledger", "OUTSIDE", "Sums", "is_product", "read"]
+
+OUTSIDE = "\0outside"
+"""Stands for the path of what belongs to no module."""
+
+_NODE = "autograd::engine::evaluate_function: "
+_ACCUMULATE = "AccumulateGrad"
+_PRODUCT = re.compile(
+    r"(mm|mv|dot|matmul|einsum|conv\w*|attention\w*|lstm\w*|gru\w*|rnn\w*|linear\w*|inner|outer|cdist\w*"
+    r"|convolution_backward\w*|linalg\w*)$|conv|_scaled_dot_product|_efficient_attention|_flash_attention|mkldnn_linear"
+)
+
+
+def is_product(name: str) -> bool:
+    """Tell whether an operation is a product: of matrices, a convolution, an attention."""
+    return name.startswith(("aten::", "torchvision::")) and _PRODUCT.search(name.partition("::")[2]) is not None
+
+
+@dataclass
+class Sums:
+    """Seconds of one module in one phase."""
+
+    products: float = 0.0
+    moving: float = 0.0
+    between: float = 0.0
+    calls: int = 0
+    device: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All seconds on the host."""
+        return self.products + self.moving + self.between
+
+    @property
+    def useful(self) -> float:
+        """The seconds within operations."""
+        return self.products + self.moving
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Bytes that were taken or, where negative, given back."""
+
+    at: int
+    address: int
+    bytes: int
+    phase: str
+    path: str
+
+
+@dataclass
+class Ledger:
+    """What was read: seconds by phase and module, seconds and calls by operation, allocations in order of time."""
+
+    sums: dict[tuple[str, str], Sums] = field(default_factory=dict)
+    operations: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    allocations: list[Allocation] = field(default_factory=list)
+    owners: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    def of(self, phase: str, path: str) -> Sums:
+        """Give the sums of a module in a phase."""
+        return self.sums.setdefault((phase, path), Sums())
+
+    def phase(self, name: str) -> Sums:
+        """Add up a phase over all modules."""
+        found = Sums()
+        for (phase, _), one in self.sums.items():
+            if phase == name:
+                found.products += one.products
+                found.moving += one.moving
+                found.between += one.between
+                found.calls += one.calls
+                found.device += one.device
+        return found
+
+
+def read(roots: Iterable[Any], *, inside: float, host: int | None = None) -> Ledger:
+    """Read the tree of events of a profiler.
+
+    Args:
+        roots: `kineto_results.experimental_event_tree()`, or some of its nodes.
+        inside: seconds within an operation that calling one costs in any case.
+        host: the thread whose time counts; events of others only say who works for whom.
+    """
+    reader = _Reader(inside, host)
+    for root in sorted(roots, key=lambda one: one.start_time_ns):
+        reader.walk(root, "other", OUTSIDE, counted=host is None or root.start_tid == host)
+    reader.ledger.allocations.sort(key=lambda one: one.at)
+    return reader.ledger
+
+
+class _Reader:
+    """One walk over a tree, in the order of time."""
+
+    def __init__(self, inside: float, host: int | None) -> None:
+        self.ledger = Ledger()
+        self._inside = inside
+        self._made: dict[int, str] = {}  # the module whose operation had a sequence number last
+        self._last = OUTSIDE
+
+    def walk(self, event: Any, phase: str, path: str, *, counted: bool) -> None:
+        fields = event.typed[1]
+        if hasattr(fields, "alloc_size"):
+            if fields.device.type in ("cpu", "cuda"):
+                self.ledger.allocations.append(
+                    Allocation(event.start_time_ns, fields.ptr, fields.alloc_size, phase, path)
+                )
+            return
+        name = event.name
+        phase, path, is_operation = self._context(name, fields, phase, path)
+        self.ledger.owners[event.correlation_id] = (phase, path)
+        below = 0
+        for child in event.children:
+            self.walk(child, phase, path, counted=counted)
+            if not hasattr(child.typed[1], "alloc_size"):
+                below += child.duration_time_ns
+        if counted:
+            own = max(event.duration_time_ns - below, 0) / 1e9
+            self._count(name, phase, path, own, is_operation=is_operation)
+
+    def _context(self, name: str, fields: Any, phase: str, path: str) -> tuple[str, str, bool]:
+        """Give the phase and the module that an event belongs to, and whether it is an operation."""
+        number = getattr(fields, "sequence_number", -1)
+        if name.startswith(_NODE):
+            if _ACCUMULATE not in name:
+                self._last = self._made.get(number, OUTSIDE)
+            return "backward", self._last, False
+        if name.startswith(MODULE):
+            path = name[len(MODULE) :]
+            path = "" if path == "." else path
+            phase = "forward" if phase == "other" else phase
+            return phase, path, False
+        if name.startswith(PHASE):
+            return name[len(PHASE) :], OUTSIDE, False
+        if name.startswith("Optimizer."):
+            return "optimizer", OUTSIDE, False
+        if name.startswith("enumerate(DataLoader)"):
+            return "data", OUTSIDE, False
+        if number >= 0 and not name.endswith(("Backward0", "Backward1", "Backward2", "Backward")):
+            self._made[number] = path
+        return phase, path, "::" in name and not name.startswith("autograd::")
+
+    def _count(self, name: str, phase: str, path: str, own: float, *, is_operation: bool) -> None:
+        sums = self.ledger.of(phase, path)
+        if name.startswith(MODULE) and phase != "backward":
+            sums.calls += 1
+        if not is_operation:
+            sums.between += own
+            return
+        useful = max(own - self._inside, 0.0)
+        sums.between += own - useful
+        if is_product(name):
+            sums.products += useful
+        else:
+            sums.moving += useful
+        seen = self.ledger.operations.setdefault((phase, name), [0.0, 0])
+        seen[0] += own
+        seen[1] += 1

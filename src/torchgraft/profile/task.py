@@ -1,0 +1,215 @@
+"""What is profiled: a double of the model, its batches, its loss and its optimizer; the model itself is only read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from torchgraft.errors import RecipeError, TrainError
+from torchgraft.given import inputs
+from torchgraft.params.still import train_mode
+from torchgraft.probes.arguments import is_named
+from torchgraft.probes.batch import Batch
+from torchgraft.probes.double import Double
+from torchgraft.probes.loss import judged, main_of
+from torchgraft.profile.clock import Clock
+from torchgraft.trace.tree import mapped, tensors
+
+if TYPE_CHECKING:
+    from torchgraft.graft import Graft
+
+__all__ = ["KINDS", "Task", "batch_of", "double_of", "plain_task"]
+
+KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Task:
+    """All that a step takes.
+
+    Attributes:
+        model: the double.
+        device: where it runs.
+        batches: gives one batch after the other, without end.
+        loss: of the output and the batch.
+        optimizer: of the double's parameters; None where nothing can be trained.
+        precision: of the forward pass, by torch.amp.
+        facts: how it is run, in words.
+        scaler: for fp16.
+        clip: the norm that gradients are clipped to.
+        schedule: stepped after the optimizer.
+        augment: varies inputs that are trained with.
+        real: the batches are those of a plan.
+        workers: processes that load; None where nothing is loaded.
+        train_mode: puts the model into training mode.
+    """
+
+    model: nn.Module
+    device: torch.device
+    batches: Iterator[Batch]
+    loss: Callable[[Any, Batch], Tensor]
+    optimizer: torch.optim.Optimizer | None
+    facts: tuple[tuple[str, str], ...]
+    precision: str = "fp32"
+    scaler: Any = None
+    clip: float | None = None
+    schedule: Any = None
+    augment: Callable[[Batch], Batch] | None = None
+    real: bool = False
+    workers: int | None = None
+    train_mode: Callable[[nn.Module], Any] = train_mode
+    last: Batch | None = None
+
+    def prediction(self, clock: Clock) -> None:
+        """Run one batch in evaluation mode, without gradients; fetching it is not part of the step."""
+        batch = self.last if self.last is not None else self._fetch()
+        with clock.of("forward"), torch.no_grad(), self._cast():
+            self.model(*batch.args, **batch.kwargs)
+
+    def training(self, clock: Clock) -> None:
+        """Run one training step."""
+        assert self.optimizer is not None
+        with clock.of("data"):
+            batch = self._fetch()
+            batch = self.augment(batch) if self.augment is not None else batch
+        with clock.of("optimizer"):
+            self.optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad(), self._cast():
+            with clock.of("forward"):
+                output = _forward(self.model, batch)
+            with clock.of("loss"):
+                loss = self.loss(output, batch)
+                if self.real:  # the loop of torchgraft reads it in every step
+                    float(loss.detach())
+        scaled = self.scaler.scale(loss) if self.scaler is not None else loss
+        with clock.of("backward"):
+            scaled.backward()
+        with clock.of("optimizer"):
+            self._update()
+
+    def _update(self) -> None:
+        assert self.optimizer is not None
+        if self.clip is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
+            trained = [one for group in self.optimizer.param_groups for one in group["params"]]
+            nn.utils.clip_grad_norm_(trained, self.clip)
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+
+    def _fetch(self) -> Batch:
+        self.last = next(self.batches).to(self.device)
+        return self.last
+
+    def _cast(self) -> Any:
+        return torch.autocast(self.device.type, dtype=KINDS[self.precision], enabled=self.precision != "fp32")
+
+
+def _forward(model: nn.Module, batch: Batch) -> Any:
+    """Run a training pass; a detection model takes its targets along, as torchvision's do."""
+    listed = isinstance(batch.targets, (list, tuple)) and all(isinstance(one, dict) for one in batch.targets)
+    return model(*batch.args, *([batch.targets] if listed and batch.targets else []), **batch.kwargs)
+
+
+def double_of(model: nn.Module, device: torch.device) -> nn.Module:
+    """Make a double on a device; the model is not changed.
+
+    Raises:
+        TrainError: its weights are not in memory, or there is no room for them once more.
+    """
+    if any(one.is_meta for one in model.parameters()):
+        raise TrainError(
+            "the weights are on the meta device: nothing can run", where="model", hint="load the model with weights"
+        )
+    try:
+        return Double(model).module.to(device)
+    except (RuntimeError, MemoryError) as error:
+        raise TrainError(
+            f"no double of the model can be made: {error}",
+            where=str(device),
+            hint="profile runs on a copy, which takes the memory of the weights once more",
+        ) from error
+
+
+def batch_of(graft: Graft, size: int) -> Batch:
+    """Make a batch of random numbers of the model's input; whole numbers are those of the example, repeated.
+
+    Raises:
+        SourceError: the input is not known.
+        RecipeError: the example can't be made longer or shorter.
+    """
+    given = inputs(graft.recipe, graft.module, graft._example)
+    rows = graft.trace().batch
+
+    def sized(one: Tensor) -> Tensor:
+        along = one.dim() > 0 and one.shape[0] == rows
+        if one.is_floating_point() or one.is_meta:
+            shape = (size, *one.shape[1:]) if along else tuple(one.shape)
+            if one.is_floating_point():
+                return torch.randn(shape).to(one.dtype)
+            return torch.zeros(shape, dtype=one.dtype)
+        one = one.detach().cpu()
+        return one[torch.arange(size) % rows] if along else one.clone()
+
+    made = mapped(sized, given)
+    if is_named(made, graft.module):
+        return Batch((), dict(made))
+    args = made if isinstance(made, tuple) else (made,)
+    batch = Batch(tuple(args))
+    if isinstance(args[0], list) and len(args[0]) != size:
+        return replace(batch, args=([args[0][place % len(args[0])] for place in range(size)], *args[1:]))
+    if not tensors(made):
+        raise RecipeError("the example holds no tensor", where="input", hint="give a tensor with its batch")
+    return batch
+
+
+class Random:
+    """One random batch, again and again, with class numbers that fit the output, drawn when that is first seen."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.words = "mean square of the output"
+        self._classes: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            yield self.batch
+
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        """Give cross-entropy of scores with random classes; what the model gives as its own loss; else squares."""
+        scores = main_of(output)
+        own = not isinstance(output, Tensor) and scores.dim() == 0
+        if own or not scores.is_floating_point() or not self._is_scores(output, scores):
+            value: Tensor = judged(output, batch)[0]
+            return value
+        flat = scores.movedim(1, -1) if scores.dim() == 4 else scores
+        flat = flat.reshape(-1, flat.shape[-1]).float()
+        if self._classes is None or len(self._classes) != len(flat):
+            self._classes = torch.randint(flat.shape[-1], (len(flat),), device=flat.device)
+            self.words = f"cross-entropy, random classes of {flat.shape[-1]:,}"
+        return functional.cross_entropy(flat, self._classes)
+
+    @staticmethod
+    def _is_scores(output: Any, scores: Tensor) -> bool:
+        named = output if isinstance(output, dict) else getattr(output, "__dict__", {})
+        return (scores.dim() == 2 and scores.shape[1] > 1) or (scores.dim() > 1 and "logits" in named)
+
+
+def plain_task(graft: Graft, device: torch.device, size: int) -> tuple[Task, Random]:
+    """Give the task of a model without a plan: random inputs, a loss that fits its output, SGD."""
+    model = double_of(graft.module, device)
+    trained = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-6, momentum=0.9) if trained else None
+    random = Random(batch_of(graft, size).to(device))
+    facts = (("batch", str(size)), ("input", "random"), ("optimizer", "SGD with momentum"))
+    return Task(model, device, iter(random), random.loss, optimizer, facts), random

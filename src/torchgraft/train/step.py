@@ -1,0 +1,73 @@
+"""One step of training: forward, loss, backward, and the optimizer's move. The loop runs it, and so does the
+prediction of its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchgraft.recipe import TrainPlan
+
+__all__ = ["KINDS", "Stepper"]
+
+KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The number formats of the forward pass, by the word of the plan."""
+
+
+class Stepper:
+    """Steps of one optimizer, as a plan says: precision, scaling of the loss, clipping.
+
+    Args:
+        plan: says how.
+        optimizer: what moves the parameters.
+        device: where they are.
+        scaled: scale the loss where the precision needs it; on fake tensors there is no value to scale by.
+    """
+
+    def __init__(
+        self, plan: TrainPlan, optimizer: torch.optim.Optimizer, device: torch.device, *, scaled: bool = True
+    ) -> None:
+        self.plan, self.optimizer, self.device = plan, optimizer, device
+        scaled = scaled and plan.precision == "fp16" and device.type != "cpu"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+
+    def forward(self, run: Callable[[], Any], judge: Callable[[Any], Tensor]) -> tuple[Any, Tensor]:
+        """Run the model and its loss in the precision of the plan.
+
+        Args:
+            run: the forward pass.
+            judge: gives the loss of what it gave.
+
+        Returns:
+            the output and the loss.
+        """
+        kind = KINDS[self.plan.precision]
+        with torch.autocast(self.device.type, dtype=kind, enabled=self.plan.precision != "fp32"):
+            output = run()
+            return output, judge(output)
+
+    def backward(self, loss: Tensor, share: float = 1.0) -> None:
+        """Add the gradients of a batch to those that there are.
+
+        Args:
+            loss: of the batch.
+            share: of the samples of this optimizer step; 1 where the batch is all of them.
+        """
+        weighed = loss if share == 1.0 else loss * share
+        self.scaler.scale(weighed).backward()  # type: ignore[no-untyped-call]
+
+    def open(self) -> None:
+        """Begin an optimizer step: old gradients go."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def close(self) -> None:
+        """End an optimizer step: clip the gradients as the plan says, and move."""
+        if self.plan.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            trained = [one for group in self.optimizer.param_groups for one in group["params"]]
+            nn.utils.clip_grad_norm_(trained, self.plan.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
