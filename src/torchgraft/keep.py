@@ -19,7 +19,7 @@ from torchgraft.store import Manifest, Store, state_digest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RUNS", "open_named", "open_version", "opened_base", "save", "split_reference"]
+__all__ = ["RUNS", "is_version", "open_named", "open_version", "opened_base", "save", "split_reference"]
 
 RUNS = "runs"
 """The folder that versions go to when none is named."""
@@ -106,11 +106,16 @@ def open_named(target: str, *, input: Sequence[int] | None = None, trust: bool =
     if is_recipe(target):
         recipe = Recipe.read(target)
         return replay(recipe.model_copy(update={"input": tuple(input)}) if input else recipe, trust=trust)
-    if not _VERSION.fullmatch(target.rpartition("@")[2]):
+    if not is_version(target):
         return load(target, input=input, trust=trust or is_code(target))
     if input:
         raise RecipeError(f"the version {target} has an input of its own", where="input", hint="leave it out")
     return open_version(target, trust=trust)
+
+
+def is_version(target: str) -> bool:
+    """Tell whether a name stands for a kept version."""
+    return not is_recipe(target) and _VERSION.fullmatch(target.rpartition("@")[2]) is not None
 
 
 _VERSION = re.compile(r"v\d+|latest|best")

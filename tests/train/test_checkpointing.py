@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
+from tests.train.stripes import DATA, SETTINGS, Tiny, graft
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import torchgraft as tg
-from test_loop import DATA, SETTINGS, Tiny, graft
 from torchgraft.errors import SelectionError, TrainError
 from torchgraft.train.checkpointing import checkpointed, checkpointed_modules
 

@@ -30,12 +30,14 @@ class Keeping:
         channels: which of the channels.
         device: where it goes; None leaves it where it is.
         part: what else is taken of each tensor.
+        measured: what is kept in the stead of a tensor, from it and the dimension of its channels.
     """
 
     samples: slice | Sequence[int] | None = None
     channels: slice | Sequence[int] | None = None
     device: torch.device | None = None
     part: Callable[[Tensor], Tensor] | None = None
+    measured: Callable[[Tensor, int], Tensor] | None = None
 
     @property
     def whole(self) -> bool:
@@ -66,6 +68,8 @@ class Keeping:
             held: the memory of weights and arguments, see `storages`.
         """
         tensor = tensor.detach()
+        if self.measured is not None:
+            return self.measured(tensor, side)
         found = self.of(tensor, side)
         if found.device != tensor.device:
             return found

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torchgraft.trace import Trace
 
-__all__ = ["Layout", "Sides", "as_maps", "layout_of"]
+__all__ = ["Grids", "Sides", "maps_of"]
 
 
 class Sides:
@@ -33,3 +33,65 @@ class Sides:
                 if value.shape[1:] == tuple(tensor.shape[1:]):
                     return 1 if side(self._trace, value) == "first" else -1
         return 1 if tensor.dim() != 3 else -1
+
+
+_EXTRA = 8
+"""Up to so many tokens beside the places of the image: class, distillation, registers."""
+
+
+@dataclass(frozen=True)
+class Grids:
+    """What is known of how tokens lie on an image.
+
+    Attributes:
+        image: height and width of the image.
+        known: heights and widths of the maps that the trace saw.
+    """
+
+    image: tuple[int, int]
+    known: tuple[tuple[int, int], ...] = ()
+
+    @staticmethod
+    def of(image: tuple[int, int], trace: Trace | None) -> Grids:
+        """Read the sizes of the maps off a trace."""
+        if trace is None:
+            return Grids(image)
+        shapes = {one.shape for one in trace.values if len(one.shape) == 4 and one.shape[0] == trace.batch}
+        sizes = {size for shape in shapes for size in (shape[2:], shape[1:3])}
+        return Grids(image, tuple(sorted((a, b) for a, b in sizes)))
+
+    def of_tokens(self, count: int) -> tuple[int, int, int] | None:
+        """Give height, width, and how many tokens stand before those of the image; None where it is no grid."""
+        found = [(h, w, count - h * w) for h, w in self.known if h > 1 and w > 1 and 0 <= count - h * w <= _EXTRA]
+        found += [(h, w, extra) for extra in range(_EXTRA + 1) if (size := self._sides(count - extra)) for h, w in [size]]
+        return min(found, key=lambda one: (self._bent(one), one[2]), default=None)
+
+    def _sides(self, count: int) -> tuple[int, int] | None:
+        if count < 4:
+            return None
+        height = round(math.sqrt(count * self.image[0] / self.image[1]))
+        return (height, count // height) if height > 1 and count % height == 0 and count > height else None
+
+    def _bent(self, one: tuple[int, int, int]) -> float:
+        """Tell how far the shape of a grid is from that of the image."""
+        return round(abs(math.log((one[0] / one[1]) / (self.image[0] / self.image[1]))), 1)
+
+
+def maps_of(tensor: Tensor, side: int, grids: Grids) -> Tensor | None:
+    """Lay a tensor out as maps `[N, C, H, W]`; None where it has no map: vectors, or places that are no grid.
+
+    Args:
+        tensor: `[N, C, H, W]`, `[N, H, W, C]`, or tokens `[N, L, C]`, of which those that are no place are left out.
+        side: the dimension of the channels.
+        grids: how tokens may lie.
+    """
+    if tensor.dim() == 4:
+        found = tensor if side % 4 == 1 else tensor.permute(0, 3, 1, 2)
+        return found if found.shape[2] * found.shape[3] > 1 else None
+    if tensor.dim() != 3 or side % 3 != 2:
+        return None
+    grid = grids.of_tokens(tensor.shape[1])
+    if grid is None:
+        return None
+    height, width, extra = grid
+    return tensor[:, extra:].transpose(1, 2).reshape(tensor.shape[0], tensor.shape[2], height, width)

@@ -46,7 +46,10 @@ class Feature:
 
 @dataclass(eq=False)
 class Record:
-    """One call of a module: its value, the tensors in it by place, and the gradients that came so far."""
+    """One call of a module: its value, the tensors in it by place, and the gradients that came so far.
+
+    `sources` are the tensors in the graph that gradients come to.
+    """
 
     path: str
     kind: str
@@ -54,6 +57,7 @@ class Record:
     value: Any
     tensors: dict[str, Tensor]
     gradients: dict[str, Tensor] = field(default_factory=dict)
+    sources: list[Tensor] = field(default_factory=list)
 
     def features(self) -> Iterator[Feature]:
         """Give each tensor by itself."""
@@ -104,8 +108,9 @@ class Seen:
         why_no_gradient: what to do where a gradient is asked for that is not there.
     """
 
-    def __init__(self, paths: Mapping[str, str], title: str = "") -> None:
+    def __init__(self, paths: Mapping[str, str], title: str = "", run: Callable[..., Any] | None = None) -> None:
         self.title = title
+        self._run = run
         self.why_no_gradient = "capture(…, gradients=True), and call backward() on what was computed from it"
         self._aliases = dict(paths)
         self._records: dict[str, list[Record]] = {}
@@ -120,6 +125,32 @@ class Seen:
     def calls(self, name: str) -> tuple[Any, ...]:
         """Give what every call of a layer gave, in order."""
         return self._values.calls(name)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model in evaluation mode and leave it as it was; see `Capture.run`.
+
+        Raises:
+            TypeError: what was seen belongs to no model.
+        """
+        if self._run is None:
+            raise TypeError("what was seen belongs to no model that could be run")
+        return self._run(*args, **kwargs)
+
+    def pull(self, score: Tensor) -> None:
+        """Compute the gradients of a score to all that was seen, and leave those of the parameters alone.
+
+        Args:
+            score: one number, computed from the output of the pass.
+
+        Raises:
+            SelectionError: gradients were not asked for.
+        """
+        import torch
+
+        sources = [one for record in self._order for one in record.sources]
+        if not sources:
+            raise SelectionError("there is nothing that a gradient could come to", hint=self.why_no_gradient)
+        torch.autograd.grad(score, sources, allow_unused=True)
 
     def __contains__(self, name: object) -> bool:
         return self._aliases.get(str(name), name) in self._records

@@ -14,7 +14,7 @@ from torchgraft.errors import TorchgraftError
 from torchgraft.trace.tree import tensors
 
 if TYPE_CHECKING:
-    from torchgraft.features.capture import Capture
+    from torchgraft.features.hooks import Capture
     from torchgraft.trace import Trace
 
 __all__ = ["Awaited", "Stop", "Stopped", "Watch", "awaited"]

@@ -13,8 +13,8 @@ Role = Literal["module", "operation", "input", "output", "constant"]
 State = Literal["none", "trainable", "frozen", "partly"]
 """Whether training changes what is inside; `none`: it holds no parameters."""
 
-Mark = Literal["", "new", "repaired", "added", "removed", "changed"]
-"""What an edit put in, what a repair put in, and, in a difference, what only one side has."""
+Mark = Literal["", "new", "repaired", "added", "removed", "changed", "broken"]
+"""What an edit put in, what a repair put in; in a difference, what only one side has; where the pass breaks off."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Edge:
     Attributes:
         source: the id of a box, or "" for what goes into the parent.
         target: the id of a box, or "" for what comes out of the parent.
-        shape: of the tensor, such as `[N, 64, 56, 56]`; of several, all, with commas.
+        shape: of the tensor as its source gave it, such as `[N, 64, 56, 56]`; of several, all, with commas.
         times: how many tensors take this way.
         mark: as that of a box.
     """
@@ -52,14 +52,14 @@ class Box:
         parameters: how many numbers it holds, those inside included; each counted once.
         trainable: how many of them training changes.
         macs: multiply-accumulates for one sample.
-        bytes: of the activations that it makes.
+        bytes: of the activations that it makes, for one sample.
         state: whether training changes it.
         mark: what edits, repairs or a difference say of it.
         edit: the number of the edit that put it in.
         call: which call of the module it is, from 1; `calls` says how many there are.
         calls: how often the module is called.
-        times: it stands for so many alike in a row.
-        folded: the paths of all that it stands for, itself first.
+        times: it stands for so many alike in a row; all figures are those of one.
+        folded: the paths of all that it stands for, itself first; one path where one module is called again.
         boxes: what is inside, in the order of the pass.
         edges: between those, from "" (in) to "" (out).
         notes: what else a reader wants to know, a line each.

@@ -14,7 +14,7 @@ from typing import Any
 
 from torchgraft.profile.spans import MODULE, PHASE
 
-__all__ = ["Allocation", "Ledger", "OUTSIDE", "Sums", "is_product", "read"]
+__all__ = ["Allocation", "Ledger", "OUTSIDE", "Sums", "is_product", "on_device", "read"]
 
 OUTSIDE = "\0outside"
 """Stands for the path of what belongs to no module."""
@@ -40,7 +40,6 @@ class Sums:
     moving: float = 0.0
     between: float = 0.0
     calls: int = 0
-    device: float = 0.0
 
     @property
     def total(self) -> float:
@@ -71,7 +70,7 @@ class Ledger:
     sums: dict[tuple[str, str], Sums] = field(default_factory=dict)
     operations: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     allocations: list[Allocation] = field(default_factory=list)
-    owners: dict[int, tuple[str, str]] = field(default_factory=dict)
+    owners: dict[int, tuple[str, str, str]] = field(default_factory=dict)
 
     def of(self, phase: str, path: str) -> Sums:
         """Give the sums of a module in a phase."""
@@ -86,8 +85,30 @@ class Ledger:
                 found.moving += one.moving
                 found.between += one.between
                 found.calls += one.calls
-                found.device += one.device
         return found
+
+
+def on_device(ledger: Ledger, did: Iterable[tuple[int, float]]) -> None:
+    """Let the seconds of an accelerator stand for those within operations; see `Watched.device`.
+
+    Args:
+        ledger: what was read of the host.
+        did: the number of the operation that asked, and seconds.
+    """
+    for one in ledger.sums.values():
+        one.products = one.moving = 0.0
+    for seen in ledger.operations.values():
+        seen[0] = 0.0
+    for number, seconds in did:
+        if number not in ledger.owners:
+            continue
+        phase, path, name = ledger.owners[number]
+        sums = ledger.of(phase, path)
+        if is_product(name):
+            sums.products += seconds
+        else:
+            sums.moving += seconds
+        ledger.operations.setdefault((phase, name), [0.0, 0])[0] += seconds
 
 
 def read(roots: Iterable[Any], *, inside: float, host: int | None = None) -> Ledger:
@@ -124,7 +145,7 @@ class _Reader:
             return
         name = event.name
         phase, path, is_operation = self._context(name, fields, phase, path)
-        self.ledger.owners[event.correlation_id] = (phase, path)
+        self.ledger.owners[event.correlation_id] = (phase, path, name)
         below = 0
         for child in event.children:
             self.walk(child, phase, path, counted=counted)

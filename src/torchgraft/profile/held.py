@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,12 @@ def gradients(model: nn.Module) -> dict[int, str]:
 
 
 def peak(
-    allocations: Iterable[Allocation], held: Iterable[Held], graded: Mapping[int, str], *, reserved: int = 0
+    allocations: Iterable[Allocation],
+    held: Sequence[Held],
+    graded: Mapping[int, str],
+    *,
+    since: int = 0,
+    reserved: int = 0,
 ) -> Peak:
     """Find the highest sum of what was held before and what was allocated since, and who holds it.
 
@@ -74,11 +79,12 @@ def peak(
         allocations: in the order of time.
         held: what was there before the first of them.
         graded: see `gradients`, at the end of the last of them.
+        since: the time from which on the peak is looked for; gradients are known of the last step alone.
         reserved: what the allocator of an accelerator holds.
     """
     listed = list(allocations)
     base = sum(one.bytes for one in held)
-    place, top = _highest(listed)
+    place, top = _highest(listed, since)
     last = _alive(listed, len(listed))
     grown = {number: graded[address] for address, number in last.items() if address in graded}
     sums: dict[tuple[str, str], int] = defaultdict(int)
@@ -86,9 +92,8 @@ def peak(
         sums[one.kind, one.path] += one.bytes
     for number in _alive(listed, place).values():
         seen = listed[number]
-        in_gradients = number in grown or (seen.address in graded and seen.phase == "backward")
-        kind = "gradients" if in_gradients else _OF_PHASE.get(seen.phase, "temporary")
-        path = graded.get(seen.address, seen.path) if in_gradients else seen.path
+        kind = "gradients" if number in grown else _OF_PHASE.get(seen.phase, "temporary")
+        path = grown.get(number, seen.path)
         sums[kind, path] += seen.bytes
     kinds = {kind: sum(size for (one, _), size in sums.items() if one == kind) for kind in KINDS}
     holders = sorted(((path, kind, size) for (kind, path), size in sums.items() if size), key=lambda one: -one[2])
@@ -99,12 +104,12 @@ def peak(
     )  # fmt: skip
 
 
-def _highest(listed: list[Allocation]) -> tuple[int, int]:
+def _highest(listed: list[Allocation], since: int) -> tuple[int, int]:
     """Give after how many allocations the most bytes are alive, and how many."""
     now, place, top = 0, 0, 0
     for number, one in enumerate(listed, 1):
         now += one.bytes
-        if now > top:
+        if now > top and one.at >= since:
             place, top = number, now
     return place, top
 

@@ -134,6 +134,7 @@ class Run:
         split: shares of the step: waiting for data, Python, memory, compute.
         busy: CPU seconds for each second: how many cores worked.
         operations: what is hottest, first.
+        calls: operations in one step.
         peak: of memory; None where it was not asked for.
         watched: how many times as long a step took while it was watched.
         device_busy: the share of the step that an accelerator worked; None on the CPU.
@@ -150,6 +151,7 @@ class Run:
     split: Split
     busy: float
     operations: tuple[Operation, ...] = ()
+    calls: float = 0
     peak: Peak | None = None
     watched: float = 1.0
     device_busy: float | None = None

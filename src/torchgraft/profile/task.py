@@ -23,7 +23,7 @@ from torchgraft.trace.tree import mapped, tensors
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
 
-__all__ = ["KINDS", "Task", "batch_of", "double_of", "plain_task"]
+__all__ = ["KINDS", "Random", "Task", "batch_of", "double_of", "moved", "plain_task"]
 
 KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -108,7 +108,7 @@ class Task:
             self.schedule.step()
 
     def _fetch(self) -> Batch:
-        self.last = next(self.batches).to(self.device)
+        self.last = moved(next(self.batches), self.device)
         return self.last
 
     def _cast(self) -> Any:
@@ -119,6 +119,16 @@ def _forward(model: nn.Module, batch: Batch) -> Any:
     """Run a training pass; a detection model takes its targets along, as torchvision's do."""
     listed = isinstance(batch.targets, (list, tuple)) and all(isinstance(one, dict) for one in batch.targets)
     return model(*batch.args, *([batch.targets] if listed and batch.targets else []), **batch.kwargs)
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """Give a batch on a device."""
+
+    def to(one: Tensor) -> Tensor:
+        return one.to(device)
+
+    args, kwargs, targets = mapped(to, (batch.args, batch.kwargs, batch.targets))
+    return replace(batch, args=args, kwargs=kwargs, targets=targets)
 
 
 def double_of(model: nn.Module, device: torch.device) -> nn.Module:
@@ -210,6 +220,12 @@ def plain_task(graft: Graft, device: torch.device, size: int) -> tuple[Task, Ran
     model = double_of(graft.module, device)
     trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-6, momentum=0.9) if trained else None
-    random = Random(batch_of(graft, size).to(device))
-    facts = (("batch", str(size)), ("input", "random"), ("optimizer", "SGD with momentum"))
+    random = Random(moved(batch_of(graft, size), device))
+    shapes = ", ".join("×".join(map(str, one.shape)) for one in random.batch.inputs)
+    facts = (
+        ("batch", str(size)),
+        ("input", f"random, {shapes}"),
+        ("precision", "fp32"),
+        ("optimizer", "SGD with momentum" if trained else "none: every parameter is frozen"),
+    )
     return Task(model, device, iter(random), random.loss, optimizer, facts), random

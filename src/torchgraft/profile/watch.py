@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity
+from torch.autograd import profiler
 
 __all__ = ["Watched", "hushed", "start", "stop", "watching"]
 
@@ -40,7 +40,7 @@ class Watched:
         cpu = torch.autograd.DeviceType.CPU
         return [
             (event.linked_correlation_id(), event.duration_ns() / 1e9)
-            for event in self.profiler.profiler.kineto_results.events()
+            for event in self.profiler.kineto_results.events()
             if event.device_type() != cpu and not event.is_user_annotation()
         ]
 
@@ -69,17 +69,17 @@ def hushed() -> Iterator[None]:
 
 
 def start(device: torch.device, *, memory: bool = False) -> Any:
-    """Start the profiler."""
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    profiler = torch.profiler.profile(activities=activities, profile_memory=memory, acc_events=True)
-    profiler.start()
-    return profiler
+    """Start the profiler: torch.autograd's, since that of torch.profiler imports the compiler, a second and more."""
+    accelerator = device.type if device.type != "cpu" else None
+    made = profiler.profile(use_kineto=True, use_device=accelerator, profile_memory=memory)
+    made.__enter__()
+    return made
 
 
-def stop(profiler: Any) -> Watched:
+def stop(made: Any) -> Watched:
     """Stop the profiler and give what it recorded."""
-    profiler.stop()
-    return Watched(list(profiler.profiler.kineto_results.experimental_event_tree()), profiler)
+    made.__exit__(None, None, None)
+    return Watched(list(made.kineto_results.experimental_event_tree()), made)
 
 
 @contextlib.contextmanager
@@ -87,9 +87,9 @@ def watching(device: torch.device, *, memory: bool = False) -> Iterator[Watched]
     """Record what the block does; what was recorded is there after it."""
     found = Watched()
     with hushed():
-        profiler = start(device, memory=memory)
+        made = start(device, memory=memory)
         try:
             yield found
         finally:
-            ended = stop(profiler)
+            ended = stop(made)
             found.roots, found.profiler = ended.roots, ended.profiler

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torchgraft.probes.independence import Independence
     from torchgraft.probes.roundtrip import RoundTrip
     from torchgraft.probes.sets import Sets
+    from torchgraft.probes.speed import Speed
     from torchgraft.probes.state import State
     from torchgraft.probes.step import Step
     from torchgraft.probes.weights import Match
@@ -60,6 +61,7 @@ class Evidence:
         arrival: what the data look like, and what of them reaches the first BatchNorm.
         state: what a real pass in evaluation mode left changed.
         independence: whether the samples of a batch see each other.
+        speed: what a step's time went to, if it was profiled.
         edits: the edits that were applied, in order.
         loss: the name of the loss function of torch.nn.functional that was given, as far as it can be told.
     """
@@ -77,6 +79,7 @@ class Evidence:
     arrival: Arrival | None = None
     state: State | None = None
     independence: Independence | None = None
+    speed: Speed | None = None
     loss: str = ""
     edits: tuple[Edit, ...] = ()
     table: Mapping[str, nn.Module] | None = None

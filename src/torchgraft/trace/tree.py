@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -44,32 +44,35 @@ def _gather(tree: Any, found: list[Tensor]) -> None:
             _gather(getattr(tree, entry.name, None), found)
 
 
-def labelled(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
-    """List the tensors of a structure as `tensors` does, each with the name that it has there: `logits`, `boxes.0`."""
+def labelled(tree: Any) -> list[tuple[str, Tensor]]:
+    """List the tensors of a structure as `tensors` does, each with its name there: `logits`, `0.boxes`.
+
+    Where nothing but places in tuples and lists leads to a tensor, it has none.
+    """
+    return [
+        (".".join(map(str, steps)) if any(isinstance(step, str) for step in steps) else "", one)
+        for steps, one in _reached(tree, ())
+    ]
+
+
+def _reached(tree: Any, steps: tuple[str | int, ...]) -> list[tuple[tuple[str | int, ...], Tensor]]:
     if isinstance(tree, Tensor):
-        return [(name, tree)]
+        return [(steps, tree)]
     if type(tree) in PLAIN:
         return []
-    return [pair for key, one in _entries(tree) for pair in labelled(one, _below(name, key, one))]
+    return [pair for key, one in _entries(tree) for pair in _reached(one, (*steps, key))]
 
 
-def _entries(tree: Any) -> list[tuple[str | int, Any]]:
+def _entries(tree: Any) -> Iterable[tuple[str | int, Any]]:
     if isinstance(tree, Mapping):
         return [(str(key), one) for key, one in tree.items()]
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return list(zip(tree._fields, tree, strict=True))
     if isinstance(tree, (list, tuple, set, frozenset)):
-        return list(enumerate(tree))
+        return enumerate(tree)
     if is_dataclass(tree) and not isinstance(tree, type):
         return [(entry.name, getattr(tree, entry.name, None)) for entry in fields(tree)]
     return []
-
-
-def _below(name: str, key: str | int, one: Any) -> str:
-    """Join a name and a key; a tensor's place in a bare tuple is no name."""
-    if isinstance(key, int) and not name and isinstance(one, Tensor):
-        return ""
-    return f"{name}.{key}" if name else str(key)
 
 
 def mapped(change: Callable[[Any], Any], tree: Any, *, strict: bool = False, leaf: type = Tensor) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 from torchgraft.errors import TrainError
@@ -109,14 +110,14 @@ class _Pass:
         return self._first(args, kwargs) if self.found is None else self._again(args, kwargs)
 
     def _first(self, args: Any, kwargs: Any) -> Any:
-        """Run, and keep what the buffers held that were written to."""
+        """Run, and keep what the buffers held that were written to; norms write behind the version counter."""
         held = {cell: (one, one._version, one.clone()) for cell, one in _buffers(self.module)}
         result = self.forward(*args, **kwargs)
         now = dict(_buffers(self.module))
         self.found = {
             cell: kept
             for cell, (one, version, kept) in held.items()
-            if now.get(cell) is not one or one._version != version
+            if now.get(cell) is not one or one._version != version or isinstance(cell[0], _NormBase)
         }
         return result
 

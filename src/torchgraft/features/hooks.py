@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Capture", "capture"]
 
 _WRAPPERS = (DataParallel, DistributedDataParallel)
+_FAKE = torch._C._TorchDispatchModeKey.FAKE
 
 
 def capture(
@@ -94,9 +95,11 @@ class Capture(AbstractContextManager[Seen]):
         self._open: ExitStack | None = None
         self._awaited: Awaited | None = None
         self._held: set[int] = set()
-        self._chosen = self._select()
-        self.seen = Seen({alias: path for path, names, _ in self._chosen for alias in names}, self._title)
-        self.seen.run = self.run  # type: ignore[method-assign]
+        self._arguments: set[int] = set()
+        self._sides = Sides(None)
+        self.chosen = self._select()
+        aliases = {alias: path for path, names, _ in self.chosen for alias in names}
+        self.seen = Seen(aliases, self._title, self.run)
 
     @property
     def _title(self) -> str:
@@ -130,7 +133,7 @@ class Capture(AbstractContextManager[Seen]):
             opened.callback(watch.leave, self)
             handle = self.module.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True)
             opened.callback(handle.remove)
-            for path, _, module in self._chosen:
+            for path, _, module in self.chosen:
                 opened.callback(self._hook(path, module, watch).remove)
             self._open = opened.pop_all()
         return self.seen
@@ -156,13 +159,13 @@ class Capture(AbstractContextManager[Seen]):
 
     def _useful_to_stop(self) -> bool:
         """Tell whether a part of the model may follow all that is asked for."""
-        chosen = {id(module) for _, _, module in self._chosen}
+        chosen = {id(module) for _, _, module in self.chosen}
         return self._stop and any(id(one) not in chosen for one in self.module.children())
 
     def _told_by(self, trace: Trace | None) -> Awaited | None:
         if trace is None or not self._useful_to_stop():
             return None
-        return awaited(trace, {path for path, _, _ in self._chosen}, inputs=self._inputs)
+        return awaited(trace, {path for path, _, _ in self.chosen}, inputs=self._inputs)
 
     def _hook(self, path: str, module: nn.Module, watch: Watch) -> Any:
         hook = functools.partial(self._before if self._inputs else self._after, path, watch)
@@ -173,14 +176,14 @@ class Capture(AbstractContextManager[Seen]):
     # in a pass
 
     def _begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if not _in_backward():
+        if not _aside():
             self.seen.clear()
             self._arguments = storages(*tensors((args, kwargs)))
             if self._awaited is not None:
                 self._awaited.begin(module, (args, kwargs))
 
     def _before(self, path: str, watch: Watch, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if _in_backward():
+        if _aside():
             return None
         named = {**{str(place): one for place, one in enumerate(args)}, **kwargs}
         alone = args[0] if len(args) == 1 and not kwargs else named if kwargs else args
@@ -193,7 +196,7 @@ class Capture(AbstractContextManager[Seen]):
         return tuple(passed[str(place)] for place in range(len(args))), {name: passed[name] for name in kwargs}
 
     def _after(self, path: str, watch: Watch, module: nn.Module, args: Any, output: Any) -> Any:
-        if _in_backward():  # a checkpoint computes it again
+        if _aside():
             return None
         passed = self._note(path, module, output)
         self._look(path, watch)
@@ -238,6 +241,7 @@ class Capture(AbstractContextManager[Seen]):
             self.seen.why_no_gradient = "the pass ran under no_grad: run it with gradients on"
         for place, source in zip(record.tensors, sources, strict=True):
             if source.requires_grad:
+                record.sources.append(source)
                 source.register_hook(functools.partial(self._came, record, place, side(source)))
 
     def _came(self, record: Record, place: str, side: int, gradient: Tensor) -> None:
@@ -269,6 +273,7 @@ class Capture(AbstractContextManager[Seen]):
             if self._open is None:
                 opened.enter_context(self)
             opened.enter_context(still(self.module))
+            opened.enter_context(torch.inference_mode(False) if grad else ExitStack())
             opened.enter_context(torch.set_grad_enabled(grad))
             return self.module(*args, **kwargs)
 
@@ -316,8 +321,9 @@ def _put(tree: Any, new: Sequence[Tensor]) -> Any:
     return mapped(lambda _: next(left), tree)
 
 
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
+def _aside() -> bool:
+    """Tell whether this is no pass of the user's: a checkpoint computes again, or fake tensors trace the model."""
+    return torch._C._current_graph_task_id() != -1 or torch._C._get_dispatch_mode(_FAKE) is not None
 
 
 def _eager() -> AbstractContextManager[Any]:

@@ -1,0 +1,213 @@
+"""A graft as a drawing: what is drawn, and how it is written to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchgraft.errors import StoreError
+from torchgraft.graph.build import Names, built
+from torchgraft.graph.drawing import Drawing
+from torchgraft.graph.holdings import Holdings
+from torchgraft.graph.opening import deepest, narrowed, opened
+from torchgraft.probes.arguments import taken
+from torchgraft.rules import judge
+from torchgraft.select import modules
+from torchgraft.trace import Trace
+from torchgraft.trace.tree import labelled
+
+if TYPE_CHECKING:
+    from torchgraft.graft import Graft
+
+__all__ = ["draw", "drawing", "written"]
+
+
+def drawing(
+    graft: Graft,
+    *,
+    at: str | Iterable[str] | None = None,
+    open: str | Iterable[str] | None = None,
+    depth: int | None = None,
+    fold: bool = True,
+) -> Drawing:
+    """Draw a graft's model as data.
+
+    Args:
+        graft: whose model it is; it is traced on fake tensors, if it was not before.
+        at: selectors of the part that is drawn; all of the model where none are given.
+        open: selectors of the modules that are shown open.
+        depth: open all modules above this depth; 1 shows the model's own modules.
+        fold: draw alike blocks in a row as one.
+
+    Raises:
+        SelectionError: a selector matches nothing.
+        SourceError: the shape of the input is not known.
+    """
+    trace = graft.trace()
+    model = getattr(graft.module, "_orig_mod", graft.module)
+    holdings = Holdings(model, graft.added, graft.recipe.edits)
+    root = built(trace, holdings, _names(graft, trace), fold=fold, words=_words(graft, trace))
+    if at is not None:
+        root = narrowed(root, modules(model, at, roles=graft.roles))
+    shown = list(modules(model, open, roles=graft.roles)) if open is not None else []
+    found = deepest(root, depth) if depth is not None else opened(root, shown)
+    if shown and depth is not None:
+        found |= opened(root, shown)
+    return Drawing(_title(graft, root.path), root, found, _facts(graft, trace))
+
+
+def draw(
+    graft: Graft,
+    to: str | Path | None = None,
+    *,
+    at: str | Iterable[str] | None = None,
+    open: str | Iterable[str] | None = None,
+    depth: int | None = None,
+    fold: bool = True,
+) -> Drawing | Path:
+    """Draw a graft's model: `g.draw("model.svg")`, or `g.draw()` in a notebook.
+
+    Args:
+        graft: whose model it is.
+        to: a file that ends in .svg, .png, .html, .dot or .json.
+        at: see `drawing`.
+        open: see `drawing`.
+        depth: see `drawing`.
+        fold: see `drawing`.
+
+    Returns:
+        the drawing as data, or the path of the file.
+
+    Raises:
+        StoreError: the file can't be written, or its ending says nothing.
+        SelectionError: a selector matches nothing.
+        SourceError: the shape of the input is not known.
+    """
+    if to is not None:
+        kind_of(to)
+    made = drawing(graft, at=at, open=open, depth=depth, fold=fold)
+    return made if to is None else written(made, to)
+
+
+def _names(graft: Graft, trace: Trace) -> Names:
+    outputs = list(trace.calls[0].names) if trace.calls else []
+    if len(outputs) != len(trace.outputs):
+        outputs = [""] * len(trace.outputs)
+    return Names(_unlike(_input_names(graft, trace), "input"), _unlike(outputs, "output"))
+
+
+def _input_names(graft: Graft, trace: Trace) -> list[str]:
+    """Name inputs by the keys of a dict, or by the parameters of the forward pass."""
+    given = graft._inputs()
+    named = [name for name, _ in labelled(given)]
+    if isinstance(given, Mapping) and len(named) == len(trace.inputs):
+        return named
+    known = [name for name in taken(graft.module) if name not in ("x", "input", "inputs")]
+    alone = len(trace.inputs) == 1
+    by_place = list(taken(graft.module))[: len(trace.inputs)] if not alone else known[:1]
+    return by_place if len(by_place) == len(trace.inputs) else [""] * len(trace.inputs)
+
+
+def _unlike(names: Sequence[str], noun: str) -> list[str]:
+    """Give every input or output a name of its own."""
+    found: list[str] = []
+    for number, name in enumerate(names, 1):
+        plain = name or (noun if len(names) == 1 else f"{noun} {number}")
+        found.append(plain if plain not in found else f"{plain} {number}")
+    return found
+
+
+def _words(graft: Graft, trace: Trace) -> tuple[str, ...]:
+    """Give the words of the finding about where the pass breaks off."""
+    if trace.mismatch is None:
+        return ()
+    errors = [one for one in judge(graft.evidence(quick=True), errors=True) if one.is_error]
+    if not errors:
+        return (trace.mismatch.message,)
+    return (f"{errors[0].code} {errors[0].title}", *errors[0].facts)
+
+
+def _title(graft: Graft, path: str) -> str:
+    return f"{graft.name}, {path}" if path else graft.name
+
+
+def _facts(graft: Graft, trace: Trace) -> tuple[tuple[str, str], ...]:
+    parameters = list(graft.module.parameters())
+    total = sum(one.numel() for one in parameters)
+    trained = sum(one.numel() for one in parameters if one.requires_grad)
+    facts = [("parameters", f"{total:,}")]
+    facts += [("trainable", f"{trained:,}")] if trained != total else []
+    facts += [("multiply-accumulates", f"{trace.macs:,}")] if trace.macs else []
+    facts += [("input", ", ".join(trace.show(number) for number in trace.inputs))]
+    facts += [("edits", str(len(graft.recipe.edits)))] if graft.recipe.edits else []
+    return tuple(facts)
+
+
+def _html(drawing: Drawing) -> bytes:
+    from torchgraft.graph.page import page
+
+    return page(drawing).encode()
+
+
+def _svg(drawing: Drawing) -> bytes:
+    from torchgraft.graph.svg import svg
+
+    return svg(drawing).encode()
+
+
+def _png(drawing: Drawing) -> bytes:
+    from torchgraft.graph.png import png
+
+    return png(drawing)
+
+
+def _dot(drawing: Drawing) -> bytes:
+    from torchgraft.graph.dot import dot
+
+    return dot(drawing).encode()
+
+
+def _json(drawing: Drawing) -> bytes:
+    import json
+
+    from torchgraft.graph.data import as_data
+
+    return (json.dumps(as_data(drawing), ensure_ascii=False, indent=1) + "\n").encode()
+
+
+_WRITERS: dict[str, Callable[[Drawing], bytes]] = {
+    ".svg": _svg, ".png": _png, ".html": _html, ".dot": _dot, ".json": _json,
+}  # fmt: skip
+
+
+def kind_of(to: str | Path) -> str:
+    """Give the ending of a file's name.
+
+    Raises:
+        StoreError: nothing is written in files of that name.
+    """
+    ending = Path(to).suffix.lower()
+    if ending not in _WRITERS:
+        raise StoreError(
+            f"a drawing is not written to a file that ends in '{ending}'" if ending
+            else "the file's name says no format",
+            where=str(to),
+            hint=f"end it in one of {', '.join(_WRITERS)}, such as {Path(to).stem or 'model'}.svg",
+        )  # fmt: skip
+    return ending
+
+
+def written(drawing: Drawing, to: str | Path) -> Path:
+    """Write a drawing to a file in the format that its ending names; the file is whole or as it was.
+
+    Raises:
+        StoreError: it can't be written.
+    """
+    from torchgraft.store.files import explained, write_files
+
+    path = Path(to)
+    content = _WRITERS[kind_of(path)](drawing)
+    with explained("the drawing can't be written", path.parent, needed=len(content)):
+        write_files([(path, [content])])
+    return path

@@ -1,0 +1,123 @@
+"""The steps that memory is counted over: what the training loop does, on a model of fake or of real tensors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchgraft.memory.counter import Counter
+from torchgraft.memory.loss import Judge
+from torchgraft.params.still import train_mode
+from torchgraft.probes.loss import main_of
+from torchgraft.recipe import TrainPlan
+from torchgraft.trace.tree import tensors
+from torchgraft.train.checkpointing import checkpointed
+from torchgraft.train.optimise import optimizer_class, optimizer_of
+from torchgraft.train.step import Stepper
+
+__all__ = ["STEPS", "Job", "walk"]
+
+STEPS = 2
+"""Optimizer steps that are counted: the first makes the state of the optimizer, the second is like all others."""
+
+
+@dataclass
+class Job:
+    """What is trained.
+
+    Attributes:
+        model: of fake or of real tensors; it may be spoilt.
+        plan: how.
+        groups: of the optimizer, over parameters of the model.
+        given: makes one batch: positional arguments, arguments by name, and what the loader holds beside them.
+        judge: gives the loss.
+        device: where the tensors are, or are said to be.
+        again: modules whose activations are computed again.
+        fakes: the tensors have no values.
+        accelerated: the optimizer works on all parameters at once, as it does on a GPU.
+    """
+
+    model: nn.Module
+    plan: TrainPlan
+    groups: list[Mapping[str, Any]]
+    given: Callable[[], tuple[tuple[Any, ...], dict[str, Any], Any]]
+    judge: Judge
+    device: torch.device
+    again: Iterable[nn.Module] = ()
+    fakes: bool = True
+    accelerated: bool = False
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Build the optimizer; on a GPU torch takes the form that works on lists of tensors."""
+        settings = dict(self.plan.optimizer.settings)
+        takes = inspect.signature(optimizer_class(self.plan.optimizer.name).__init__).parameters
+        if self.accelerated and "foreach" in takes and not settings.get("fused"):
+            settings.setdefault("foreach", True)
+        made = self.plan.optimizer.model_copy(update={"settings": settings})
+        return optimizer_of(self.plan.model_copy(update={"optimizer": made}), self.groups)
+
+
+def walk(job: Job, counter: Counter) -> None:
+    """Train for some steps as the loop does, and let a counter see it."""
+    _see_model(job.model, counter)
+    train_mode(job.model)
+    optimizer = job.optimizer()
+    stepper = Stepper(job.plan, optimizer, job.device, scaled=not job.fakes)
+    together = min(job.plan.accumulate, 2)  # a third batch finds what the second found
+    held: Any = None
+    with checkpointed(job.again):
+        for number in range(STEPS * together):
+            counter.step, counter.phase = number // together + 1, "load"
+            batch = job.given()
+            counter.name(tensors(batch), "batch", "")
+            if number % together == 0:
+                stepper.open()
+            scores = _pass(job, batch, stepper, counter, 1 / together)
+            if number % together == together - 1:
+                _move(job.model, optimizer, stepper, counter)
+            held = batch, scores  # the loop has these until the next batch is there
+    del held
+
+
+def _pass(job: Job, batch: Any, stepper: Stepper, counter: Counter, share: float) -> Tensor:
+    """Run forward, loss and backward of one batch."""
+    args, kwargs, _ = batch
+    counter.phase = "forward"
+
+    def judged(output: Any) -> Tensor:
+        counter.phase = "loss"
+        value = job.judge(output, batch[:2])
+        counter.name(tensors(job.judge.made), "batch", "")
+        return value
+
+    output, loss = stepper.forward(lambda: job.model(*args, **kwargs), judged)
+    counter.keep()
+    counter.phase = "backward"
+    stepper.backward(loss, share)
+    for name, one in job.model.named_parameters():
+        if one.grad is not None:
+            counter.name([one.grad], "gradients", _home(name))
+    return main_of(output).detach()
+
+
+def _move(model: nn.Module, optimizer: torch.optim.Optimizer, stepper: Stepper, counter: Counter) -> None:
+    counter.phase = "optimizer"
+    stepper.close()
+    for name, one in model.named_parameters():
+        counter.name(tensors(dict(optimizer.state.get(one, {}))), "optimizer", _home(name))
+
+
+def _see_model(model: nn.Module, counter: Counter) -> None:
+    for name, one in model.named_parameters():
+        counter.name([one], "weights", _home(name))
+    for name, one in model.named_buffers():
+        counter.name([one], "buffers", _home(name))
+
+
+def _home(name: str) -> str:
+    return name.rpartition(".")[0]

@@ -1,0 +1,130 @@
+"""The task of a recipe with a training plan: its real data, optimizer, precision and batch, as its training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from torchgraft.data import parse_data
+from torchgraft.edits.head import tasks
+from torchgraft.errors import DataError
+from torchgraft.params.still import train_mode
+from torchgraft.preprocess import Preprocess
+from torchgraft.probes.batch import Batch
+from torchgraft.profile.task import Random, Task, batch_of, double_of, moved
+from torchgraft.train.augment import augmentation
+from torchgraft.train.batches import batches
+from torchgraft.train.optimise import loss_of, optimizer_of, schedule_of
+from torchgraft.train.rates import groups_of
+
+if TYPE_CHECKING:
+    from torchgraft.graft import Graft
+    from torchgraft.recipe import TrainPlan
+
+__all__ = ["Fetching", "planned_task"]
+
+
+FIRST_EPOCH = (
+    "the wait for data is that of a first epoch: later ones find up to 512 MB of transformed images in memory"
+)
+
+
+@dataclass
+class Fetching:
+    """The plan's loader, pass after pass; `passes` counts those that began."""
+
+    loader: Any
+    passes: int = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            self.passes += 1
+            for images, targets in self.loader:
+                yield Batch((images,), targets=targets)
+
+
+def planned_task(
+    graft: Graft, plan: TrainPlan, device: torch.device, *, data: bool = True
+) -> tuple[Task, tuple[str, ...]]:
+    """Give the task of a plan, and notes.
+
+    Args:
+        graft: whose model it is.
+        plan: how it is trained.
+        device: where.
+        data: read the plan's own data; else random inputs of its batch.
+
+    Raises:
+        DataError: the data can't be read.
+        TrainError: the optimizer is none of torch's.
+    """
+    model = double_of(graft.module, device)
+    optimizer = _optimizer(graft, plan, model)
+    notes: tuple[str, ...] = ()
+    loader: Any = None
+    if data:
+        loader = _loader(graft, plan)
+        source: Any = iter(Fetching(loader))
+        notes = (FIRST_EPOCH,)
+    else:
+        random = Random(moved(batch_of(graft, plan.batch), device))
+        source = iter(random)
+    scaler = torch.amp.GradScaler(device.type) if plan.precision == "fp16" and device.type != "cpu" else None
+    asked = tasks(graft.recipe.edits)
+
+    def loss(output: Any, batch: Batch) -> Tensor:
+        if batch.targets is None:
+            return random.loss(output, batch)
+        return loss_of(output, batch.targets, plan, asked)
+
+    varied = augmentation(plan)
+    task = Task(
+        model, device, source, loss, optimizer, _facts(plan, data=data), plan.precision, scaler, plan.clip,
+        schedule_of(plan, optimizer, plan.epochs * len(loader)) if optimizer is not None and loader else None,
+        lambda batch: replace(batch, args=(varied(batch.args[0]), *batch.args[1:])) if plan.augment != "none" else batch,
+        data, plan.workers if data else None, train_mode,
+    )  # fmt: skip
+    return task, notes
+
+
+def _optimizer(graft: Graft, plan: TrainPlan, model: nn.Module) -> torch.optim.Optimizer | None:
+    """Build the plan's optimizer over the double's parameters, in the groups of the model's."""
+    twins = dict(zip(graft.module.parameters(), model.parameters(), strict=True))
+    groups = [{**group, "params": [twins[one] for one in group["params"]]} for group in groups_of(graft, plan)]
+    for group in groups:
+        group.pop("names", None)
+    return optimizer_of(plan, groups) if groups else None
+
+
+def _loader(graft: Graft, plan: TrainPlan) -> Any:
+    opened = parse_data(plan.data).open(seed=graft.recipe.seed, strict=plan.strict)
+    preprocess = graft.recipe.preprocess or _preparation(graft)
+    return batches(opened.train, preprocess.transform(), plan, train=True, seed=graft.recipe.seed)
+
+
+def _preparation(graft: Graft) -> Preprocess:
+    """Take the base's own preparation of images, or a plain one, for its input."""
+    shape = graft.input_shape
+    if shape is None or len(shape) != 3 or shape[0] not in (1, 3):
+        raise DataError(
+            f"{graft.name} does not take images: its input is {list(shape or ())}",
+            where="train.data",
+            hint="profile it with random inputs: --fake",
+        )
+    known = graft.preprocess or Preprocess(size=(shape[1], shape[2]))
+    return known.with_size((shape[1], shape[2])).with_channels(1 if shape[0] == 1 else 3)
+
+
+def _facts(plan: TrainPlan, *, data: bool) -> tuple[tuple[str, str], ...]:
+    workers = f", {plan.workers} workers" if data else ""
+    return (
+        ("batch", str(plan.batch)),
+        ("data", f"{plan.data}{workers}" if data else f"random, in place of {plan.data}"),
+        ("optimizer", plan.optimizer.name),
+        ("precision", plan.precision),
+        ("loss", "cross-entropy"),
+    )

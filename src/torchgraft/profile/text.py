@@ -1,0 +1,174 @@
+"""A profile in words: phases, the tree of modules, the peak, the verdict."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from torchgraft.probes.speed import BOUNDS
+from torchgraft.profile.events import OUTSIDE
+from torchgraft.profile.record import Peak, Profile, Run, Script
+from torchgraft.profile.tree import Line, lines
+
+__all__ = ["seconds", "size", "text"]
+
+BAR = 16
+"""So many characters stand for a whole step."""
+
+
+def text(profile: Profile, width: int = 110) -> str:
+    """Write a profile for a terminal of `width` characters."""
+    blocks = ["\n".join(_head(profile))]
+    if profile.script is not None:
+        blocks.append("\n".join(_script(profile.script, width)))
+    blocks += ["\n".join(_run(run, width)) for run in profile.runs]
+    if profile.tried:
+        blocks.append("\n".join(["tried", *(_tried(one.name, one.faster, one.of) for one in profile.tried)]))
+    blocks += [_folded(str(finding), width) for finding in profile.findings]
+    if profile.notes:
+        blocks.append("\n".join(_wrapped(f"note: {note}", width) for note in profile.notes))
+    return "\n\n".join(blocks)
+
+
+def seconds(value: float) -> str:
+    """Write a duration: `1.25 s`, `18.3 ms`, `7.1 µs`."""
+    for unit, step in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= 0.9995 * step:
+            return f"{value / step:.3g} {unit}" if value < 999.5 * step else f"{value / step:,.0f} {unit}"
+    return "0"
+
+
+def size(value: float) -> str:
+    """Write bytes: `12.4 MB`, of a million each."""
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= step:
+            return f"{value / step:.3g} {unit}" if value < 999.5 * step else f"{value / step:,.0f} {unit}"
+    return f"{value:.0f} B" if value else "0"
+
+
+def bar(share: float, wide: int = BAR) -> str:
+    """Draw a share of 1 as a bar, to an eighth of a character."""
+    eighths = round(max(min(share, 1.0), 0.0) * wide * 8)
+    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+
+
+def _head(profile: Profile) -> Iterator[str]:
+    one = profile.machine
+    threads = f"{one.threads} of {one.cores} cores, " if one.device == "cpu" else ""
+    yield profile.name
+    yield f"  on        {one.name or one.device}, {threads}at most {one.flops / 1e9:,.0f} GFLOP/s and " \
+          f"{one.bandwidth / 1e9:,.0f} GB/s (measured)"  # fmt: skip
+    for name, words in profile.facts:
+        yield f"  {name:<9} {words}"
+
+
+def _run(run: Run, width: int) -> Iterator[str]:
+    low, high = run.spread
+    rate = f", {run.samples / run.seconds:,.0f} samples a second" if run.samples else ""
+    yield f"{run.kind}  {seconds(run.seconds)}{rate}   (median of {run.steps}; half lie in {seconds(low)} – {seconds(high)})"
+    for phase in run.phases if len(run.phases) > 1 else ():
+        share = phase.seconds / run.seconds
+        name = "data, waiting" if phase.name == "data" else phase.name
+        yield f"  {name:<14}{seconds(phase.seconds):>9} {share:>4.0%}  {bar(share)}".rstrip()
+    told = [f"{name} {run.split.of(name):.0%}" for name in BOUNDS if run.split.of(name) >= 0.005]
+    idle = f"; the device works {run.device_busy:.0%} of the time" if run.device_busy is not None else ""
+    yield f"  it goes to    {', '.join(told)}{idle}"
+    yield ""
+    yield from _table(run, width)
+    if run.peak is not None:
+        yield ""
+        yield from _peak(run.peak, width)
+
+
+_COLUMNS = ("module", "class", "calls", "forward", "backward", "share", "", "GFLOP/s", "bound by", "holds")
+_DISPENSABLE = ("GFLOP/s", "calls", "class", "holds", "", "bound by", "backward", "forward")
+"""What a narrow terminal does without, in this order."""
+
+
+def _table(run: Run, width: int) -> Iterator[str]:
+    rows = [_COLUMNS, *(_cells(line) for line in lines(run))]
+    outside = run.outside
+    if outside.seconds >= 0.001 * run.seconds:
+        share = outside.seconds / run.seconds
+        rows.append(("outside of modules", "", "", seconds(outside.forward), _blank(outside.backward),
+                     f"{share:.0%}", bar(share), "", outside.bound, ""))  # fmt: skip
+    kept = [n for n in range(len(_COLUMNS)) if n == 0 or any(row[n] for row in rows[1:])]
+    for name in _DISPENSABLE:
+        if sum(max(len(row[n]) for row in rows) + 2 for n in kept) <= width:
+            break
+        kept = [n for n in kept if _COLUMNS[n] != name]
+    wide = {n: max(len(row[n]) for row in rows) for n in kept}
+    left = {0, 1, 6, 8}
+    for row in rows:
+        cells = [row[n].ljust(wide[n]) if n in left else row[n].rjust(wide[n]) for n in kept]
+        yield f"  {'  '.join(cells)}".rstrip()
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    one = line.whole
+    work = one.products or one.seconds
+    return (
+        "  " * line.depth + line.label,
+        one.kind,
+        f"{one.calls}" if one.calls > 1 else "",
+        seconds(one.forward),
+        _blank(one.backward),
+        f"{line.share:.0%}" if line.share >= 0.005 else "",
+        bar(line.share),
+        f"{one.flops / work / 1e9:.3g}" if one.flops and work else "",
+        one.bound,
+        size(line.held) if line.held else "",
+    )
+
+
+def _blank(value: float) -> str:
+    return seconds(value) if value else ""
+
+
+def _peak(peak: Peak, width: int) -> Iterator[str]:
+    where = "" if peak.path in ("", OUTSIDE) else f" of {peak.path}"
+    at = f" in the {peak.phase}{where}" if peak.phase else ""
+    held = f"; the allocator holds {size(peak.reserved)}" if peak.reserved else ""
+    yield f"  memory  {size(peak.bytes)} of tensors at the peak{at}{held}"
+    for kind, value in peak.kinds.items():
+        share = value / max(peak.bytes, 1)
+        most = [(path, one) for path, its, one in peak.holders if its == kind and path != OUTSIDE][:2]
+        named = ", ".join(f"{path or 'the model itself'} {size(one)}" for path, one in most)
+        yield f"    {kind:<16}{size(value):>8} {share:>4.0%}  {bar(share):<{BAR}}  {named}"[:width].rstrip()
+
+
+def _tried(name: str, faster: float, of: str) -> str:
+    words = f"{faster:.2f}× as fast" if faster >= 1 else f"{1 / faster:.2f}× as slow"
+    return f"  {name:<28} {words} ({of})"
+
+
+def _script(script: Script, width: int) -> Iterator[str]:
+    yield f"script  {seconds(script.seconds)}, {seconds(script.cpu)} of CPU, ended: {script.ended}"
+    for name, words in script.environment:
+        yield f"  {name:<11} {words}"
+    if script.functions:
+        yield ""
+        yield f"  {'calls':>9} {'itself':>9} {'with all':>9}  Python functions that take most"
+    for name, calls, own, whole in script.functions:
+        yield f"  {calls:>9,} {seconds(own):>9} {seconds(whole):>9}  {_tail(name, width - 34)}"
+
+
+def _tail(name: str, width: int) -> str:
+    return name if len(name) <= width else f"…{name[1 - width :]}"
+
+
+def _folded(text: str, width: int) -> str:
+    """Fold the long lines of a finding, its place beside its title included."""
+    head, *rest = text.splitlines()
+    if len(head) > width:
+        words = head.split()
+        head = f"{' '.join(words[:-1])}\n  at {words[-1]}"
+    return "\n".join([head, *(_wrapped(line, width) for line in rest)])
+
+
+def _wrapped(line: str, width: int) -> str:
+    indent = len(line) - len(line.lstrip())
+    hang = indent + (11 if line.lstrip().startswith("do ") else 2)
+    return "\n".join(
+        textwrap.wrap(line, max(width, 40), subsequent_indent=" " * hang, break_long_words=False) or [line]
+    )
