@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torchgraft.errors import StoreError, TorchgraftError
 from torchgraft.keep import is_version, open_named, open_version, split_reference
 from torchgraft.loading import replay
-from torchgraft.recipe import Recipe
+from torchgraft.recipe import Recipe, is_recipe
 from torchgraft.sources import parse_source
 from torchgraft.store import Manifest, Store, state_digest
 from torchgraft.view.compare import compare
@@ -52,15 +52,28 @@ def diff_named(
 
 
 def side_named(
-    target: str, *, input: Sequence[int] | None = None, trust: bool = False, bases: _Bases | None = None
+    target: str,
+    *,
+    input: Sequence[int] | None = None,
+    usual: Sequence[int] | None = None,
+    trust: bool = False,
+    bases: _Bases | None = None,
 ) -> Side:
     """Write down the model that a name stands for; of a version no tensor is read before it is asked for.
+
+    Args:
+        target: a recipe.yaml, a source, or a version.
+        input: the shape of one input without the batch.
+        usual: the same, for a source alone: recipes and versions have their own.
+        trust: whether code of the user's own may be run.
+        bases: those that are loaded already.
 
     Raises:
         TorchgraftError: it can't be opened.
     """
     if not is_version(target):
-        return side_of(open_named(target, input=input, trust=trust))
+        shape = input if input or is_recipe(target) else usual
+        return side_of(open_named(target, input=shape, trust=trust))
     folder, version = split_reference(target)
     store = Store(folder)
     manifest = store.find(version)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from torchgraft.cli.console import console
+
+if TYPE_CHECKING:
+    from torchgraft.graft import Graft
 
 __all__ = ["profile"]
 
@@ -66,21 +69,39 @@ def profile(
 
     check_trace(to)
     if is_script(target):
-        found = profile_script(target, arguments)
+        found, code = profile_script(target, arguments, trace=to is not None)
     else:
-        graft = _opened(target, arguments, input_, trust=trust)
+        graft, code = _opened(target, arguments, input_, trust=trust), 0
         found = profiled(graft, device=device, batch=batch, steps=steps, fake=fake, tries=not quick)
     if to is not None:
         write_trace(found, to)
     if json:
         print(jsonlib.dumps(as_data(found)))
     else:
-        out = console(stderr=is_script(target))
+        out = console()
         out.print(text(found, out.width if out.is_terminal else 120))
         if to is not None:
             out.print(f"\nwritten: {to}; open it at ui.perfetto.dev")
-    return found.script.code if found.script is not None else 0
+    return code
 
 
-def _opened(target, arguments, input_, *, trust):
-    ...
+def _opened(target: str, arguments: tuple[str, ...], input_: str | None, *, trust: bool) -> Graft:
+    """Open a recipe, a source or a version.
+
+    Raises:
+        TorchgraftError: it can't be had, or was given arguments as if it were a script.
+    """
+    from torchgraft.errors import TorchgraftError
+    from torchgraft.keep import open_named
+    from torchgraft.recipe import Recipe
+    from torchgraft.settings import check_settings
+
+    if arguments:
+        raise TorchgraftError(
+            f"'{arguments[0]}' is one argument too many",
+            where=f"torchgraft profile {target}",
+            hint="only a script.py takes arguments of its own",
+        )
+    shape = Recipe.value(input_) if input_ else None
+    check_settings({"input": shape}, where="--input")
+    return open_named(target, input=shape, trust=trust)

@@ -25,15 +25,15 @@ def show(
     json: Annotated[bool, Parameter(negative="")] = False,
     trust: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Show a model as a tree: what each module gives, its parameters, work, activations, and its share of the whole.
+    """Show a model as a tree: what each module gives, its parameters, work and memory, and its share of the whole.
 
     Parameters
     ----------
     model
         A recipe.yaml, a source such as resnet18@none, file.py:factory, or a kept version: v3, DIR@v3.
     depth
-        How deep: 1 shows the parts of the model, 2 theirs. As deep as is well read when left out; equal blocks of a
-        long model are folded.
+        How deep: 1 shows the parts of the model, 2 theirs. As deep as is well read when left out; equal blocks of
+        a long model are folded.
     at
         Only these modules and what is in them: a selector, such as layer3 or head; may be given several times.
     by

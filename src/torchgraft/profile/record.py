@@ -120,11 +120,11 @@ class Peak:
 
 @dataclass(frozen=True)
 class Run:
-    """A training step, or a prediction.
+    """A training step, a prediction, or all that a script did.
 
     Attributes:
-        kind: which of the two.
-        seconds: of one step, the median.
+        kind: which of these.
+        seconds: of one step, the median; of a script, all of them.
         spread: the quartiles of the seconds.
         steps: that were measured.
         samples: in one step.
@@ -140,7 +140,7 @@ class Run:
         device_busy: the share of the step that an accelerator worked; None on the CPU.
     """
 
-    kind: Literal["training step", "prediction"]
+    kind: Literal["training step", "prediction", "script"]
     seconds: float
     spread: tuple[float, float]
     steps: int

@@ -132,17 +132,29 @@ class Trace:
     @cached_property
     def work(self) -> tuple[int, ...]:
         """Multiply-accumulates of each operation for one sample; what is done once for all samples counts whole."""
+        pairs = zip([op.macs for op in self.ops], self._samples, strict=True)
+        return tuple([size // shared if size % shared == 0 else size for size, shared in pairs])
+
+    @cached_property
+    def storage(self) -> tuple[int, ...]:
+        """Bytes of new storage of each operation for one sample; what is made once for all counts whole."""
+        pairs = zip([op.bytes for op in self.ops], self._samples, strict=True)
+        return tuple([size // shared if size % shared == 0 else size for size, shared in pairs])
+
+    @cached_property
+    def _samples(self) -> list[int]:
+        """For how many samples each operation is done: all, or one where it reads no input."""
+        batch = max(self.batch, 1)
         reached = set(self.inputs)
         found = []
         for op in self.ops:
             if not reached.isdisjoint(op.inputs):
                 reached.update(op.outputs)
-                shared = self.batch
+                found.append(batch)
             else:  # it reads no input: made of weights and constants alone, unless these were expanded
                 sizes = [self.values[number].shape[:1] for number in (*op.inputs, *op.outputs)]
-                shared = self.batch if (self.batch,) in sizes else 1
-            found.append(op.macs // shared if shared and op.macs % shared == 0 else op.macs)
-        return tuple(found)
+                found.append(batch if (batch,) in sizes else 1)
+        return found
 
     def calls_of(self, path: str) -> list[Call]:
         """Give every call of the module at `path`, in order."""

@@ -1,6 +1,6 @@
 """The memory of a pass: which storages it has seen, and how many bytes of new ones an operation makes.
 
-A view, a result in place and a tensor given back as it came lie in a storage that was seen before, so they take none.
+A view, a result in place and a tensor given back as it came lie in a storage that was seen before: they take none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Storages:
         self._seen: set[int] = set()
 
     def hold(self, tensor: Tensor) -> None:
-        """Note the storage of a tensor that no operation made: an input, a parameter, what is given from memory."""
+        """Note the storage of a tensor that no operation made: an input, a parameter, what memory gives."""
         key = _place(tensor)
         if key is not None:
             self._seen.add(key)
@@ -39,11 +39,11 @@ class Storages:
         return tensor.untyped_storage().nbytes()
 
 
-class Inside(TorchDispatchMode):
+class Inside(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees what operations make on the way within one that is made of them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._made: dict[int, int] = {}
         self._alive: list[Tensor] = []
 
@@ -70,6 +70,7 @@ class Inside(TorchDispatchMode):
 def _place(tensor: Tensor) -> int | None:
     """Give where a tensor's storage lies; sparse and nested tensors have none of one piece."""
     try:
-        return tensor.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):
+        place: int = tensor.untyped_storage()._cdata
+        except (NotImplementedError, RuntimeError):
         return None
+    return place

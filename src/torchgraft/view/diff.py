@@ -61,7 +61,8 @@ def _other(graft: Graft, other: Any) -> Side:
     if isinstance(other, Recipe):
         return side_of(replay(other, trust=graft.trust))
     if isinstance(other, (str, Path)):
-        opened: Side = importlib.import_module(_HOME).side_named(str(other), trust=graft.trust)
+        home, name = importlib.import_module(_HOME), str(other)
+        opened: Side = home.side_named(name, usual=graft.recipe.input, trust=graft.trust)
         return opened
     raise RecipeError(
         f"a {type(other).__name__} can't be compared",

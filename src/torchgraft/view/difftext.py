@@ -173,9 +173,7 @@ def _prefix(path: str, depth: int) -> str:
 
 def _other_shapes(changes: Sequence[ModuleChange]) -> list[Line]:
     """Say where nothing but the shapes changed."""
-    others = [
-        one for one in changes if one.way in ("inside", "moved") and one.path and one.gave[0] != one.gave[1]
-    ]
+    others = [one for one in changes if one.way in ("inside", "moved") and one.path and one.gave[0] != one.gave[1]]
     if not others:
         return []
     one = others[0]

@@ -70,9 +70,7 @@ class _Matching:
         held = self.pairs if side is self.one else self.taken
         return path in side.parts and path not in held
 
-    def _renamed(
-        self, mine: list[str], theirs: list[str], found: list[tuple[str, str]]
-    ) -> list[tuple[str, str]]:
+    def _renamed(self, mine: list[str], theirs: list[str], found: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Pair what is left of the children, where just one on each side is built alike."""
         gone = {path for pair in found for path in pair}
         left = [path for path in mine if path not in gone], [path for path in theirs if path not in gone]
@@ -135,9 +133,7 @@ def _same(
     """Pair what has the same key, where no other on its side has it."""
     counts = Counter(map(key, mine)), Counter(map(their_key, theirs))
     places = {their_key(path): path for path in theirs}
-    return [
-        (path, places[key(path)]) for path in mine if counts[0][key(path)] == 1 and counts[1][key(path)] == 1
-    ]
+    return [(path, places[key(path)]) for path in mine if counts[0][key(path)] == 1 and counts[1][key(path)] == 1]
 
 
 def _tail(mine: Sequence[str], theirs: Sequence[str]) -> list[tuple[str, str]]:

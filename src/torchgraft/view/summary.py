@@ -36,13 +36,13 @@ class Seen:
 class Summary:
     """What a model is made of, and what one pass through it takes.
 
-    Figures of work and memory are of the pass as it was taken: with all `batch` samples.
+    Figures of work and memory are for one sample.
 
     Attributes:
         title: what the model is called.
         rows: every module, bare parameter and operation that was asked for, in the order of the pass.
         whole: the row of the whole model.
-        batch: how many samples went in.
+        batch: how many samples went into the pass; shapes have them all.
         train: taken in training mode.
         real: taken with small real tensors, since the flow depends on values.
         inputs: what went in.
@@ -100,12 +100,12 @@ class Summary:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the pass, all samples together; a FLOP count is twice that."""
+        """Multiply-accumulates for one sample; a FLOP count is twice that."""
         return self.whole.macs
 
     @property
     def activations(self) -> int:
-        """Bytes of new storage that the operations of the pass made, all samples together."""
+        """Bytes of new storage that the operations of the pass make for one sample."""
         return self.whole.activations
 
     def __str__(self) -> str:

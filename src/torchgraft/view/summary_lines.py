@@ -113,7 +113,7 @@ def _below(node: _Node, depth: int, guide: str, *, folded: bool) -> list[Line]:
 
 
 def _run(run: list[_Node], top: Row, depth: int, guide: str, *, last: bool, folded: bool) -> list[Line]:
-    """Lay out equal neighbours: the first in full, where there is something in it to see, and the others as one."""
+    """Lay out equal neighbours: the first in full, where there is something in it, and the others as one."""
     first, *others = run
     opened = bool(first.below) and depth > 1 and bool(others)
     shown = [first] if opened or not others else run

@@ -40,8 +40,8 @@ class Row(NamedTuple):
         trainable: of these, what training may change.
         new: of these, what edits put in.
         elsewhere: of these, what an earlier row counts as well: tied parameters, modules under a second name.
-        macs: multiply-accumulates of all calls in the pass, for all samples that went in.
-        activations: bytes of new storage that its operations made in the pass, for all samples.
+        macs: multiply-accumulates of all its calls, for one sample; what is done once for all samples counts whole.
+        activations: bytes of new storage that its operations make for one sample.
         calls: how often it was called; of an operation, how often it is done.
         tied: other names of its own parameters; of a module under a second name, the first.
         edit: the number of the edit that put it in.
@@ -121,7 +121,7 @@ class Rows:
             path, name, kind, depth,
             self.held.together(path, [row.size for row in (*own, *heads)]),
             **self._contract(calls),
-            macs=sum([one.macs for one in (*heads, *work.values())]),
+            macs=sum([one.macs for one in heads]) + sum([one.macs for one in work.values()]),
             activations=sum([one.activations for one in heads]) + sum([one.bytes for one in work.values()]),
             calls=len(calls),
             tied=() if parts else tuple([one for part in own for one in part.tied]),
@@ -199,20 +199,20 @@ def _idle(row: Row) -> bool:
 
 
 def _row(path: str, name: str, kind: str, depth: int, size: Size, **figures: Any) -> Row:
-    held = dict(zip(Size._fields, size, strict=True))
+    held: dict[str, Any] = dict(zip(Size._fields, size, strict=True))
     return Row(path, name, kind, "module", depth, **held, **figures)
 
 
 def _done(trace: Trace) -> dict[str, dict[str, _Done]]:
     """Add up what the forward of each module does itself, by the names of the operations."""
     found: dict[str, dict[str, _Done]] = defaultdict(dict)
-    for op in trace.ops:
+    for op, macs, size in zip(trace.ops, trace.work, trace.storage, strict=True):
         work = found[op.path]
         name = op.name.strip("_") if op.name.startswith("__") else op.name
         one = work.get(name)
         if one is None:
             one = work[name] = _Done(op)
         one.calls += 1
-        one.macs += op.macs
-        one.bytes += op.bytes
+        one.macs += macs
+        one.bytes += size
     return dict(found)

@@ -76,7 +76,7 @@ class Held:
         if not parts:
             return Size()
         if not self.ties:
-            return Size(*map(sum, zip(*parts, strict=True)))
+            return Size(*[sum(column) for column in zip(*parts, strict=True)])
         total = [sum(column) for column in zip(*[part[:3] for part in parts], strict=True)]
         home, elsewhere = f"{path}." if path else "", 0
         for names, size in self.ties.values():
@@ -84,4 +84,4 @@ class Held:
             if inside:
                 total = [all_ - (inside - 1) * one for all_, one in zip(total, size[:3], strict=True)]
                 elsewhere += 0 if names[0].startswith(home) else size.parameters
-        return Size(*total, elsewhere)
+        return Size(total[0], total[1], total[2], elsewhere)

@@ -149,7 +149,7 @@ _WHAT = {"macs": "MACs", "params": "params", "memory": "memory"}
 
 
 def _row(summary: Summary, line: Line, fit: _Fit, *, broke: bool) -> tuple[Cell, ...]:
-    rows, batch = line.rows, max(summary.batch, 1)
+    rows = line.rows
     first, many = rows[0], len(rows) > 1
     parameters = sum(row.parameters for row in rows)
     share = _share(summary, rows)
@@ -165,8 +165,8 @@ def _row(summary: Summary, line: Line, fit: _Fit, *, broke: bool) -> tuple[Cell,
         ((_gives(first, summary.batch), style if style == "dim" else ""),),
         ((f"({count})" if elsewhere else count, "dim" if elsewhere else ""),),
         ((trained, "blue" if trained == "no" else ""),),
-        ((_si(sum(row.macs for row in rows) / batch), ""),),
-        ((_bytes(sum(row.activations for row in rows) / batch), ""),),
+        ((_si(sum(row.macs for row in rows)), ""),),
+        ((_bytes(sum(row.activations for row in rows)), ""),),
         ((f"{share:.1%}" if share else "", ""),),
         ((_bar(share), "cyan"),),
         ((_cut(", ".join(notes), fit.notes), "red" if broke else "green" if first.edit is not None else "dim"),),
@@ -343,8 +343,7 @@ def _totals(summary: Summary) -> list[str]:
     held += [f"{summary.tied} tied"] if summary.tied else []
     memory = f"weights {_bytes(summary.weight_bytes) or 'none'}"
     memory += f", buffers {_bytes(summary.buffer_bytes)}" if summary.buffer_bytes else ""
-    batch = max(summary.batch, 1)
-    macs = summary.macs / batch
+    macs = summary.macs
     mode = "training" if summary.train else "evaluation"
     how = "on small real tensors" if summary.real else "on fake tensors"
     whole = "the whole model: " if summary.asked else ""
@@ -353,7 +352,7 @@ def _totals(summary: Summary) -> list[str]:
         whole + ", ".join(held),
         memory,
         f"{sample}: {_si(macs) or 'no'} MACs ({_si(2 * macs) or 'no'} FLOPs), "
-        f"activations {_bytes(summary.activations / batch) or 'none'}; {mode} mode, {how}",
+        f"activations {_bytes(summary.activations) or 'none'}; {mode} mode, {how}",
         f"takes {_listed(summary.inputs, summary.batch)}",
     ]
     return [*lines, f"gives {_listed(summary.outputs, summary.batch)}"] if summary.outputs else lines

@@ -1,0 +1,69 @@
+"""A profile as a file: the trace for Perfetto; as plain data for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from torchgraft.errors import StoreError
+from torchgraft.profile.events import OUTSIDE
+from torchgraft.profile.record import Profile
+
+__all__ = ["as_data", "check_trace", "write_trace"]
+
+_OURS = b'"traceEvents"'
+
+
+def check_trace(path: Path | None) -> None:
+    """Refuse a path that no trace can be written to, before anything is measured.
+
+    Raises:
+        StoreError: says why.
+    """
+    if path is None:
+        return
+    if path.suffix != ".json":
+        raise StoreError(f"a trace is a .json file, not '{path.suffix}'", where=str(path), hint="--to trace.json")
+    if not path.parent.is_dir():
+        raise StoreError("there is no such folder", where=str(path.parent), hint=f"mkdir -p {path.parent}")
+    if path.exists() and (path.is_dir() or _OURS not in path.read_bytes()[:4096]):
+        raise StoreError("there is a file already, which is no trace", where=str(path), hint="name another file")
+
+
+def write_trace(profile: Profile, path: str | Path) -> None:
+    """Write the trace of a profile for ui.perfetto.dev, beside and then in place.
+
+    Raises:
+        StoreError: it can't be written, or a file of another kind is there.
+    """
+    path = Path(path)
+    check_trace(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(profile.trace)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StoreError(f"the trace can't be written: {error.strerror}", where=str(path)) from error
+
+
+def as_data(profile: Profile) -> dict[str, Any]:
+    """Give a profile as plain data, every module unfolded."""
+    found = dataclasses.asdict(dataclasses.replace(profile, trace=b"", findings=()))
+    del found["trace"]
+    found["facts"] = dict(profile.facts)
+    found["findings"] = [
+        {"code": one.code, "severity": one.severity, "title": one.title, "facts": one.facts, "hint": one.hint}
+        for one in profile.findings
+    ]
+    for run in found["runs"]:
+        run["outside"]["path"] = "(outside of modules)"
+        holders = run["peak"]["holders"] if run["peak"] else ()
+        if holders:
+            run["peak"]["holders"] = [
+                {"path": "(outside of modules)" if path == OUTSIDE else path, "kind": kind, "bytes": size}
+                for path, kind, size in holders
+            ]
+    return found

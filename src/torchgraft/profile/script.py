@@ -1,0 +1,188 @@
+"""A script profiled, in place of `python -m torch.utils.bottleneck`: Python by cProfile, operations by torch's."""
+
+from __future__ import annotations
+
+import cProfile
+import os
+import platform
+import pstats
+import resource
+import sys
+import time
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchgraft.profile.clocks import Clocks
+from torchgraft.profile.events import OUTSIDE, Ledger, Sums
+from torchgraft.profile.machine import machine
+from torchgraft.profile.main import is_script, run_as_main
+from torchgraft.profile.record import Machine, Operation, Part, Phase, Profile, Run, Script
+from torchgraft.probes.speed import Split
+from torchgraft.profile.verdict import judged, speed_of
+from torchgraft.profile.windows import Windows
+
+__all__ = ["is_script", "profile_script"]
+
+FUNCTIONS = 12
+"""So many Python functions are told."""
+
+
+def profile_script(path: str, arguments: Sequence[str] = (), *, trace: bool = False) -> tuple[Profile, int]:
+    """Run a script and say where its time went; gives its exit code as well.
+
+    The script runs once, as `python script.py` would run it. Modules, backward passes, optimizers and loaders are
+    timed over the whole run; torch's profiler records windows of it, Python functions are timed by cProfile.
+
+    Args:
+        path: of the script.
+        arguments: that it gets.
+        trace: keep the first window as a trace for Perfetto.
+
+    Raises:
+        SourceError: the script can't be read.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    best = machine(device)
+    clocks, python = Clocks(), cProfile.Profile(builtins=False)
+    windows = Windows(clocks, best, keep_trace=trace)
+    os.register_at_fork(after_in_child=python.disable)  # a process that loads data is not timed
+
+    def around(code: types.CodeType, names: dict[str, Any]) -> None:
+        with clocks.running(), windows.running():
+            python.enable()
+            try:
+                exec(code, names)
+            finally:
+                python.disable()
+
+    begun, cpu = time.perf_counter(), time.process_time()
+    ended = run_as_main(path, arguments, around)
+    seconds = time.perf_counter() - begun - windows.spent
+    cpu = time.process_time() - cpu
+    whole = Script(
+        path=path,
+        arguments=tuple(arguments),
+        seconds=seconds,
+        cpu=cpu,
+        ended=ended.words,
+        steps=clocks.steps,
+        watched=windows.seconds,
+        functions=_functions(python),
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        environment=tuple(_environment(best)),
+    )
+    run = _run(clocks, windows.ledger, whole, begun)
+    return _profile(path, best, whole, run, clocks, windows), ended.code
+
+
+def _profile(path: str, best: Machine, whole: Script, run: Run, clocks: Clocks, windows: Windows) -> Profile:
+    name = Path(path).name
+    speed = speed_of(run, best, what="the script", workers=clocks.workers, fused=clocks.fused, batch=0)
+    notes = [f"torch's profiler saw {windows.seconds:.1f} s of it; cProfile makes calls of Python functions slower"]
+    if not windows.seconds:
+        notes = ["the script was over before torch's profiler saw anything of it"]
+    found = judged(speed, name) if windows.seconds else ()
+    return Profile(name, best, (), (run,), found, (), tuple(notes), whole, windows.trace)
+
+
+def _run(clocks: Clocks, ledger: Ledger, script: Script, begun: float) -> Run:
+    """Put the whole run down to phases and modules."""
+    start = max((clocks.begun or begun) - begun, 0.0)
+    busy = script.seconds - start
+    phases = {name: clocks.phases.get(name, 0.0) for name in ("data", "forward", "backward", "optimizer")}
+    other = max(busy - sum(phases.values()), 0.0)
+    told = {"before the first step": start, **phases, "elsewhere": other}
+    return Run(
+        kind="script",
+        seconds=script.seconds,
+        spread=(script.seconds, script.seconds),
+        steps=clocks.steps,
+        samples=0,
+        phases=tuple(Phase(name, value) for name, value in told.items() if value > 0.0005 * script.seconds),
+        parts=tuple(_parts(clocks, ledger)),
+        outside=_outside(clocks, ledger, other),
+        split=_split(phases["data"], busy, ledger),
+        busy=script.cpu / max(script.seconds, 1e-12),
+        operations=_operations(ledger),
+    )
+
+
+def _parts(clocks: Clocks, ledger: Ledger) -> list[Part]:
+    backward = {path: one for (phase, path), one in ledger.sums.items() if phase == "backward"}
+    seen = sum(one.total for one in backward.values())
+    scale = clocks.phases.get("backward", 0.0) / seen if seen else 0.0
+    found = []
+    for path, kind in clocks.kinds.items():
+        back = backward.get(path, Sums())
+        sums = [one for (_, its), one in ledger.sums.items() if its == path]
+        within = sum(one.useful for one in sums)
+        between, products = sum(one.between for one in sums), sum(one.products for one in sums)
+        bound = "Python" if between > within else "compute" if products > within - products else "memory"
+        part = Part(
+            path, kind, clocks.calls.get(path, 0), clocks.own.get(path, 0.0), back.total * scale, products,
+            within - products, between, bound=bound if sums else "",
+        )  # fmt: skip
+        found.append(part)
+    return found
+
+
+def _outside(clocks: Clocks, ledger: Ledger, other: float) -> Part:
+    back = ledger.sums.get(("backward", OUTSIDE), Sums())
+    seen = ledger.phase("backward").total
+    scale = clocks.phases.get("backward", 0.0) / seen if seen else 0.0
+    return Part("", "", forward=other, backward=back.total * scale)
+
+
+def _split(data: float, busy: float, ledger: Ledger) -> Split:
+    """Take the wait for data by the clock, and the rest as the windows showed it."""
+    sums = [one for (phase, _), one in ledger.sums.items() if phase != "data"]
+    parts = [sum(getattr(one, name) for one in sums) for name in ("between", "moving", "products")]
+    waits = min(data / busy, 1.0) if busy > 0 else 0.0
+    whole = sum(parts)
+    rest = [(1 - waits) * one / whole for one in parts] if whole else [1 - waits, 0.0, 0.0]
+    return Split(waits, *rest)
+
+
+def _operations(ledger: Ledger, most: int = 12) -> tuple[Operation, ...]:
+    found: dict[str, list[float]] = {}
+    for (phase, name), (seconds, calls) in ledger.operations.items():
+        if phase != "data":
+            known = found.setdefault(name, [0.0, 0])
+            known[0] += seconds
+            known[1] += calls
+    order = sorted(found.items(), key=lambda one: -one[1][0])
+    return tuple(Operation(name, seconds, calls) for name, (seconds, calls) in order[:most])
+
+
+def _functions(python: cProfile.Profile) -> tuple[tuple[str, int, float, float], ...]:
+    """List the functions that take most by themselves, those of torchgraft left out."""
+    stats = pstats.Stats(python).stats  # type: ignore[attr-defined]
+    own = str(Path(__file__).parent)
+    rows = [
+        (f"{_short(file)}:{line} {name}", calls, itself, whole)
+        for (file, line, name), (_, calls, itself, whole, _) in stats.items()
+        if not file.startswith(own)
+    ]
+    return tuple(sorted(rows, key=lambda row: -row[2])[:FUNCTIONS])
+
+
+def _short(file: str) -> str:
+    """Leave out where packages are installed, and the folder that one works in."""
+    for home in sorted({*sys.path, str(Path.cwd())}, key=len, reverse=True):
+        if home and file.startswith(home.rstrip("/") + "/"):
+            return file[len(home.rstrip("/")) + 1 :]
+    return file
+
+
+def _environment(best: Machine) -> list[tuple[str, str]]:
+    cuda = f"CUDA {torch.version.cuda}, {torch.cuda.device_count()} devices" if torch.cuda.is_available() else "no CUDA"
+    return [
+        ("torch", f"{torch.__version__}, {cuda}, Python {platform.python_version()} on {platform.system()}"),
+        ("memory", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6:,.0f} MB of RAM at most"),
+    ]
+
+

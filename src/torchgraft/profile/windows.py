@@ -1,0 +1,168 @@
+"""Windows of torch's profiler over a script that may run for hours: short, and ever rarer, so that memory stays small."""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from torchgraft.profile.clocks import Clocks
+from torchgraft.profile.events import Ledger, on_device, read
+from torchgraft.profile.record import Machine
+from torchgraft.profile.watch import hushed, start, stop
+
+__all__ = ["Windows"]
+
+LENGTH = 0.5
+"""Seconds of a window, at least."""
+
+LONG = 5.0
+"""Seconds after which a window ends in the middle of a step."""
+
+PAUSE = 1.0
+"""Seconds to the second window; each pause after is half as long again."""
+
+TICK = 0.1
+"""Seconds between two looks at the clock, for a script that calls no module."""
+
+NEWS = 30.0
+"""Seconds between two lines that say how far a long script is, on a terminal."""
+
+
+@dataclass
+class Windows:
+    """What the windows showed so far.
+
+    Attributes:
+        clocks: tell when a step ends.
+        machine: what the script runs on.
+        ledger: the sums of all windows.
+        seconds: that were recorded.
+        spent: seconds that reading the windows took: no time of the script.
+        trace: the first window as Chrome trace JSON.
+    """
+
+    clocks: Clocks
+    machine: Machine
+    keep_trace: bool = False
+    ledger: Ledger = field(default_factory=Ledger)
+    seconds: float = 0.0
+    spent: float = 0.0
+    trace: bytes = b""
+    _open: Any = None
+    _opened: float = 0.0
+    _next: float = 0.0
+    _pause: float = PAUSE
+    _told: float = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Open and close windows while the block runs."""
+        self.clocks.calm, self.clocks.forking = self.look, self.close
+        self._told = self._started = time.perf_counter()
+        with _ticking(lambda: self.look(False) if self.clocks.is_calm else None):
+            try:
+                yield
+            finally:
+                self.clocks.calm, self.clocks.forking = lambda _: None, lambda: None
+                self.close()
+
+    def look(self, updated: bool) -> None:
+        """Open or close a window where it is time: best right after a step of the optimizer."""
+        now = time.perf_counter()
+        if self._open is None:
+            if now >= self._next and (updated or not self.clocks.steps or now > self._next + LONG):
+                self._begin()
+        elif now - self._opened >= (LENGTH if updated or not self.clocks.steps else LONG):
+            self.close()
+        if now - self._told > NEWS and sys.stderr.isatty():
+            self._told = now
+            words = f"{now - self._started:.0f} s, {self.clocks.steps:,} optimizer steps"
+            print(f"\ntorchgraft profile: {words}; Ctrl-C ends the script and reports", file=sys.stderr)
+
+    def _begin(self) -> None:
+        begun = time.perf_counter()
+        with hushed():
+            self._open = start(torch.device(self.machine.device))
+        self._opened = time.perf_counter()
+        self.spent += self._opened - begun
+
+    def close(self) -> None:
+        """Close the window that is open, if one is, and add up what it showed."""
+        if self._open is None:
+            return
+        made, self._open = self._open, None
+        ended = time.perf_counter()
+        self.seconds += ended - self._opened
+        with hushed():
+            seen = stop(made)
+        if self.keep_trace and not self.trace:
+            self.trace = seen.trace()
+        host = min((one.start_tid for one in seen.roots), default=None)
+        found = read(seen.roots, inside=self.machine.inside, host=host)
+        if self.machine.device != "cpu":
+            on_device(found, seen.device())
+        self._add(found, sum(one.duration_time_ns for one in seen.roots if one.start_tid == host) / 1e9, ended)
+        took = time.perf_counter() - ended
+        self.spent += took
+        self._next = time.perf_counter() + max(self._pause, 5 * took)
+        self._pause *= 1.5
+
+    def _add(self, found: Ledger, covered: float, ended: float) -> None:
+        """Add a window; what lies between its roots is Python outside of modules."""
+        from torchgraft.profile.events import OUTSIDE
+
+        found.of("other", OUTSIDE).between += max(ended - self._opened - covered, 0.0)
+        for (phase, path), one in found.sums.items():
+            sums = self.ledger.of(phase, path)
+            sums.products += one.products
+            sums.moving += one.moving
+            sums.between += one.between
+            sums.calls += one.calls
+        for key, (seconds, calls) in found.operations.items():
+            known = self.ledger.operations.setdefault(key, [0.0, 0])
+            known[0] += seconds
+            known[1] += calls
+
+
+@contextmanager
+def _ticking(look: Callable[[], None]) -> Iterator[None]:
+    """Call a function on the main thread every so often, between two of its bytecodes.
+
+    The signal is only simulated, so no system call of the script's is cut short; where the script runs on another
+    thread than the main one, or has a use for the signal itself, nothing ticks.
+    """
+    number = getattr(signal, "SIGVTALRM", None)
+    free = number is not None and threading.current_thread() is threading.main_thread()
+    if not free or number is None or signal.getsignal(number) is not signal.SIG_DFL:
+        yield
+        return
+    ended = threading.Event()
+
+    def tick() -> None:
+        while not ended.wait(TICK):
+            if signal.getsignal(number) is handler:
+                _thread.interrupt_main(number)
+
+    def handler(number: int, frame: Any) -> None:
+        if not ended.is_set():
+            look()
+
+    signal.signal(number, handler)
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        if signal.getsignal(number) is handler:
+            signal.signal(number, signal.SIG_DFL)
