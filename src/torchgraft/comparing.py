@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchgraft.errors import StoreError, TorchgraftError
+from torchgraft.graph import drawing, written
+from torchgraft.graph.between import between
+from torchgraft.graph.files import kind_of
 from torchgraft.keep import is_version, open_named, open_version, split_reference
 from torchgraft.loading import replay
 from torchgraft.recipe import Recipe, is_recipe
 from torchgraft.sources import parse_source
 from torchgraft.store import Manifest, Store, state_digest
 from torchgraft.view.compare import compare
-from torchgraft.view.diff import Difference, side_of
+from torchgraft.view.diff import Difference, base_of, side_of
 from torchgraft.view.sides import Side
 from torchgraft.weights.plan import tensors_of
 
@@ -23,11 +27,17 @@ if TYPE_CHECKING:
 
     from torchgraft.graft import Graft
 
-__all__ = ["diff_named", "side_named"]
+__all__ = ["diff_named", "draw_diff", "opened"]
 
 
 def diff_named(
-    before: str, after: str, *, input: Sequence[int] | None = None, trust: bool = False, values: bool = True
+    before: str,
+    after: str,
+    *,
+    input: Sequence[int] | None = None,
+    trust: bool = False,
+    values: bool = True,
+    to: str | Path | None = None,
 ) -> Difference:
     """Say what differs between two models by name.
 
@@ -40,26 +50,49 @@ def diff_named(
         input: the shape of one input without the batch, where a source needs it.
         trust: whether code of the user's own may be run.
         values: compare the numbers of tensors too.
+        to: draw both in one graph into this file: .svg, .html, .png, .dot or .json.
 
     Raises:
-        TorchgraftError: one of them can't be opened.
+        TorchgraftError: one of them can't be opened, or the file can't be written.
     """
+    if to is not None:
+        kind_of(to)
     bases = _Bases(trust)
-    one, other = (side_named(name, input=input, trust=trust, bases=bases) for name in (before, after))
+    (first, one), (second, other) = (
+        opened(name, input=input, trust=trust, bases=bases) for name in (before, after)
+    )
     if one.title == other.title and before != after:
         one, other = replace(one, title=before), replace(other, title=after)
-    return compare(one, other, values=values)
+    found = compare(one, other, values=values)
+    if to is not None:
+        draw_diff(found, first, second, to)
+    return found
 
 
-def side_named(
+def draw_diff(told: Difference, graft: Graft, other: Graft | None, to: str | Path) -> Path:
+    """Draw two grafts in one graph, or a graft over its base where there is no other.
+
+    Raises:
+        StoreError: the file can't be written.
+        SourceError: the shape of an input is not known.
+    """
+    kind_of(to)
+    if other is None:
+        with base_of(graft) as bare:
+            before = drawing(bare, fold=False)
+        return written(between(before, drawing(graft, fold=False), told), to)
+    return written(between(drawing(graft, fold=False), drawing(other, fold=False), told), to)
+
+
+def opened(
     target: str,
     *,
     input: Sequence[int] | None = None,
     usual: Sequence[int] | None = None,
     trust: bool = False,
     bases: _Bases | None = None,
-) -> Side:
-    """Write down the model that a name stands for; of a version no tensor is read before it is asked for.
+) -> tuple[Graft, Side]:
+    """Open what a name stands for, and write it down; of a version no tensor is read before it is asked for.
 
     Args:
         target: a recipe.yaml, a source, or a version.
@@ -73,16 +106,20 @@ def side_named(
     """
     if not is_version(target):
         shape = input if input or is_recipe(target) else usual
-        return side_of(open_named(target, input=shape, trust=trust))
+        return _whole(open_named(target, input=shape, trust=trust))
     folder, version = split_reference(target)
     store = Store(folder)
     manifest = store.find(version)
     graft = _skeleton(manifest, trust)
     if graft is None:
-        return side_of(open_version(target, trust=trust))
+        return _whole(open_version(target, trust=trust))
     graft.version = manifest
     kept = _Kept(store, manifest, graft, bases or _Bases(trust))
-    return replace(side_of(graft), read=kept.read, digest=kept.digest)
+    return graft, replace(side_of(graft), read=kept.read, digest=kept.digest)
+
+
+def _whole(graft: Graft) -> tuple[Graft, Side]:
+    return graft, side_of(graft)
 
 
 def _skeleton(manifest: Manifest, trust: bool) -> Graft | None:

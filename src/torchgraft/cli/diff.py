@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from torchgraft.cli.console import console
+from torchgraft.cli.console import console, say
 
 if TYPE_CHECKING:
     from torchgraft.view.difference import Difference
@@ -60,11 +60,13 @@ def diff(
 
     shape = Recipe.value(input_) if input_ else None
     check_settings({"input": shape}, where="--input")
-    found = diff_named(before, after, input=shape, trust=trust, values=values)
+    found = diff_named(before, after, input=shape, trust=trust, values=values, to=to)
     if json:
         print(jsonlib.dumps(found.as_data(), allow_nan=False))
     else:
         _print(found, unfolded=all_)
+        if to is not None:
+            say("\ndrawn", to)
     return int(exit_code and bool(found))
 
 

@@ -75,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _spelled(arguments: list[str]) -> list[str]:
     """Read `--fix` without a value as `--fix=1`: the best."""
+    if arguments[:1] == ["profile"]:  # what follows the name of a script is the script's own
+        script = next((place for place, word in enumerate(arguments) if word.endswith(".py")), len(arguments)) + 1
+        return [*arguments[:script], *(["--"] if script < len(arguments) else []), *arguments[script:]]
     spelled: list[str] = []
     for place, word in enumerate(arguments):
         after = arguments[place + 1] if place + 1 < len(arguments) else "-"

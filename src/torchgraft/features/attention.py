@@ -42,7 +42,10 @@ class Attention:
 
 
 def attention_maps(
-    graft: Graft, *inputs: Any, at: str | Sequence[str] | None = None, keep: Callable[[Tensor], Tensor] | None = None
+    graft: Graft,
+    *inputs: Any,
+    at: str | Sequence[str] | None = None,
+    keep: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Attention, ...]:
     """Give the weights of every attention in a pass: fused, torch's own, or written out.
 
@@ -114,7 +117,7 @@ class _Watching(TorchFunctionMode):
             result, weights = func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
             self._note(weights)
             if kwargs.get("need_weights", True) and kwargs.get("average_attn_weights", True):
-                return result, weights.mean(-3)
+                return result, weights.mean(-3) if weights is not None else None
             return result, weights if kwargs.get("need_weights", True) else None
         result = func(*args, **kwargs)
         if func is functional.scaled_dot_product_attention:
@@ -123,7 +126,8 @@ class _Watching(TorchFunctionMode):
             self._note(result.detach())
         return result
 
-    def _note(self, weights: Tensor) -> None:
+    def _note(self, weights: Tensor | None) -> None:
+        assert weights is not None  # it was asked for
         path, module = self._stack[-1]
         if weights.dim() < 4:
             weights = weights.unsqueeze(0)
@@ -152,7 +156,7 @@ def _weights(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Compute what `scaled_dot_product_attention` multiplies its values with (Vaswani et al., 2017, equation 1)."""
+    """Compute the weights of `scaled_dot_product_attention` (Vaswani et al., 2017, equation 1)."""
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
     scores = query @ key.transpose(-2, -1) * (scale if scale is not None else 1 / math.sqrt(query.shape[-1]))
@@ -179,7 +183,8 @@ def rollout(attentions: Sequence[Attention]) -> Tensor:
     shapes = {one.weights.shape[0:1] + one.weights.shape[2:] for one in attentions}
     if len(shapes) != 1 or len(set(next(iter(shapes))[1:])) != 1:
         raise SelectionError(
-            f"these attentions are not over the same tokens: {', '.join(sorted(str(list(one)) for one in shapes))}",
+            "these attentions are not over the same tokens: "
+            + ", ".join(sorted(str(list(one)) for one in shapes)),
             where="rollout",
             hint="attention in windows, or to another sequence, can't be followed through the layers",
         )
@@ -208,4 +213,4 @@ def on_image(weights: Tensor, grids: Grids) -> Tensor | None:
         return None
     height, width, extra = grid
     row = weights[..., 0, :] if extra else weights.mean(-2)
-    return row[..., extra:].unflatten(-1, (height, width))
+    return row[..., extra:].reshape(*row.shape[:-1], height, width)

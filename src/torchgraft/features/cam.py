@@ -13,7 +13,8 @@ from torchgraft.errors import SelectionError
 from torchgraft.features.classes import class_name, class_numbers, score_of, scores_of
 from torchgraft.features.hooks import capture, still
 from torchgraft.features.layout import Grids, Sides, maps_of
-from torchgraft.features.maps import traced
+from torchgraft.features.maps import gives_map, traced
+from torchgraft.paths import homes
 
 if TYPE_CHECKING:
     from torchgraft.features.seen import Feature
@@ -161,17 +162,20 @@ def _candidates(trace: Trace, grids: Grids, at: str | None) -> list[str]:
     """Give the layers that may do: the one named, or those that give the last maps, each map once."""
     if at is not None:
         return [at]
-    sides, found = Sides(trace), dict[int, str]()
-    calls = sorted(trace.calls, key=lambda call: (-call.last_op, call.index))
-    for call in calls:
-        if not call.path or len(call.gave) != 1 or len(trace.calls_of(call.path)) > 1 or call.gave[0] in found:
+    found: dict[int, str] = {}
+    for call in sorted(trace.calls, key=lambda call: (-call.last_op, call.index)):
+        if len(trace.calls_of(call.path)) > 1 or _in_attention(trace, call.path):
             continue
-        fake = torch.empty(trace.values[call.gave[0]].shape, device="meta")
-        if fake.dim() and fake.shape[0] == trace.batch and maps_of(fake, sides.of(call.path)(fake), grids) is not None:
-            found[call.gave[0]] = call.path
+        if gives_map(trace, call, grids):
+            found.setdefault(call.gave[0], call.path)
     if not found:
         raise SelectionError("no layer of this model gives maps", where="at", hint="Grad-CAM needs maps or tokens")
     return list(found.values())[:_CANDIDATES]
+
+
+def _in_attention(trace: Trace, path: str) -> bool:
+    """Tell whether a module stands within an attention: queries and keys are no maps of what is seen."""
+    return any("attention" in trace.kinds.get(home, "").lower() for home in homes(path))
 
 
 def _best(seen: list[Feature], trace: Trace, grids: Grids, at: str | None) -> tuple[str, Tensor, Tensor]:
@@ -190,7 +194,9 @@ def _best(seen: list[Feature], trace: Trace, grids: Grids, at: str | None) -> tu
     if least is not None:
         return least
     shapes = ", ".join(f"{one.name} {list(one.tensor.shape)}" for one in seen[:3]) or "nothing of it ran"
-    raise SelectionError(f"no map is given there: {shapes}", where=at or "", hint="name a layer that gives [N, C, H, W]")
+    raise SelectionError(
+        f"no map is given there: {shapes}", where=at or "", hint="name a layer that gives [N, C, H, W]"
+    )
 
 
 def _cam(

@@ -50,7 +50,9 @@ def class_numbers(scores: Tensor, target: int | str | None, classes: Sequence[st
     elif isinstance(target, int) or target.isdigit():
         number = int(target)
     else:
-        hint = nearest(target, classes) or (f"one of {', '.join(classes[:8])}" if classes else f"a number from 0 to {count - 1}")
+        hint = nearest(target, classes) or (
+            f"one of {', '.join(classes[:8])}" if classes else f"a number from 0 to {count - 1}"
+        )
         raise DataError(f"there is no class '{target}'", where="class", hint=hint)
     if not 0 <= number < count:
         raise DataError(f"there is no class {number}", where="class", hint=f"a number from 0 to {count - 1}")

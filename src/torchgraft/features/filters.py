@@ -65,4 +65,6 @@ def first_filters(graft: Graft, at: str | None = None, *, top: int = 64) -> Filt
     weight = layer.weight.detach().float().cpu()
     sizes = weight.flatten(1).norm(dim=1)
     order = sizes.argsort(descending=True, stable=True)[:top]
-    return Filters(name, type(layer).__name__, weight[order], tuple(order.tolist()), tuple(sizes[order].tolist()), len(weight))
+    return Filters(
+        name, type(layer).__name__, weight[order], tuple(order.tolist()), tuple(sizes[order].tolist()), len(weight)
+    )

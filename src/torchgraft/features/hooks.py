@@ -1,10 +1,10 @@
-"""See what the layers of a model give, are given, and get back, in any pass: `with g.capture("layer2") as seen:`."""
+"""See what the layers of a model give, are given, and get back: `with g.capture("layer2") as seen:`."""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from torchgraft.errors import SelectionError, TorchgraftError
+from torchgraft.errors import TorchgraftError
 from torchgraft.features.keeping import Keeping, lasting, storages
 from torchgraft.features.layout import Sides
 from torchgraft.features.seen import Record, Seen, places
@@ -226,7 +226,7 @@ class Capture(AbstractContextManager[Seen]):
         return _put(value, [passed for _, _, passed in pairs])
 
     def _live(self, tensor: Tensor, side: int, held: set[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Give a tensor in the graph, what is kept of it, and what goes on: apart, so that no writing reaches it."""
+        """Give a tensor in the graph, what is kept of it, and what goes on, which alone is written to."""
         grows = torch.is_grad_enabled() and (tensor.is_floating_point() or tensor.is_complex())
         if grows and self._gradients and not tensor.requires_grad:
             tensor = lasting(tensor.detach(), held).requires_grad_()
@@ -242,7 +242,9 @@ class Capture(AbstractContextManager[Seen]):
         for place, source in zip(record.tensors, sources, strict=True):
             if source.requires_grad:
                 record.sources.append(source)
-                source.register_hook(functools.partial(self._came, record, place, side(source)))
+                source.register_hook(  # type: ignore[no-untyped-call]
+                    functools.partial(self._came, record, place, side(source))
+                )
 
     def _came(self, record: Record, place: str, side: int, gradient: Tensor) -> None:
         kept = self._keeping.detached(gradient, side, frozenset())
@@ -264,7 +266,11 @@ class Capture(AbstractContextManager[Seen]):
             the output; what tells so where the pass was stopped.
         """
         if len(args) == 1 and not kwargs and is_named(args[0], self.module):
-            args, kwargs = (), dict(args[0])
+            named: dict[str, Any] = dict(args[0])
+            return self._run((), named)
+        return self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         first = next(self.module.parameters(), None)
         if first is not None:
             args, kwargs = mapped(lambda one: one.to(first.device), (args, kwargs))
@@ -301,7 +307,8 @@ def _unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     prefixes: tuple[str, ...] = ()
     while True:
         if isinstance(module, _WRAPPERS):
-            module, prefixes = module.module, (*prefixes, "module.")
+            inside: nn.Module = module.module
+            module, prefixes = inside, (*prefixes, "module.")
         elif isinstance(inner := vars(module).get("_modules", {}).get("_orig_mod"), nn.Module):
             module, prefixes = inner, (*prefixes, "_orig_mod.")
         else:
@@ -327,5 +334,5 @@ def _aside() -> bool:
 
 
 def _eager() -> AbstractContextManager[Any]:
-    """Keep compiled functions from running, since they know of no hooks; where nothing was compiled, do nothing."""
+    """Keep compiled functions from running, since they know of no hooks; where none were, do nothing."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else ExitStack()

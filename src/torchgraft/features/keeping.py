@@ -89,7 +89,11 @@ def lasting(tensor: Tensor, held: AbstractSet[int]) -> Tensor:
         tensor: any tensor.
         held: memory that is copied at once: it belongs to the user, who may know its address.
     """
-    if type(tensor) not in _PLAIN or tensor.layout is not torch.strided or tensor.device.type not in ("cpu", "cuda"):
+    if (
+        type(tensor) not in _PLAIN
+        or tensor.layout is not torch.strided
+        or tensor.device.type not in ("cpu", "cuda")
+    ):
         return tensor.clone()
     storage = tensor.untyped_storage()
     large = storage.nbytes() >= _SHARED_ENOUGH * tensor.numel() * tensor.element_size()

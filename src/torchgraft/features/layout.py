@@ -38,6 +38,9 @@ class Sides:
 _EXTRA = 8
 """Up to so many tokens beside the places of the image: class, distillation, registers."""
 
+_BENT = 0.5
+"""The logarithm by which the shape of a map may differ from that of the image."""
+
 
 @dataclass(frozen=True)
 class Grids:
@@ -46,10 +49,12 @@ class Grids:
     Attributes:
         image: height and width of the image.
         known: heights and widths of the maps that the trace saw.
+        tokens: lengths of the rows of tokens that it saw.
     """
 
     image: tuple[int, int]
     known: tuple[tuple[int, int], ...] = ()
+    tokens: frozenset[int] = frozenset()
 
     @staticmethod
     def of(image: tuple[int, int], trace: Trace | None) -> Grids:
@@ -58,12 +63,19 @@ class Grids:
             return Grids(image)
         shapes = {one.shape for one in trace.values if len(one.shape) == 4 and one.shape[0] == trace.batch}
         sizes = {size for shape in shapes for size in (shape[2:], shape[1:3])}
-        return Grids(image, tuple(sorted((a, b) for a, b in sizes)))
+        rows = {one.shape[1] for one in trace.values if len(one.shape) == 3 and one.shape[0] == trace.batch}
+        return Grids(image, tuple(sorted((a, b) for a, b in sizes)), frozenset(rows))
+
+    def fits(self, size: tuple[int, int]) -> bool:
+        """Tell whether a map may be one of the image: about of its shape, and not as long as a row of tokens."""
+        return self._bent(size) <= _BENT and not (self.tokens & set(size) and size[0] * size[1] not in self.tokens)
 
     def of_tokens(self, count: int) -> tuple[int, int, int] | None:
         """Give height, width, and how many tokens stand before those of the image; None where it is no grid."""
         found = [(h, w, count - h * w) for h, w in self.known if h > 1 and w > 1 and 0 <= count - h * w <= _EXTRA]
-        found += [(h, w, extra) for extra in range(_EXTRA + 1) if (size := self._sides(count - extra)) for h, w in [size]]
+        found += [
+            (h, w, extra) for extra in range(_EXTRA + 1) if (size := self._sides(count - extra)) for h, w in [size]
+        ]
         return min(found, key=lambda one: (self._bent(one), one[2]), default=None)
 
     def _sides(self, count: int) -> tuple[int, int] | None:
@@ -72,7 +84,7 @@ class Grids:
         height = round(math.sqrt(count * self.image[0] / self.image[1]))
         return (height, count // height) if height > 1 and count % height == 0 and count > height else None
 
-    def _bent(self, one: tuple[int, int, int]) -> float:
+    def _bent(self, one: tuple[int, ...]) -> float:
         """Tell how far the shape of a grid is from that of the image."""
         return round(abs(math.log((one[0] / one[1]) / (self.image[0] / self.image[1]))), 1)
 
@@ -81,7 +93,7 @@ def maps_of(tensor: Tensor, side: int, grids: Grids) -> Tensor | None:
     """Lay a tensor out as maps `[N, C, H, W]`; None where it has no map: vectors, or places that are no grid.
 
     Args:
-        tensor: `[N, C, H, W]`, `[N, H, W, C]`, or tokens `[N, L, C]`, of which those that are no place are left out.
+        tensor: `[N, C, H, W]`, `[N, H, W, C]`, or tokens `[N, L, C]`; those that are no place go.
         side: the dimension of the channels.
         grids: how tokens may lie.
     """

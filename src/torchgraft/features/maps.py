@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchgraft.errors import DataError, SelectionError
 from torchgraft.features.classes import class_numbers, score_of, scores_of
@@ -17,11 +17,16 @@ from torchgraft.features.layout import Grids, Sides, maps_of
 if TYPE_CHECKING:
     from torchgraft.features.seen import Feature
     from torchgraft.graft import Graft
-    from torchgraft.trace import Trace
+    from torchgraft.trace import Call, Trace
 
-__all__ = ["ChannelMaps", "feature_maps", "traced"]
+__all__ = ["ChannelMaps", "feature_maps", "gives_map", "traced"]
 
 Measure = Literal["spread", "contribution"]
+
+_STAGES = 6
+"""So many of the last stages are shown where no layer is named."""
+
+_NEARLY_ALL = 0.85
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class ChannelMaps:
         maps: `[N, K, H, W]`, the greatest first; vectors are `[N, K, 1, 1]`.
         channels: the number of each.
         measures: how much each matters, by `measure`.
-        measure: `spread`: the standard deviation over the places of an image, for vectors the mean size;
+        measure: `spread`: the standard deviation over the places of an image, for vectors how far they are from
+            the mean of all channels;
             `contribution`: the size of gradient × activation, summed over the places, for the score of a class.
         of: how many channels the layer has.
         classes: the class of each image that contributions are for.
@@ -83,7 +89,9 @@ def feature_maps(
     """
     trace = traced(graft)
     grids = Grids.of((images.shape[-2], images.shape[-1]), trace)
-    with capture(graft, *(at or _stages(trace, grids)), gradients=target is not None, detach=True) as seen:
+    with capture(
+        graft, *(at or _stages(trace, grids, graft.module)), gradients=target is not None, detach=True
+    ) as seen:
         output = seen.run(images)
         numbers: tuple[int, ...] = ()
         if target is not None:
@@ -98,7 +106,7 @@ def feature_maps(
         raise SelectionError(
             f"nothing here gives maps or vectors of the images: {shapes}",
             where=", ".join(at),
-            hint=f"a layer that does: {', '.join(_stages(trace, grids)[-3:])}",
+            hint=f"a layer that does: {', '.join(_stages(trace, grids, graft.module)[-3:])}",
         )
     return drawn
 
@@ -119,29 +127,41 @@ def traced(graft: Graft) -> Trace:
     return trace
 
 
-def _stages(trace: Trace, grids: Grids) -> list[str]:
-    """Give the outermost modules that give maps, inside of a wrapper where one holds everything."""
-    sides = Sides(trace)
-    giving = [
-        call.path for call in trace.calls if call.path and call.gave and _has_map(trace, call.gave[0], sides, call.path, grids)
-    ]
+def gives_map(trace: Trace, call: Call, grids: Grids) -> bool:
+    """Tell whether a call gives a map of the images: of their shape, and no table of tokens by tokens."""
+    if not call.path or len(call.gave) != 1:
+        return False
+    shape = trace.values[call.gave[0]].shape
+    if shape[:1] != (trace.batch,) or len(shape) not in (3, 4):
+        return False
+    fake = torch.empty(shape, device="meta")
+    maps = maps_of(fake, Sides(trace).of(call.path)(fake), grids)
+    return maps is not None and (len(shape) == 3 or grids.fits((maps.shape[2], maps.shape[3])))
+
+
+def _stages(trace: Trace, grids: Grids, module: nn.Module) -> list[str]:
+    """Give the outermost modules with weights that give maps; one that holds nearly all of them is opened."""
+    sizes = {
+        call.path: sum(one.numel() for one in module.get_submodule(call.path).parameters())
+        for call in trace.calls
+        if gives_map(trace, call, grids)
+    }
+    giving = [path for path, size in sizes.items() if size]
     depth = min((path.count(".") for path in giving), default=0)
-    top = [path for path in dict.fromkeys(giving) if path.count(".") == depth]
-    while len(top) == 1 and (inside := _below(giving, top[0])):
-        top = inside
-    return top[-6:]
+    top = [path for path in giving if path.count(".") == depth]
+    while len(top) < _STAGES:
+        whole = next((one for one in top if sizes[one] > _NEARLY_ALL * sum(map(sizes.__getitem__, top))), None)
+        inside = _below(giving, whole) if whole is not None else []
+        if not inside:
+            break
+        top = [deeper for one in top for deeper in (inside if one == whole else [one])]
+    return top[-_STAGES:]
 
 
 def _below(giving: Sequence[str], path: str) -> list[str]:
     deeper = [one for one in dict.fromkeys(giving) if one.startswith(f"{path}.")]
     depth = min((one.count(".") for one in deeper), default=0)
     return [one for one in deeper if one.count(".") == depth]
-
-
-def _has_map(trace: Trace, value: int, sides: Sides, path: str, grids: Grids) -> bool:
-    shape = trace.values[value].shape
-    fake = torch.empty(shape, device="meta")
-    return shape[:1] == (trace.batch,) and maps_of(fake, sides.of(path)(fake), grids) is not None
 
 
 def _chosen(
@@ -158,7 +178,7 @@ def _chosen(
     if numbers and one.gradient is not None:
         pulled = one.gradient.float().cpu()
         back = pulled[:, :, None, None] if pulled.dim() == 2 else maps_of(pulled, side, grids)
-        measures = (whole * back).sum((2, 3)).abs().mean(0)
+        measures = (whole * (0 if back is None else back)).sum((2, 3)).abs().mean(0)
     order = measures.argsort(descending=True, stable=True)[:top]
     return ChannelMaps(
         one.name,
@@ -175,7 +195,7 @@ def _chosen(
 
 
 def _spread(maps: Tensor) -> Tensor:
-    """Tell how much each channel varies over an image, on the mean of the images; of vectors, their size."""
+    """Tell how much each channel varies over an image; of vectors, how far it is from the others."""
     if maps.shape[-2:] == (1, 1):
-        return maps.abs().mean((0, 2, 3))
+        return (maps - maps.mean(1, keepdim=True)).abs().mean((0, 2, 3))
     return maps.std((2, 3), correction=0).mean(0)

@@ -93,9 +93,7 @@ class Values:
         records, place = self._seen.records(name)
         found = tuple(self._read(record, place) for record in records)
         if any(one is None for one in found):
-            raise SelectionError(
-                f"'{name}' has no {self._noun}", where=name, hint=self._seen.why_no_gradient
-            )
+            raise SelectionError(f"'{name}' has no {self._noun}", where=name, hint=self._seen.why_no_gradient)
         return found
 
 
@@ -211,7 +209,8 @@ class Seen:
         shown = [("layer", "call", "shape", "mean", "std"), *rows[:_SHOWN]]
         wide = [max(len(row[place]) for row in shown) for place in range(5)]
         lines = [
-            f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}  {e:>{wide[4]}}" for a, b, c, d, e in shown
+            f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}  {e:>{wide[4]}}"
+            for a, b, c, d, e in shown
         ]
         rest = [f"… and {len(rows) - _SHOWN} more"] if rows[_SHOWN:] else []
         return "\n".join([*lines, *rest])

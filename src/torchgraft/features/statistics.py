@@ -13,6 +13,7 @@ from torch import Tensor
 from torchgraft.features.hooks import Capture
 from torchgraft.features.keeping import Keeping
 from torchgraft.features.seen import Feature
+from torchgraft.view.canvas import percent
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
@@ -157,8 +158,8 @@ def _cells(one: LayerStatistics) -> tuple[str, ...]:
     name = one.name if one.call == 1 else f"{one.name} (call {one.call})"
     figures = [_figure(number) for number in (one.mean, one.std, one.low, one.high)]
     dead = f"{round(one.dead * one.channels)} of {one.channels}" if one.dead else ""
-    zeros = f"{one.zeros:.0%}" if one.zeros else ""
-    broken = f"{one.broken:.1%} NaN or infinite" if one.broken else ""
+    zeros = percent(one.zeros) if one.zeros else ""
+    broken = f"{percent(one.broken)} NaN or infinite" if one.broken else ""
     return (name, one.kind, "×".join(map(str, one.shape)), *figures, zeros, dead, broken)
 
 
@@ -168,5 +169,3 @@ def _figure(number: float) -> str:
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-

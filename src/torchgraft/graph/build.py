@@ -51,8 +51,9 @@ def built(trace: Trace, holdings: Holdings, names: Names, *, fold: bool = True, 
 
 class _Builder:
     def __init__(self, trace: Trace, holdings: Holdings, *, fold: bool, words: Sequence[str]) -> None:
-        self.trace, self.holdings, self.fold, self.words = trace, holdings, fold, tuple(words)
+        self.holdings, self.fold, self.words = holdings, fold, tuple(words)
         self.flow: Flow = flow(trace, self._flows_in)
+        self.trace = self.flow.trace
         self.batch = max(trace.batch, 1)
         self.calls = Counter(call.path for call in trace.calls)
         self.met: Counter[str] = Counter()
@@ -170,7 +171,9 @@ class _Builder:
 
     def _operation(self, level: Level, op: Op, call: Call) -> None:
         weights = op.params if is_weighted(op) else ()
-        constants = [self._constant(name, call) for name in op.params if name not in weights and self._flows_in(name)]
+        constants = [
+            self._constant(name, call) for name in op.params if name not in weights and self._flows_in(name)
+        ]
         shown = level.sign(op, constants)
         if not shown:
             level.pass_on(level.joined(op), op.outputs, constants)
@@ -188,7 +191,9 @@ class _Builder:
             trainable=trainable,
             macs=self.flow.macs[op.index + 1] - self.flow.macs[op.index],
             bytes=op.bytes // self.batch,
-            state=state_of({self.holdings.parameters[one].requires_grad for one in weights if one in self.holdings.parameters}),
+            state=state_of(
+                {self.holdings.parameters[one].requires_grad for one in weights if one in self.holdings.parameters}
+            ),
             mark=self._mark_of(weights)[0],
             edit=self._mark_of(weights)[1],
         )
@@ -247,7 +252,7 @@ class _Builder:
 
     def _notes(self, call: Call, number: int) -> tuple[str, ...]:
         notes = []
-        if number > 1:
+        if number > 1 and self.holdings.size(call.path)[0]:
             notes.append("its parameters are counted at its first call")
         tied = {home for name, home in self.holdings.tied.items() if name.rpartition(".")[0] == call.path}
         notes += [f"shares its weight with {home.rpartition('.')[0] or home}" for home in sorted(tied)]
@@ -265,7 +270,9 @@ class _Builder:
         )
         why = "the pass broke off before" if self.trace.mismatch is not None else "never called"
         notes = [f"{why}: {_listed(never)}"] if never and not _is_builtin(module) else []
-        return notes + ([f"not drawn: {', '.join(f'{n} {kind}' for kind, n in passing.items())}"] if passing else [])
+        return notes + (
+            [f"not drawn: {', '.join(f'{n} {kind}' for kind, n in passing.items())}"] if passing else []
+        )
 
     def _is_used(self, path: str) -> bool:
         """Tell whether a module, or something in it, was called or read; what holds nothing needs no word."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import MISSING, fields
 from typing import Any
 
 from torchgraft.graph.drawing import Box, Drawing, Edge
 
-__all__ = ["VERSION", "as_data"]
+__all__ = ["VERSION", "as_data", "as_json"]
 
 VERSION = 1
 """The version of the format."""
@@ -24,6 +25,11 @@ def as_data(drawing: Drawing) -> dict[str, Any]:
     }
 
 
+def as_json(drawing: Drawing) -> str:
+    """Write a drawing as JSON on one line."""
+    return json.dumps(as_data(drawing), ensure_ascii=False)
+
+
 def _defaults(cls: type) -> dict[str, Any]:
     return {one.name: one.default for one in fields(cls)}
 
@@ -33,7 +39,9 @@ _EDGE = list(_defaults(Edge).items())
 
 
 def _box(box: Box) -> dict[str, Any]:
-    held = {name: _plain(one) for name, default in _BOX if (one := getattr(box, name)) != default or default is MISSING}
+    held = {
+        name: _plain(one) for name, default in _BOX if (one := getattr(box, name)) != default or default is MISSING
+    }
     if box.boxes:
         held["boxes"] = [_box(child) for child in box.boxes]
     if box.edges:

@@ -11,11 +11,12 @@ __all__ = ["detail", "shape_of"]
 
 
 def detail(module: nn.Module | None) -> str:
-    """Write the settings of a module of torch in short; empty for others, whose parts say it."""
+    """Write the settings of a module of torch in short; of others the shape of their weight."""
     for kinds, write in _WRITERS:
         if isinstance(module, kinds):
             return write(module)
-    return ""
+    weight = getattr(module, "weight", None)
+    return shape_of(weight.shape) if isinstance(weight, nn.Parameter) else ""
 
 
 def shape_of(sizes: Iterable[int]) -> str:
@@ -47,7 +48,9 @@ def _attention(one: Any) -> str:
 
 def _recurrent(one: Any) -> str:
     layers = [f"{one.num_layers} layers"] if one.num_layers > 1 else []
-    return ", ".join([f"{one.input_size} → {one.hidden_size}", *layers, *(["both ways"] if one.bidirectional else [])])
+    return ", ".join(
+        [f"{one.input_size} → {one.hidden_size}", *layers, *(["both ways"] if one.bidirectional else [])]
+    )
 
 
 def _upsample(one: Any) -> str:

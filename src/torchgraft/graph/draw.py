@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torchgraft.errors import StoreError
 from torchgraft.graph.build import Names, built
-from torchgraft.graph.drawing import Drawing
+from torchgraft.graph.drawing import BREAK, Drawing
+from torchgraft.graph.files import kind_of, written
 from torchgraft.graph.holdings import Holdings
 from torchgraft.graph.opening import deepest, narrowed, opened
 from torchgraft.probes.arguments import taken
@@ -20,7 +20,7 @@ from torchgraft.trace.tree import labelled
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
 
-__all__ = ["draw", "drawing", "written"]
+__all__ = ["draw", "drawing"]
 
 
 def drawing(
@@ -47,14 +47,15 @@ def drawing(
     trace = graft.trace()
     model = getattr(graft.module, "_orig_mod", graft.module)
     holdings = Holdings(model, graft.added, graft.recipe.edits)
-    root = built(trace, holdings, _names(graft, trace), fold=fold, words=_words(graft, trace))
+    words = _words(graft, trace)
+    root = built(trace, holdings, _names(graft, trace), fold=fold, words=words)
     if at is not None:
         root = narrowed(root, modules(model, at, roles=graft.roles))
     shown = list(modules(model, open, roles=graft.roles)) if open is not None else []
     found = deepest(root, depth) if depth is not None else opened(root, shown)
     if shown and depth is not None:
         found |= opened(root, shown)
-    return Drawing(_title(graft, root.path), root, found, _facts(graft, trace))
+    return Drawing(_title(graft, root.path), root, found, _facts(graft, trace, words))
 
 
 def draw(
@@ -132,82 +133,23 @@ def _title(graft: Graft, path: str) -> str:
     return f"{graft.name}, {path}" if path else graft.name
 
 
-def _facts(graft: Graft, trace: Trace) -> tuple[tuple[str, str], ...]:
+def _facts(graft: Graft, trace: Trace, words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     parameters = list(graft.module.parameters())
     total = sum(one.numel() for one in parameters)
     trained = sum(one.numel() for one in parameters if one.requires_grad)
     facts = [("parameters", f"{total:,}")]
     facts += [("trainable", f"{trained:,}")] if trained != total else []
-    facts += [("multiply-accumulates", f"{trace.macs:,}")] if trace.macs else []
+    facts += [("multiply-accumulates", _short(trace.macs))] if trace.macs else []
     facts += [("input", ", ".join(trace.show(number) for number in trace.inputs))]
     facts += [("edits", str(len(graft.recipe.edits)))] if graft.recipe.edits else []
+    if trace.mismatch is not None:
+        facts.append((BREAK, f"{trace.mismatch.path or 'the model itself'}: {' – '.join(words[:2])}"))
     return tuple(facts)
 
 
-def _html(drawing: Drawing) -> bytes:
-    from torchgraft.graph.page import page
-
-    return page(drawing).encode()
-
-
-def _svg(drawing: Drawing) -> bytes:
-    from torchgraft.graph.svg import svg
-
-    return svg(drawing).encode()
-
-
-def _png(drawing: Drawing) -> bytes:
-    from torchgraft.graph.png import png
-
-    return png(drawing)
-
-
-def _dot(drawing: Drawing) -> bytes:
-    from torchgraft.graph.dot import dot
-
-    return dot(drawing).encode()
-
-
-def _json(drawing: Drawing) -> bytes:
-    import json
-
-    from torchgraft.graph.data import as_data
-
-    return (json.dumps(as_data(drawing), ensure_ascii=False, indent=1) + "\n").encode()
-
-
-_WRITERS: dict[str, Callable[[Drawing], bytes]] = {
-    ".svg": _svg, ".png": _png, ".html": _html, ".dot": _dot, ".json": _json,
-}  # fmt: skip
-
-
-def kind_of(to: str | Path) -> str:
-    """Give the ending of a file's name.
-
-    Raises:
-        StoreError: nothing is written in files of that name.
-    """
-    ending = Path(to).suffix.lower()
-    if ending not in _WRITERS:
-        raise StoreError(
-            f"a drawing is not written to a file that ends in '{ending}'" if ending
-            else "the file's name says no format",
-            where=str(to),
-            hint=f"end it in one of {', '.join(_WRITERS)}, such as {Path(to).stem or 'model'}.svg",
-        )  # fmt: skip
-    return ending
-
-
-def written(drawing: Drawing, to: str | Path) -> Path:
-    """Write a drawing to a file in the format that its ending names; the file is whole or as it was.
-
-    Raises:
-        StoreError: it can't be written.
-    """
-    from torchgraft.store.files import explained, write_files
-
-    path = Path(to)
-    content = _WRITERS[kind_of(path)](drawing)
-    with explained("the drawing can't be written", path.parent, needed=len(content)):
-        write_files([(path, [content])])
-    return path
+def _short(number: int) -> str:
+    """Write a large number with three digits: `1.81 G`."""
+    for power, unit in ((12, " T"), (9, " G"), (6, " M"), (3, " k")):
+        if number >= 10**power:
+            return f"{number / 10**power:.3g}{unit}"
+    return str(number)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Box", "Drawing", "Edge", "Mark", "Role", "State"]
+__all__ = ["BREAK", "Box", "Drawing", "Edge", "Mark", "Role", "State"]
 
 Role = Literal["module", "operation", "input", "output", "constant"]
 """What a box stands for; a constant is a parameter or buffer that an operation reads by itself."""
@@ -14,7 +15,11 @@ State = Literal["none", "trainable", "frozen", "partly"]
 """Whether training changes what is inside; `none`: it holds no parameters."""
 
 Mark = Literal["", "new", "repaired", "added", "removed", "changed", "broken"]
-"""What an edit put in, what a repair put in; in a difference, what only one side has; where the pass breaks off."""
+"""What an edit put in, what a repair put in; in a difference, what one side has; where the pass breaks off."""
+
+
+BREAK = "breaks off at"
+"""The name of the fact that says where the pass breaks off, and why."""
 
 
 @dataclass(frozen=True)
@@ -104,3 +109,29 @@ class Drawing:
     root: Box
     opened: frozenset[str] = frozenset()
     facts: tuple[tuple[str, str], ...] = field(default=())
+
+    def summary(self) -> str:
+        """Say how much is in the picture."""
+        shown = sum(len(box.boxes) for box in _walked(self.root) if box.id in self.opened)
+        inside = sum(1 for _ in _walked(self.root)) - 1
+        more = f", {inside - shown} more in closed ones" if inside > shown else ""
+        return f"{shown} boxes{more}"
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.summary()}"
+
+    def _repr_svg_(self) -> str:
+        """Show the picture in a notebook."""
+        from torchgraft.graph.svg import svg
+
+        return svg(self)
+
+    def svg(self) -> str:
+        """Give the picture as the text of an SVG file."""
+        return self._repr_svg_()
+
+
+def _walked(box: Box) -> Iterator[Box]:
+    yield box
+    for child in box.boxes:
+        yield from _walked(child)

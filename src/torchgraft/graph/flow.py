@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -65,6 +65,7 @@ def flow(trace: Trace, flows_in: Callable[[str], bool]) -> Flow:
         trace: of one pass.
         flows_in: whether a parameter or buffer of that name counts as something that flows into an operation.
     """
+    trace = _same(trace)
     home, items = _homes(trace)
     broken = _broken(trace)
     found = Flow(trace, items, _void(trace, flows_in), broken)
@@ -77,6 +78,38 @@ def flow(trace: Trace, flows_in: Callable[[str], bool]) -> Flow:
     for value in trace.outputs:
         _note(found, home, value, -1, len(trace.ops))
     return found
+
+
+def _same(trace: Trace) -> Trace:
+    """Give a value that an operation handed on as it was the number that it had before.
+
+    `x.to(torch.float32)` of what is float32 gives x itself; the trace numbers it anew, and who reads x later would
+    seem to read what a module inside of a branch made.
+    """
+    same: dict[int, int] = {}
+    for op in trace.ops:
+        if op.name in _HANDS_ON and len(op.inputs) == len(op.outputs) == 1:
+            given, gave = op.inputs[0], op.outputs[0]
+            if trace.values[given] == trace.values[gave] and ("training", True) not in op.settings:
+                same[gave] = same.get(given, given)
+    if not same:
+        return trace
+
+    def back(numbers: tuple[int, ...]) -> tuple[int, ...]:
+        return numbers if same.keys().isdisjoint(numbers) else tuple([same.get(one, one) for one in numbers])
+
+    at = trace.mismatch
+    return replace(
+        trace,
+        ops=tuple([op._replace(inputs=back(op.inputs), outputs=back(op.outputs)) for op in trace.ops]),
+        calls=tuple([call._replace(given=back(call.given), gave=back(call.gave)) for call in trace.calls]),
+        outputs=back(trace.outputs),
+        mismatch=at and replace(at, inputs=back(at.inputs)),
+    )
+
+
+_HANDS_ON = frozenset({"to", "contiguous", "float", "type", "type_as", "dropout", "dropout_", "detach"})
+"""Operations that may give what they were given, the same tensor."""
 
 
 def _homes(trace: Trace) -> tuple[list[int], dict[int, list[Item]]]:

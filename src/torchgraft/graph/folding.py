@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from torchgraft.graph.drawing import Box, Edge
 from torchgraft.graph.holdings import Holdings
@@ -52,15 +53,17 @@ def _rewired(edges: Sequence[Edge], stands: dict[str, Box]) -> list[Edge]:
     return list(kept.values())
 
 
-def _runs(
-    boxes: Sequence[Box], into: _Links, out: _Links, alike: Callable[[Box, Box], bool]
-) -> list[list[Box]]:
+def _runs(boxes: Sequence[Box], into: _Links, out: _Links, alike: Callable[[Box, Box], bool]) -> list[list[Box]]:
     """Give the runs of two or more."""
     runs: list[list[Box]] = []
     start = 0
     while start < len(boxes):
         end = start + 1
-        while end < len(boxes) and _joins(boxes[start:end], boxes[end], into, out) and alike(boxes[start], boxes[end]):
+        while (
+            end < len(boxes)
+            and _joins(boxes[start:end], boxes[end], into, out)
+            and alike(boxes[start], boxes[end])
+        ):
             end += 1
         run = _trimmed(boxes[start:end], out)
         if len(run) > 1 and (run[0].boxes or len(run) > 2):
@@ -70,7 +73,7 @@ def _runs(
 
 
 def _joins(run: Sequence[Box], box: Box, into: _Links, out: _Links) -> bool:
-    """Tell whether a box follows the last of a run as that followed the one before, or stands beside all of them."""
+    """Tell whether a box follows the last of a run as that did the one before, or stands beside all."""
     last = run[-1]
     if last.id not in into[box.id]:
         beside = into[box.id] == into[last.id] and out[box.id] == out[last.id]
@@ -78,8 +81,15 @@ def _joins(run: Sequence[Box], box: Box, into: _Links, out: _Links) -> bool:
     others = _without(into[box.id], last.id)
     if len(run) > 1:
         return run[-2].id in into[last.id] and _without(into[last.id], run[-2].id) == others
-    held = into[last.id]
-    return all(held.get(name) == one for name, one in others.items()) and len(held) <= len(others) + 1
+    return _enters(into[last.id], others)
+
+
+def _enters(held: dict[str, tuple[str, int]], others: dict[str, tuple[str, int]]) -> bool:
+    """Tell whether the first of a run gets what the others get, and one thing more."""
+    more = [name for name, one in held.items() if one != others.get(name)]
+    return others.keys() <= held.keys() and len(more) <= 1 and all(
+        name not in others or held[name][1] == others[name][1] + 1 for name in more
+    )  # fmt: skip
 
 
 def _trimmed(run: Sequence[Box], out: _Links) -> list[Box]:
@@ -87,7 +97,7 @@ def _trimmed(run: Sequence[Box], out: _Links) -> list[Box]:
     if len(run) < 2 or run[1].id not in out[run[0].id]:
         return list(run)
     others = _without(out[run[0].id], run[1].id).keys()
-    for place, (box, following) in enumerate(zip(run, run[1:], strict=False)):
+    for place, (box, following) in enumerate(pairwise(run)):
         if _without(out[box.id], following.id).keys() != others:
             return list(run[: place + 1])
     return list(run) if others <= out[run[-1].id].keys() else list(run[:-1])

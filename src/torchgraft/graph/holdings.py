@@ -44,7 +44,10 @@ class Holdings:
                 total, trainable = self.sizes.get(path, (0, 0))
                 self.sizes[path] = (total + one.numel(), trainable + one.numel() * one.requires_grad)
         self._tie(model)
-        self.marks = {path: (_mark(edits, number), number) for path, number in added.items()}
+        self.marks = {
+            **_resized(edits),
+            **{path: (_mark(edits, number), number) for path, number in added.items()},
+        }
 
     def _tie(self, model: nn.Module) -> None:
         firsts = {id(one): name for name, one in self.parameters.items()}
@@ -99,8 +102,22 @@ def _mark(edits: Sequence[Edit], number: int) -> Mark:
     if edit is None:
         return "new"
     if edit.kind() in _REPAIRS:
-        before = any(one.structural and one.kind() not in _REPAIRS for one in edits[: number - 1])
-        return "repaired" if before else "new"
+        return "repaired" if _follows(edits, number) else "changed"
     name = getattr(edit, "name", None)
     projects = edit.kind() == "insert" and isinstance(name, str) and _PROJECTION.fullmatch(name)
     return "repaired" if projects else "new"
+
+
+def _follows(edits: Sequence[Edit], number: int) -> bool:
+    """Tell whether an edit stands behind one that is no repair, but needed it perhaps."""
+    return any(one.structural and one.kind() not in _REPAIRS for one in edits[: number - 1])
+
+
+def _resized(edits: Sequence[Edit]) -> dict[str, tuple[Mark, int | None]]:
+    """Mark the layers and parameters that got another size, which keeps them what they are."""
+    found: dict[str, tuple[Mark, int | None]] = {}
+    for number, edit in enumerate(edits, 1):
+        at = getattr(edit, "at", None)
+        if edit.kind() in ("resize", "reshape") and isinstance(at, str):
+            found[at] = (_mark(edits, number), number)
+    return found

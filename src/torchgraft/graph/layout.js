@@ -3,7 +3,8 @@
    layout(drawing, opened) -> { width, height, boxes, edges }, in pixels from the top left.
      drawing  the JSON form of drawing.py; what is absent has its default
      opened   ids of the boxes that are shown open; the root always is
-     boxes    { id, x, y, w, h, open, parent, texts: [{ x, y, role, text }] }, a parent before its children
+     boxes    { id, x, y, w, h, port, open, parent, texts: [{ x, y, role, text }] }, a parent before its children;
+              port is the x where the line comes in and goes out
      edges    { source, target, parent, points: [[x, y], ...], path (SVG data), shape, times, mark, skip,
                 label: null | { x, y, w, text, same } }: y is a baseline,
               same says that the box before gave the shape that it was given
@@ -19,6 +20,7 @@ var layout = (() => {
   const { PAD } = ranks;
   const HEADER = 34, MARGIN = 24;
   const CORNER = 7; // of lanes
+  const EVEN = 72; // a container that leans less than this is made even
   const COLUMN = 210; // closed boxes up to this width share one
 
   // ---- paths -------------------------------------------------------------------------------------------------
@@ -121,6 +123,7 @@ var layout = (() => {
 
   function sized(box, nodes, links, low, high, root) {
     const pad = root ? 0 : PAD;
+    if (Math.abs(high + low) < EVEN) [low, high] = [Math.min(low, -high), Math.max(high, -low)];
     const lack = root ? 0 : Math.max(0, texts.widthOf(texts.heading(box)) + 24 - (high - low + 2 * pad));
     const port = pad - low + lack / 2;
     const down = root ? 0 : HEADER;
@@ -141,7 +144,7 @@ var layout = (() => {
   function put(picture, box, frame, x, y, parent, w) {
     if (parent !== null) {
       const lines = texts.textsOf(box, w, frame.open).map((text) => ({ ...text, x: round(text.x + x), y: round(text.y + y) }));
-      picture.boxes.push({ id: box.id, x: round(x), y: round(y), w: round(w), h: round(frame.h), open: frame.open, parent, texts: lines });
+      picture.boxes.push({ id: box.id, x: round(x), y: round(y), w: round(w), h: round(frame.h), port: round(x + (frame.open ? frame.port : w / 2)), open: frame.open, parent, texts: lines });
     }
     if (!frame.open) return;
     flow.linksOf(box).forEach((link, index) => picture.edges.push(moved(link.edge, frame.edges[index], box.id, x, y)));

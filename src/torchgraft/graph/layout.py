@@ -14,7 +14,9 @@ __all__ = ["laid_out"]
 _SHIM = "globalThis.structuredClone = x => x === undefined ? undefined : JSON.parse(JSON.stringify(x));\n"
 """What dagre takes from browsers and QuickJS does not have."""
 
-_RUN = "\nglobalThis.run = text => { const one = JSON.parse(text); return JSON.stringify(layout(one, one.opened)); };"
+_RUN = (
+    "\nglobalThis.run = text => { const one = JSON.parse(text); return JSON.stringify(layout(one, one.opened)); };"
+)
 
 _STACK = 64 * 1024 * 1024
 """Bytes: dagre walks long chains by recursion."""

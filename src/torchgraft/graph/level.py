@@ -45,7 +45,7 @@ class Level:
     def add(self, box: Box, reads: Iterable[int], makes: Iterable[int], constants: Sequence[Box] = ()) -> None:
         """Put in a box, with edges from all that it reads."""
         ends = self._from(reads, constants)
-        for source, value in ends:
+        for source, _ in ends:
             if source in self._constants:
                 self._boxes.setdefault(source, self._constants[source])
         while box.id in self._boxes:
@@ -89,7 +89,12 @@ class Level:
         boxes = list(self._boxes.values())
         broken = {box.id for box in boxes if box.mark == "broken"}
         edges = [
-            Edge(*ends, ", ".join(dict.fromkeys(values.values())), len(values), "broken" if ends[1] in broken else "")
+            Edge(
+                *ends,
+                ", ".join(dict.fromkeys(values.values())),
+                len(values),
+                "broken" if ends[1] in broken else "",
+            )
             for ends, values in self._edges.items()
         ]
         kept, drawn = folding(boxes, edges)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from torchgraft.graph.drawing import Box, Edge
@@ -11,6 +11,9 @@ __all__ = ["deepest", "narrowed", "opened", "walk"]
 
 _AT_A_GLANCE = 30
 """So many boxes are shown at first, about."""
+
+_EXAMPLE = 10
+"""And as many more in one block, to show what all of its kind hold."""
 
 
 def walk(box: Box) -> Iterator[Box]:
@@ -38,26 +41,31 @@ def opened(root: Box, wanted: Iterable[str] = ()) -> frozenset[str]:
         wanted: paths of modules that are opened in any case.
     """
     asked = set(wanted)
-    found = {root.id}
-    for way in _ways(root, (), asked):
-        found.update(way)
-    if asked:
-        return frozenset(found)
-    level = list(root.boxes)
-    seen = sum(1 for box in walk(root) if box.id != root.id and _parent_open(root, box, found))
-    while level:
+    found = {root.id, *(id for way in _ways(root, (), asked) for id in way)}
+    return frozenset(found if asked else _at_a_glance(root, found))
+
+
+def _at_a_glance(root: Box, found: set[str]) -> set[str]:
+    """Open more, level by level; where a level is too much, one example of the most frequent kind."""
+    seen = sum(len(box.boxes) for box in walk(root) if box.id in found)
+    level, whole, plain = list(root.boxes), True, len(found) == 1
+    while level and whole:
         closed = [box for box in level if box.boxes and box.id not in found]
-        more = sum(len(box.boxes) for box in closed)
-        if seen + more > _AT_A_GLANCE and not (len(closed) == 1 and more <= _AT_A_GLANCE // 2):
-            break
+        whole = seen + sum(len(box.boxes) for box in closed) <= _AT_A_GLANCE
+        closed = closed if whole else _example(closed) if plain else []
         found.update(box.id for box in closed)
-        seen += more
+        seen += sum(len(box.boxes) for box in closed)
         level = [child for box in level if box.id in found for child in box.boxes]
-    return frozenset(found)
+        while not whole and closed:
+            closed = _example(closed[0].boxes)
+            found.update(box.id for box in closed)
+    return found
 
 
-def _parent_open(root: Box, wanted: Box, found: set[str]) -> bool:
-    return any(wanted is child for box in walk(root) if box.id in found for child in box.boxes)
+def _example(boxes: Sequence[Box]) -> list[Box]:
+    """Give the box in which most is computed, if it is small enough to be shown."""
+    small = [box for box in boxes if box.boxes and len(box.boxes) <= _EXAMPLE]
+    return [max(small, key=lambda box: (box.macs * box.times, box.parameters * box.times))] if small else []
 
 
 def _ways(box: Box, above: tuple[str, ...], asked: set[str]) -> Iterator[tuple[str, ...]]:

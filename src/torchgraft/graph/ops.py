@@ -40,7 +40,19 @@ _ALONE: Mapping[str, str] = {
 }
 """Operations that matter by themselves."""
 
-_WEIGHTED = ("linear", "addmm", "baddbmm", "bilinear", "embedding", "conv", "lstm", "gru", "rnn", "deform_conv", "prelu")
+_WEIGHTED = (
+    "linear",
+    "addmm",
+    "baddbmm",
+    "bilinear",
+    "embedding",
+    "conv",
+    "lstm",
+    "gru",
+    "rnn",
+    "deform_conv",
+    "prelu",
+)
 _COUNTS = frozenset({"argmax", "topk"})
 """Operations that matter although they give whole numbers."""
 

@@ -16,12 +16,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.graph.colours import DARK, LIGHT
+from torchgraft.graph.data import as_data
 from torchgraft.graph.scripts import layout_script
 
 if TYPE_CHECKING:
-    from torchgraft.graph.drawing import Box, Drawing, Edge
+    from torchgraft.graph.drawing import Drawing
 
-__all__ = ["as_data", "page"]
+__all__ = ["page"]
 
 _PARTS = ("model.js", "paint.js", "view.js", "panel.js", "search.js", "page.js")
 """In the order in which they need each other."""
@@ -51,16 +52,6 @@ def page(drawing: Drawing) -> str:
     )
 
 
-def as_data(drawing: Drawing) -> dict[str, Any]:
-    """Give what layout.js and the page read: the fields of the drawing, without those that have their defaults."""
-    return {
-        "title": drawing.title,
-        "root": _slim(drawing.root),
-        "opened": sorted(drawing.opened),
-        "facts": [list(fact) for fact in drawing.facts],
-    }
-
-
 def embedded(data: dict[str, Any]) -> str:
     """Write data as JSON that may stand within a script element, whatever names the user gave."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -70,16 +61,6 @@ def embedded(data: dict[str, Any]) -> str:
 def page_script() -> str:
     """Give all the JavaScript of the page."""
     return "\n" + "\n".join((layout_script(), *(_text(part) for part in _PARTS))) + "\n"
-
-
-def _slim(thing: Box | Edge) -> dict[str, Any]:
-    slim: dict[str, Any] = {}
-    for field in dataclasses.fields(thing):
-        value = getattr(thing, field.name)
-        if value == field.default:
-            continue
-        slim[field.name] = [_slim(each) for each in value] if field.name in ("boxes", "edges") else value
-    return slim
 
 
 def _text(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Rotary position embeddings (Su et al., 2021), which are a handful of products and sums: x·cos + rotated(x)·sin."""
+"""Rotary position embeddings (Su et al., 2021), a handful of products and sums: x·cos + turned(x)·sin."""
 
 from __future__ import annotations
 

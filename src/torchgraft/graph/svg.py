@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from torchgraft.graph.colours import LIGHT
-from torchgraft.graph.drawing import Box, Drawing
+from torchgraft.graph.drawing import BREAK, Box, Drawing
 from torchgraft.graph.layout import laid_out
 from torchgraft.graph.opening import walk
 from torchgraft.graph.tones import Tone, line_of, names, tone
@@ -21,6 +22,9 @@ _SIZES = {"label": 13, "kind": 11, "detail": 10.5, "times": 11, "shape": 10}
 """Sizes of texts by what they are, in pixels; layout.js measures with the same."""
 
 _MARGIN = 24
+_RED = "\0"
+"""Begins a line of the head that is red; XML can't hold it."""
+
 _LEAST = 420
 """Pixels: a narrower picture would break its title into pieces."""
 
@@ -31,7 +35,7 @@ def svg(drawing: Drawing) -> str:
     boxes = {box.id: box for box in walk(drawing.root)}
     shown = [boxes[spot["id"]] for spot in placed["boxes"]]
     width = max(placed["width"], _LEAST, len(drawing.title) * 11 + 2 * _MARGIN)
-    facts = _lines([f"{name} {value}" for name, value in drawing.facts], width)
+    facts = _lines(drawing.facts, width)
     key = _placed_key(shown, placed, width)
     top = 34 + 17 * len(facts)
     foot = top + placed["height"]
@@ -58,21 +62,24 @@ def svg(drawing: Drawing) -> str:
 # the head
 
 
-def _lines(parts: Sequence[str], width: float) -> list[str]:
-    """Put facts beside each other as long as they fit."""
+def _lines(facts: Iterable[tuple[str, str]], width: float) -> list[str]:
+    """Put facts beside each other as long as they fit, and break those that are too long."""
+    most = int((width - 2 * _MARGIN) / 6.7)
     lines: list[str] = []
-    for part in parts:
-        if lines and (len(lines[-1]) + len(part) + 5) * 6.9 < width - 2 * _MARGIN:
+    for name, value in facts:
+        part = f"{name} {value}"
+        if lines and name != BREAK and len(lines[-1]) + len(part) + 5 < most:
             lines[-1] += f"  ·  {part}"
         else:
-            lines.append(part)
+            lines += [f"{_RED if name == BREAK else ''}{one}" for one in textwrap.wrap(part, most)]
     return lines
 
 
 def _head(title: str, facts: Sequence[str]) -> Iterator[str]:
     yield f'<text x="{_MARGIN}" y="32" font-size="16" font-weight="bold">{escape(title)}</text>'
     for number, line in enumerate(facts):
-        yield _words(_MARGIN, 51 + 17 * number, 11, line)
+        colour = LIGHT.removed if line.startswith(_RED) else LIGHT.soft
+        yield _words(_MARGIN, 51 + 17 * number, 11, line.removeprefix(_RED), colour)
 
 
 def _words(x: float, y: float, size: float, text: str, colour: str = LIGHT.soft) -> str:
@@ -96,7 +103,9 @@ def _rect(spot: dict[str, Any], box: Box, colours: Tone, aside: float = 0) -> st
     """Draw the frame of a box; one that stands for several has another behind it, a little aside."""
     around = spot["h"] / 2 if box.role in ("input", "output") else 8 if spot["open"] else 5
     dashes = ' stroke-dasharray="4 3"' if box.role == "constant" or box.mark == "removed" else ""
-    place = f'x="{_n(spot["x"] + aside)}" y="{_n(spot["y"] + aside)}" width="{_n(spot["w"])}" height="{_n(spot["h"])}"'
+    place = (
+        f'x="{_n(spot["x"] + aside)}" y="{_n(spot["y"] + aside)}" width="{_n(spot["w"])}" height="{_n(spot["h"])}"'
+    )
     wide = f' stroke-width="{1.8 if box.mark else 1}"'
     return f'<rect {place} rx="{_n(around)}" fill="{colours.fill}" stroke="{colours.line}"{wide}{dashes}/>'
 

@@ -11,7 +11,23 @@ var texts = (() => {
   const BOLD = [35,46,52,84,70,100,87,31,46,46,52,84,38,42,38,37,70,70,70,70,70,70,70,70,70,70,40,40,84,84,84,58,100,77,76,73,83,68,68,82,84,37,37,77,64,100,84,85,73,85,77,72,68,81,77,110,77,72,73,46,37,46,84,50,50,67,72,59,72,68,44,72,71,34,34,67,34,104,71,69,72,72,49,60,48,71,65,92,65,65,58,71,37,71,84];
   const OTHER = { "×": 84, "→": 84, "−": 84, "·": 38, "…": 100 };
 
+  let measured = null;
+  const widths = new Map();
+
+  /** Let a browser measure with the font that it has; without this, the table above holds. */
+  function measureWith(measure) {
+    measured = measure;
+    widths.clear();
+  }
+
   function textWidth(text, role) {
+    if (!measured) return tabled(text, role);
+    const key = role + text;
+    if (!widths.has(key)) widths.set(key, measured(text, role));
+    return widths.get(key);
+  }
+
+  function tabled(text, role) {
     const table = role === "label" ? BOLD : PLAIN;
     let sum = 0;
     for (const letter of text) {
@@ -42,14 +58,15 @@ var texts = (() => {
   }
 
   function widthOf(words) {
-    return words.reduce((sum, [role, text]) => sum + textWidth(text, role) + 7, -7);
+    return words.reduce((sum, [role, text]) => sum + textWidth(text, role) + SPACE, -SPACE);
   }
 
   function closedSize(box) {
     const first = widthOf(heading(box));
     if (box.role && box.role !== "module") return { w: Math.max(46, Math.ceil(first) + 24), h: 26, fixed: true };
+    const more = (box.boxes || []).length > 0 ? 14 : 0; // room for the arrow that opens it
     const second = box.detail ? textWidth(trimmed(box.detail, "detail", WIDEST), "detail") : 0;
-    return { w: Math.max(96, Math.ceil(Math.max(first, second)) + 24), h: box.detail ? 42 : 28, fixed: false };
+    return { w: Math.max(96, Math.ceil(Math.max(first, second)) + 24 + 2 * more), h: box.detail ? 42 : 28, fixed: false };
   }
 
   /** Texts of a box of width w, relative to its corner: centred when closed, at the left of its header when open. */
@@ -58,7 +75,7 @@ var texts = (() => {
     let x = open ? 12 : (w - widthOf(words)) / 2;
     const texts = words.map(([role, text]) => {
       const placed = { x, y: open ? 21 : !box.role || box.role === "module" ? 18 : 17, role, text };
-      x += textWidth(text, role) + 7;
+      x += textWidth(text, role) + SPACE;
       return placed;
     });
     if (!open && box.detail && (!box.role || box.role === "module")) {
@@ -68,5 +85,5 @@ var texts = (() => {
     return texts;
   }
 
-  return { SIZES, width: textWidth, heading, widthOf, closedSize, textsOf };
+  return { SIZES, measureWith, width: textWidth, heading, widthOf, closedSize, textsOf };
 })();

@@ -54,7 +54,7 @@ def line_of(mark: str, *, skip: bool) -> str:
 def names(boxes: Iterable[Box]) -> Iterator[tuple[str, Tone]]:
     """Give what the colours of boxes say, each once, with an example."""
     held = list(boxes)
-    for state, (name, stripe) in _STATES.items():
+    for state, (name, _) in _STATES.items():
         if any(box.state == state for box in held):
             yield name, tone(Box("", "", "", state=state), open=False)  # type: ignore[arg-type]
     for mark, (name, colour) in _MARKS.items():

@@ -1,4 +1,4 @@
-"""A counter of the tensors alive, at the level of torch: every storage from the operation that makes it to its end.
+"""A counter of the tensors alive, as torch sees them: every storage from the operation that makes it to its end.
 
 It sees fake tensors and real ones alike, so that what is predicted can be compared with what is measured. What an
 operation takes for itself inside of a kernel, such as the workspace of a convolution, is seen in neither.
@@ -116,9 +116,18 @@ class Counter(TorchDispatchMode):
         for _, block in self._alive.values():
             block.kept = block.kept or block.phase in ("forward", "loss")
 
-    def forget(self) -> None:
-        """Stop looking at what is still alive."""
+    def stop(self) -> None:
+        """Look no further: what is alive now stays so in the events."""
         self._alive.clear()
+
+    def assume(self, blocks: Iterable[Block]) -> None:
+        """Take blocks as there, without tensors."""
+        self.events += [Event(one, 1, self.phase, one.path, self.step) for one in blocks]
+
+    def bump(self, size: int) -> None:
+        """Take so many bytes as there for a moment."""
+        block = Block(size, "", self.phase)
+        self.events += [Event(block, sign, self.phase, "", self.step) for sign in (1, -1)]
 
     @property
     def now(self) -> int:

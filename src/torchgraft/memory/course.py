@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 from torchgraft.memory.counter import Block, Event, Kind, Phase
@@ -81,6 +82,16 @@ class Course:
         named = ("weights", "buffers", "gradients", "optimizer")
         return [one for one in self._alive(len(self.events) - 1) if one.what in named]
 
+    def bump(self) -> int:
+        """Give what the last step of the optimizer takes for itself, on top of what it finds."""
+        places = [
+            n for n, event in enumerate(self.events) if (event.phase, event.step) == ("optimizer", self.steps)
+        ]
+        if not places:
+            return 0
+        before = self.sums[places[0] - 1] if places[0] else 0
+        return max(0, *(self.sums[place] - before for place in places))
+
     def line(self, points: int) -> tuple[tuple[Phase, int], ...]:
         """Give the course of the last optimizer step: the most bytes of each of so many stretches of it.
 
@@ -104,7 +115,7 @@ class Course:
 def _thinned(sums: Sequence[int], points: int) -> list[int]:
     count = len(sums)
     edges = [count * number // points for number in range(points + 1)]
-    return [max(sums[start:end]) for start, end in zip(edges, edges[1:], strict=False) if end > start]
+    return [max(sums[start:end]) for start, end in pairwise(edges) if end > start]
 
 
 def summed(blocks: Iterable[Block], by: Literal["what", "path"]) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""Which loss a step is counted with: what the recipe's head or the user asks for, or what the outputs look like."""
+"""Which loss a step is counted with: what the recipe's head or the user asks for, or what the outputs suggest."""
 
 from __future__ import annotations
 

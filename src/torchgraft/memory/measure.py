@@ -40,7 +40,6 @@ def measured(graft: Graft, plan: TrainPlan, batch: Any, *, loss: Any = None, tar
         job = _job(graft, plan, batch, torch.device("cpu"), loss, targets)
         with counter:
             walk(job, counter)
-    counter.forget()
     return Course(tuple(counter.events))
 
 
@@ -98,5 +97,3 @@ def _job(graft: Graft, plan: TrainPlan, batch: Any, device: torch.device, loss: 
         again=[parts[names[id(one)]] for one in again],
         fakes=False,
     )
-
-

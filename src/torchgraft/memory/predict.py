@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +18,7 @@ from torchgraft.memory.counter import Counter
 from torchgraft.memory.course import Course
 from torchgraft.memory.kernels import AsOnGpu
 from torchgraft.memory.loss import Judge
-from torchgraft.memory.steps import Job, walk
+from torchgraft.memory.steps import Job, again, walk
 from torchgraft.methods import running
 from torchgraft.probes.arguments import is_named
 from torchgraft.probes.captures import captures_kept
@@ -36,7 +36,7 @@ from torchgraft.train.rates import groups_of, unfreezing
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
 
-__all__ = ["Case", "predicted"]
+__all__ = ["Case", "predicted", "predicted_peak"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,26 @@ def predicted(graft: Graft, case: Case) -> Course:
         TrainError: nothing can be trained, or the step can't be run without values.
         SelectionError: a selector of the plan matches nothing.
     """
+    with _ready(graft, case) as (job, counter):
+        walk(job, counter)
+    case.words[:] = [job.judge.words]
+    return Course(tuple(counter.events))
+
+
+def predicted_peak(graft: Graft, case: Case, known: Course) -> int:
+    """Give the peak of a case whose optimizer and trained weights are those of a course that is known already.
+
+    Raises:
+        TrainError: the step can't be run.
+    """
+    with _ready(graft, case) as (job, counter):
+        extra = again(job, counter, known)
+    return Course(tuple(counter.events)).peak() + extra
+
+
+@contextmanager
+def _ready(graft: Graft, case: Case) -> Iterator[tuple[Job, Counter]]:
+    """Set a job up and make all ready to run it on fake tensors; nothing of it stays in the model."""
     running(graft, "memory")
     counter = Counter()
     stage = _Stage(graft, case, counter)
@@ -75,7 +95,7 @@ def predicted(graft: Graft, case: Case) -> Course:
         around.enter_context(captures_kept(graft.module))
         around.enter_context(rng_kept())
         job = stage.job()
-        around.enter_context(stage.caches())
+        around.enter_context(Caches().of(stage.body.files))
         around.enter_context(_eager())
         around.enter_context(unprinted())
         around.enter_context(torch.enable_grad())
@@ -84,10 +104,7 @@ def predicted(graft: Graft, case: Case) -> Course:
         if case.accelerated and job.device.type == "cpu":
             around.enter_context(AsOnGpu())
         around.enter_context(counter)
-        walk(job, counter)
-    case.words[:] = [job.judge.words]
-    counter.forget()
-    return Course(tuple(counter.events))
+        yield job, counter
 
 
 class _Stage:
@@ -117,10 +134,6 @@ class _Stage:
             again=[self.body.parts[id(one)].ghost for one in again.values()],
             accelerated=self.case.accelerated,
         )
-
-    def caches(self) -> Caches:
-        """Give the caches beside the model, to be put back."""
-        return Caches().of(self.body.files)
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
         made = fake(self.mode, tensor)
@@ -208,7 +221,7 @@ def _told(graft: Graft, counter: Counter) -> Iterator[None]:
         raise TrainError(
             f"the {counter.phase} pass asks for a value of a tensor ({error.func}), and fake ones have none",
             where=_where(graft, counter),
-            hint="memory can't be predicted for a model whose flow depends on values; torchgraft profile measures it",
+            hint="a flow that depends on values can't be predicted; torchgraft profile measures the memory",
         ) from error
     except Exception as error:  # whatever the user's code or torch raises is what is to be told
         raise TrainError(
@@ -230,8 +243,3 @@ def _eager() -> Any:
     if "torch._dynamo" in sys.modules:
         return torch.compiler.set_stance("force_eager")
     return ExitStack()
-
-
-def changed(case: Case, **settings: Any) -> Case:
-    """Give a case with other settings of its plan."""
-    return replace(case, plan=case.plan.model_copy(update=settings), words=[])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchgraft.memory.counter import Counter
+from torchgraft.memory.course import Course, of_kinds
 from torchgraft.memory.loss import Judge
 from torchgraft.params.still import train_mode
 from torchgraft.probes.loss import main_of
@@ -20,7 +21,7 @@ from torchgraft.train.checkpointing import checkpointed
 from torchgraft.train.optimise import optimizer_class, optimizer_of
 from torchgraft.train.step import Stepper
 
-__all__ = ["STEPS", "Job", "walk"]
+__all__ = ["STEPS", "Job", "again", "walk"]
 
 STEPS = 2
 """Optimizer steps that are counted: the first makes the state of the optimizer, the second is like all others."""
@@ -52,6 +53,11 @@ class Job:
     fakes: bool = True
     accelerated: bool = False
 
+    @property
+    def together(self) -> int:
+        """Count the batches of one optimizer step that are run: a third would find what the second found."""
+        return min(self.plan.accumulate, 2)
+
     def optimizer(self) -> torch.optim.Optimizer:
         """Build the optimizer; on a GPU torch takes the form that works on lists of tensors."""
         settings = dict(self.plan.optimizer.settings)
@@ -68,25 +74,53 @@ def walk(job: Job, counter: Counter) -> None:
     train_mode(job.model)
     optimizer = job.optimizer()
     stepper = Stepper(job.plan, optimizer, job.device, scaled=not job.fakes)
-    together = min(job.plan.accumulate, 2)  # a third batch finds what the second found
-    held: Any = None
+    together = job.together
+    scores: Any = None  # the loop has those of the last batch until the next is done
     with checkpointed(job.again):
         for number in range(STEPS * together):
             counter.step, counter.phase = number // together + 1, "load"
             batch = job.given()
             counter.name(tensors(batch), "batch", "")
-            if number % together == 0:
-                stepper.open()
-            scores = _pass(job, batch, stepper, counter, 1 / together)
-            if number % together == together - 1:
-                _move(job.model, optimizer, stepper, counter)
-            held = batch, scores  # the loop has these until the next batch is there
-    del held
+            closes = number % together == together - 1
+            scores = _step(job, batch, stepper, counter, opens=number % together == 0, closes=closes)
+        counter.stop()
+    del scores
 
 
-def _pass(job: Job, batch: Any, stepper: Stepper, counter: Counter, share: float) -> Tensor:
-    """Run forward, loss and backward of one batch."""
+def again(job: Job, counter: Counter, known: Course) -> int:
+    """Run one step like all but the first, with the optimizer's part taken from a course that was counted before.
+
+    Args:
+        job: what is trained; its optimizer and its trained weights are those of `known`.
+        counter: sees it.
+        known: whose optimizer is taken over.
+
+    Returns:
+        bytes that the loop holds meanwhile of the step before.
+    """
+    _see_model(job.model, counter)
+    train_mode(job.model)
+    counter.step, counter.phase = 1, "optimizer"
+    counter.assume(of_kinds(known.standing(), "optimizer"))
+    stepper = Stepper(job.plan, torch.optim.SGD(job.model.parameters()), job.device, scaled=False)
+    scores: Any = None
+    with checkpointed(job.again):
+        for number in range(job.together):
+            counter.phase = "load"
+            batch = job.given()
+            counter.name(tensors(batch), "batch", "")
+            scores = _step(job, batch, stepper, counter, opens=number == 0, closes=False)
+        counter.phase = "optimizer"
+        counter.bump(known.bump())
+        counter.stop()
+    return 0 if job.together > 1 else int(scores.untyped_storage().nbytes())
+
+
+def _step(job: Job, batch: Any, stepper: Stepper, counter: Counter, *, opens: bool, closes: bool) -> Tensor:
+    """Run what the loop does with one batch."""
     args, kwargs, _ = batch
+    if opens:
+        stepper.open()
     counter.phase = "forward"
 
     def judged(output: Any) -> Tensor:
@@ -98,18 +132,20 @@ def _pass(job: Job, batch: Any, stepper: Stepper, counter: Counter, share: float
     output, loss = stepper.forward(lambda: job.model(*args, **kwargs), judged)
     counter.keep()
     counter.phase = "backward"
-    stepper.backward(loss, share)
+    stepper.backward(loss, 1 / job.together)
     for name, one in job.model.named_parameters():
         if one.grad is not None:
             counter.name([one.grad], "gradients", _home(name))
+    if closes:
+        _move(job.model, stepper, counter)
     return main_of(output).detach()
 
 
-def _move(model: nn.Module, optimizer: torch.optim.Optimizer, stepper: Stepper, counter: Counter) -> None:
+def _move(model: nn.Module, stepper: Stepper, counter: Counter) -> None:
     counter.phase = "optimizer"
     stepper.close()
     for name, one in model.named_parameters():
-        counter.name(tensors(dict(optimizer.state.get(one, {}))), "optimizer", _home(name))
+        counter.name(tensors(dict(stepper.optimizer.state.get(one, {}))), "optimizer", _home(name))
 
 
 def _see_model(model: nn.Module, counter: Counter) -> None:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 __all__ = ["Profile", "profile"]
 
 
-
 def profile(
     graft: Graft,
     *,
@@ -24,8 +23,8 @@ def profile(
 ) -> Profile:
     """Say where a training step and a prediction spend time and memory: `print(g.profile(batch=32))`.
 
-    It runs on a double: the model, its gradients and all random numbers are as they were afterwards. A recipe with a
-    training plan is run as it would be trained, with its own data; another model with random inputs and SGD.
+    It runs on a double: the model, its gradients and all random numbers are as they were afterwards. A recipe with
+    a training plan is run as it would be trained, with its own data; another model with random inputs and SGD.
 
     Args:
         graft: whose model is run.

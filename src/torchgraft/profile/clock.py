@@ -37,7 +37,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Timed:
-    """Steps by the clock: the median, the quartiles and the stretches of the median's size, CPU time for wall time."""
+    """Steps by the clock: the median, the quartiles, stretches that add up to the median, CPU for wall time."""
 
     seconds: float
     spread: tuple[float, float]

@@ -1,4 +1,4 @@
-"""A script's own steps by the clock, over its whole run: modules, backward passes, optimizer steps, waits for data."""
+"""A script by the clock, over its whole run: modules, backward passes, optimizer steps, waits for data."""
 
 from __future__ import annotations
 

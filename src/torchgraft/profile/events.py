@@ -1,20 +1,22 @@
 """What torch's profiler recorded, put down to modules.
 
-Forward: an operation belongs to the innermost module whose span is open. Backward: a node of the autograd graph has
-the sequence number of the operation that made it, so its time belongs to that operation's module; what adds up a
-gradient right after a node goes with that node. A part that is recomputed in the backward pass opens its spans there.
+Forward: an operation belongs to the innermost module whose span is open. Backward: a node of the autograd graph
+has the sequence number of the operation that made it, so its time belongs to that operation's module; what adds up
+a gradient right after a node goes with that node. A part that is recomputed in the backward pass opens its spans
+there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torchgraft.profile.spans import MODULE, PHASE
 
-__all__ = ["Allocation", "Ledger", "OUTSIDE", "Sums", "is_product", "on_device", "read"]
+__all__ = ["OUTSIDE", "Allocation", "Ledger", "Sums", "is_product", "middle", "on_device", "read"]
 
 OUTSIDE = "\0outside"
 """Stands for the path of what belongs to no module."""
@@ -40,6 +42,7 @@ class Sums:
     moving: float = 0.0
     between: float = 0.0
     calls: int = 0
+    events: int = 0
 
     @property
     def total(self) -> float:
@@ -74,7 +77,10 @@ class Ledger:
 
     def of(self, phase: str, path: str) -> Sums:
         """Give the sums of a module in a phase."""
-        return self.sums.setdefault((phase, path), Sums())
+        found = self.sums.get((phase, path))
+        if found is None:
+            found = self.sums[phase, path] = Sums()
+        return found
 
     def phase(self, name: str) -> Sums:
         """Add up a phase over all modules."""
@@ -86,6 +92,19 @@ class Ledger:
                 found.between += one.between
                 found.calls += one.calls
         return found
+
+
+def middle(ledgers: Sequence[Ledger]) -> Ledger:
+    """Give the median of several steps, by module and by operation."""
+    found = Ledger()
+    for key in dict.fromkeys(key for one in ledgers for key in one.sums):
+        sums = [one.sums.get(key, Sums()) for one in ledgers]
+        fields = ("products", "moving", "between", "calls", "events")
+        found.sums[key] = Sums(*(statistics.median_high(getattr(one, name) for one in sums) for name in fields))
+    for name in dict.fromkeys(name for one in ledgers for name in one.operations):
+        seen = [one.operations.get(name, [0.0, 0]) for one in ledgers]
+        found.operations[name] = [statistics.median_high(column) for column in zip(*seen, strict=True)]
+    return found
 
 
 def on_device(ledger: Ledger, did: Iterable[tuple[int, float]]) -> None:
@@ -111,17 +130,20 @@ def on_device(ledger: Ledger, did: Iterable[tuple[int, float]]) -> None:
         ledger.operations.setdefault((phase, name), [0.0, 0])[0] += seconds
 
 
-def read(roots: Iterable[Any], *, inside: float, host: int | None = None) -> Ledger:
+def read(roots: Iterable[Any], *, inside: float, watching: float = 0.0, host: int | None = None) -> Ledger:
     """Read the tree of events of a profiler.
 
     Args:
         roots: `kineto_results.experimental_event_tree()`, or some of its nodes.
         inside: seconds within an operation that calling one costs in any case.
+        watching: seconds that recording an event takes between operations: they are taken off.
         host: the thread whose time counts; events of others only say who works for whom.
     """
     reader = _Reader(inside, host)
     for root in sorted(roots, key=lambda one: one.start_time_ns):
         reader.walk(root, "other", OUTSIDE, counted=host is None or root.start_tid == host)
+    for sums in reader.ledger.sums.values():
+        sums.between = max(sums.between - sums.events * watching, 0.1 * sums.between)
     reader.ledger.allocations.sort(key=lambda one: one.at)
     return reader.ledger
 
@@ -179,6 +201,7 @@ class _Reader:
 
     def _count(self, name: str, phase: str, path: str, own: float, *, is_operation: bool) -> None:
         sums = self.ledger.of(phase, path)
+        sums.events += 1
         if name.startswith(MODULE) and phase != "backward":
             sums.calls += 1
         if not is_operation:

@@ -36,10 +36,8 @@ def machine(device: torch.device, dtype: torch.dtype = torch.float32) -> Machine
 @functools.cache
 def _measured(device: torch.device, dtype: torch.dtype, threads: int) -> Machine:
     with torch.no_grad():
-        call, inside = _call(device)
-        return Machine(
-            str(device), _name(device), threads, cores(), _flops(device, dtype), _bandwidth(device), call, inside
-        )
+        rates = _flops(device, dtype), _bandwidth(device)
+        return Machine(str(device), _name(device), threads, cores(), *rates, *_call(device))
 
 
 def cores() -> int:
@@ -53,8 +51,8 @@ def wait(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def _best(device: torch.device, work: Callable[[], Any], runs: int = 5) -> float:
-    """Give the seconds of the quickest run."""
+def _best(device: torch.device, work: Callable[[], Any], runs: int = 8) -> float:
+    """Give the seconds of the quickest run, the first left out."""
     seen = []
     for _ in range(runs + 1):
         wait(device)
@@ -77,8 +75,8 @@ def _bandwidth(device: torch.device) -> float:
     return 2 * size / _best(device, lambda: other.copy_(one))
 
 
-def _call(device: torch.device, count: int = 300) -> tuple[float, float]:
-    """Give the seconds of the smallest operation, and what of it the profiler sees inside."""
+def _call(device: torch.device, count: int = 300) -> tuple[float, float, float]:
+    """Give the seconds of the smallest operation, what the profiler sees of it inside, and what recording takes."""
     one = torch.zeros(1, device=device)
 
     def loop() -> None:
@@ -87,9 +85,10 @@ def _call(device: torch.device, count: int = 300) -> tuple[float, float]:
 
     bare = _best(device, loop) / count
     with watching(device) as seen:
-        loop()
+        watched = _best(device, loop, runs=3) / count
     inside = [root.duration_time_ns / 1e9 for root in seen.roots if root.name == "aten::add_"]
-    return bare, statistics.median(inside) if inside else bare
+    within = min(statistics.median(inside), watched) if inside else bare
+    return bare, within, max(watched - bare, 0.0)
 
 
 def _name(device: torch.device) -> str:

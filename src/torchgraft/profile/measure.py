@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -12,8 +13,8 @@ from torch import nn
 from torchgraft.probes.speed import Split
 from torchgraft.profile import held
 from torchgraft.profile.clock import Clock, Timed, timed
-from torchgraft.profile.events import OUTSIDE, Allocation, Ledger, Sums, on_device, read
-from torchgraft.profile.record import Machine, Operation, Part, Peak, Phase, Run
+from torchgraft.profile.events import OUTSIDE, Allocation, Ledger, Sums, middle, on_device, read
+from torchgraft.profile.record import Machine, Operation, Part, Phase, Run
 from torchgraft.profile.spans import PHASE, spanned
 from torchgraft.profile.task import Task
 from torchgraft.profile.watch import Watched, watching
@@ -23,7 +24,7 @@ __all__ = ["measured"]
 
 STEP = f"{PHASE}step"
 
-WATCHED = 3
+WATCHED = 5
 """So many steps are watched."""
 
 _FORWARD = ("forward", "loss")
@@ -57,7 +58,7 @@ def measured(
     graded = held.gradients(task.model)
     last = max(one.start_time_ns for one in seen.roots if one.name == STEP)
     peak = held.peak(_allocated(seen), there, graded, since=last, reserved=_reserved(task.device))
-    ledger, watched = _quickest(seen, machine, task.device)
+    ledger, watched = _typical(seen, machine, task.device)
     work = _counted(task, step, name_of)
     run = _run(kind, task, bare, ledger, work, machine)
     return replace(run, peak=peak, watched=watched / max(bare.seconds, 1e-12)), seen
@@ -71,15 +72,22 @@ def _allocated(seen: Watched) -> list[Allocation]:
     return read(seen.roots, inside=0.0).allocations
 
 
-def _quickest(seen: Watched, machine: Machine, device: torch.device) -> tuple[Ledger, float]:
-    """Read the quickest watched step, the least disturbed, and give it with its seconds."""
-    step = min((one for one in seen.roots if one.name == STEP), key=lambda one: one.duration_time_ns)
-    end = step.start_time_ns + step.duration_time_ns
-    within = [one for one in seen.roots if step.start_time_ns <= one.start_time_ns <= end]
-    ledger = read(within, inside=machine.inside, host=step.start_tid)
-    if device.type != "cpu":
-        on_device(ledger, seen.device())
-    return ledger, step.duration_time_ns / 1e9
+def _typical(seen: Watched, machine: Machine, device: torch.device) -> tuple[Ledger, float]:
+    """Read the watched steps, and give the medians of each module's seconds, and of the steps'.
+
+    One step of many has a pause in some module, since other programs run too; the median has none.
+    """
+    steps = [one for one in seen.roots if one.name == STEP]
+    did = seen.device() if device.type != "cpu" else []
+    ledgers = []
+    for step in steps:
+        end = step.start_time_ns + step.duration_time_ns
+        within = [one for one in seen.roots if step.start_time_ns <= one.start_time_ns <= end]
+        ledger = read(within, inside=machine.inside, watching=machine.watching, host=step.start_tid)
+        if device.type != "cpu":
+            on_device(ledger, did)
+        ledgers.append(ledger)
+    return middle(ledgers), statistics.median(one.duration_time_ns for one in steps) / 1e9
 
 
 def _reserved(device: torch.device) -> int:
@@ -101,22 +109,21 @@ def _run(
     work: Work,
     machine: Machine,
 ) -> Run:
-    """Fit what was watched to the seconds of the bare steps.
-
-    Operations take as long watched as bare; watching makes what is between them longer, so that is scaled.
-    """
+    """Fit what was watched to the seconds of the bare steps, phase by phase."""
     merged = {name: bare.phases.get(name, 0.0) for name in ("data", "forward", "backward", "optimizer")}
     merged["forward"] += bare.phases.get("loss", 0.0)
     if not task.real:  # there is nothing to wait for
         merged["forward"] += merged.pop("data")
     scales = {
-        "forward": _scales(merged["forward"], ledger, _FORWARD),
-        "backward": _scales(merged["backward"], ledger, ("backward",)),
-        "optimizer": _scales(merged["optimizer"], ledger, ("optimizer",)),
+        "forward": _scale(merged["forward"], ledger, _FORWARD),
+        "backward": _scale(merged["backward"], ledger, ("backward",)),
+        "optimizer": _scale(merged["optimizer"], ledger, ("optimizer",)),
     }
     table = {path: type(module).__name__ for path, module in task.model.named_modules()}
     paths = [*table, *(path for _, path in ledger.sums if path not in table)]
-    parts = {path: _part(path, table.get(path, ""), ledger, scales, work, machine) for path in dict.fromkeys(paths)}
+    parts = {
+        path: _part(path, table.get(path, ""), ledger, scales, work, machine) for path in dict.fromkeys(paths)
+    }
     outside = parts.pop(OUTSIDE, Part("", ""))
     busy = _useful(ledger) / bare.seconds if task.device.type != "cpu" else None
     return Run(
@@ -136,27 +143,22 @@ def _run(
     )
 
 
-def _scales(seconds: float, ledger: Ledger, phases: Sequence[str]) -> tuple[float, float]:
-    """Give the factors for what is within operations and between them, so that both come to the bare seconds."""
-    sums = [ledger.phase(name) for name in phases]
-    useful, between = sum(one.useful for one in sums), sum(one.between for one in sums)
-    within = min(1.0, seconds / useful) if useful else 1.0
-    return within, max(seconds - within * useful, 0.0) / between if between else 0.0
+def _scale(seconds: float, ledger: Ledger, phases: Sequence[str]) -> float:
+    """Give the factor that makes what was watched in some phases as long as bare steps are."""
+    watched = sum(ledger.phase(name).total for name in phases)
+    return seconds / watched if watched else 0.0
 
 
-def _part(
-    path: str, kind: str, ledger: Ledger, scales: dict[str, tuple[float, float]], work: Work, machine: Machine
-) -> Part:
+def _part(path: str, kind: str, ledger: Ledger, scales: dict[str, float], work: Work, machine: Machine) -> Part:
     found = {"forward": Sums(), "backward": Sums()}
     for phase in (*_FORWARD, "backward"):
         seen = ledger.sums.get((phase, path))
         if seen is None:
             continue
         name = "backward" if phase == "backward" else "forward"
-        within, between = scales[name]
-        found[name].products += seen.products * within
-        found[name].moving += seen.moving * within
-        found[name].between += seen.between * between
+        found[name].products += seen.products * scales[name]
+        found[name].moving += seen.moving * scales[name]
+        found[name].between += seen.between * scales[name]
         found[name].calls += seen.calls
     ahead, back = found["forward"], found["backward"]
     made = Part(
@@ -193,7 +195,7 @@ def _split(
     phases: dict[str, float],
     parts: Sequence[Part],
     ledger: Ledger,
-    scale: tuple[float, float],
+    scale: float,
     work: Work,
     machine: Machine,
 ) -> Split:
@@ -201,7 +203,7 @@ def _split(
     compute = sum(one.products for one in parts if _computes(one.path, work, machine))
     memory = sum(one.products + one.moving for one in parts) - compute
     update = ledger.phase("optimizer")
-    memory += update.useful * scale[0]
+    memory += update.useful * scale
     data = phases.get("data", 0.0)
     python = max(seconds - data - compute - memory, 0.0)
     whole = max(data + python + memory + compute, 1e-12)

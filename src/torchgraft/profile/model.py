@@ -86,7 +86,9 @@ def _task(
             task, notes = planned_task(graft, plan, where)
             return task, None, notes
         except DataError as error:
-            notes = (f"the plan's data are not there ({error.what}): the inputs are random, the wait not measured",)
+            notes = (
+                f"the plan's data are not there ({error.what}): the inputs are random, the wait not measured",
+            )
     else:
         notes = ("the inputs are random: the wait for data was not measured",)
     task, _ = planned_task(graft, plan, where, data=False)
@@ -97,5 +99,3 @@ def _is_fused(optimizer: torch.optim.Optimizer | None) -> bool | None:
     if optimizer is None or "fused" not in optimizer.defaults:
         return None
     return any(bool(group.get("fused")) for group in optimizer.param_groups)
-
-

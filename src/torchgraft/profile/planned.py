@@ -1,4 +1,4 @@
-"""The task of a recipe with a training plan: its real data, optimizer, precision and batch, as its training runs."""
+"""The task of a recipe with a training plan: its real data, optimizer, precision and batch, as it is trained."""
 
 from __future__ import annotations
 
@@ -82,10 +82,14 @@ def planned_task(
         return loss_of(output, batch.targets, plan, asked)
 
     varied = augmentation(plan)
+
+    def vary(batch: Batch) -> Batch:
+        return replace(batch, args=(varied(batch.args[0]), *batch.args[1:]))
+
     task = Task(
         model, device, source, loss, optimizer, _facts(plan, data=data), plan.precision, scaler, plan.clip,
         schedule_of(plan, optimizer, plan.epochs * len(loader)) if optimizer is not None and loader else None,
-        lambda batch: replace(batch, args=(varied(batch.args[0]), *batch.args[1:])) if plan.augment != "none" else batch,
+        vary if plan.augment != "none" else None,
         data, plan.workers if data else None, train_mode,
     )  # fmt: skip
     return task, notes

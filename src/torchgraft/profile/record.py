@@ -25,6 +25,7 @@ class Machine:
         bandwidth: bytes a second that are read and written, in a copy.
         call: seconds that the smallest operation takes: Python, dispatch and all.
         inside: the part of `call` that the profiler sees within the operation.
+        watching: seconds that the profiler takes to record an operation, outside of it.
     """
 
     device: str
@@ -35,6 +36,7 @@ class Machine:
     bandwidth: float
     call: float
     inside: float
+    watching: float = 0.0
 
     @property
     def ridge(self) -> float:
@@ -243,5 +245,3 @@ class Profile:
         from torchgraft.profile.text import text
 
         return text(self)
-
-

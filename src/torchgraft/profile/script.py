@@ -16,19 +16,35 @@ from typing import Any
 
 import torch
 
+from torchgraft.probes.speed import Split
 from torchgraft.profile.clocks import Clocks
 from torchgraft.profile.events import OUTSIDE, Ledger, Sums
 from torchgraft.profile.machine import machine
 from torchgraft.profile.main import is_script, run_as_main
 from torchgraft.profile.record import Machine, Operation, Part, Phase, Profile, Run, Script
-from torchgraft.probes.speed import Split
 from torchgraft.profile.verdict import judged, speed_of
 from torchgraft.profile.windows import Windows
 
 __all__ = ["is_script", "profile_script"]
 
+START = "to first step"
+"""What a script does before it first calls a model, a loader or an optimizer: mostly imports."""
+
 FUNCTIONS = 12
 """So many Python functions are told."""
+
+
+_TIMED: list[cProfile.Profile] = []
+
+
+def _untimed() -> None:
+    """Do not time the processes that a script starts."""
+    for one in _TIMED:
+        one.disable()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_untimed)
 
 
 def profile_script(path: str, arguments: Sequence[str] = (), *, trace: bool = False) -> tuple[Profile, int]:
@@ -49,15 +65,16 @@ def profile_script(path: str, arguments: Sequence[str] = (), *, trace: bool = Fa
     best = machine(device)
     clocks, python = Clocks(), cProfile.Profile(builtins=False)
     windows = Windows(clocks, best, keep_trace=trace)
-    os.register_at_fork(after_in_child=python.disable)  # a process that loads data is not timed
 
     def around(code: types.CodeType, names: dict[str, Any]) -> None:
         with clocks.running(), windows.running():
+            _TIMED.append(python)
             python.enable()
             try:
                 exec(code, names)
             finally:
                 python.disable()
+                _TIMED.remove(python)
 
     begun, cpu = time.perf_counter(), time.process_time()
     ended = run_as_main(path, arguments, around)
@@ -71,7 +88,7 @@ def profile_script(path: str, arguments: Sequence[str] = (), *, trace: bool = Fa
         ended=ended.words,
         steps=clocks.steps,
         watched=windows.seconds,
-        functions=_functions(python),
+        functions=_functions(python, seconds),
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         environment=tuple(_environment(best)),
     )
@@ -81,8 +98,18 @@ def profile_script(path: str, arguments: Sequence[str] = (), *, trace: bool = Fa
 
 def _profile(path: str, best: Machine, whole: Script, run: Run, clocks: Clocks, windows: Windows) -> Profile:
     name = Path(path).name
-    speed = speed_of(run, best, what="the script", workers=clocks.workers, fused=clocks.fused, batch=0)
-    notes = [f"torch's profiler saw {windows.seconds:.1f} s of it; cProfile makes calls of Python functions slower"]
+    speed = speed_of(
+        run,
+        best,
+        what="the script, once at work,",
+        seconds=_at_work(run),
+        workers=clocks.workers,
+        fused=clocks.fused,
+        batch=0,
+    )
+    notes = [
+        f"torch's profiler saw {windows.seconds:.1f} s of it; cProfile makes calls of Python functions slower"
+    ]
     if not windows.seconds:
         notes = ["the script was over before torch's profiler saw anything of it"]
     found = judged(speed, name) if windows.seconds else ()
@@ -95,7 +122,7 @@ def _run(clocks: Clocks, ledger: Ledger, script: Script, begun: float) -> Run:
     busy = script.seconds - start
     phases = {name: clocks.phases.get(name, 0.0) for name in ("data", "forward", "backward", "optimizer")}
     other = max(busy - sum(phases.values()), 0.0)
-    told = {"before the first step": start, **phases, "elsewhere": other}
+    told = {START: start, **phases, "elsewhere": other}
     return Run(
         kind="script",
         seconds=script.seconds,
@@ -109,6 +136,11 @@ def _run(clocks: Clocks, ledger: Ledger, script: Script, begun: float) -> Run:
         busy=script.cpu / max(script.seconds, 1e-12),
         operations=_operations(ledger),
     )
+
+
+def _at_work(run: Run) -> float:
+    """Give the seconds after the first call of a model, a loader or an optimizer."""
+    return run.seconds - run.phase(START)
 
 
 def _parts(clocks: Clocks, ledger: Ledger) -> list[Part]:
@@ -158,16 +190,36 @@ def _operations(ledger: Ledger, most: int = 12) -> tuple[Operation, ...]:
     return tuple(Operation(name, seconds, calls) for name, (seconds, calls) in order[:most])
 
 
-def _functions(python: cProfile.Profile) -> tuple[tuple[str, int, float, float], ...]:
-    """List the functions that take most by themselves, those of torchgraft left out."""
-    stats = pstats.Stats(python).stats  # type: ignore[attr-defined]
-    own = str(Path(__file__).parent)
-    rows = [
-        (f"{_short(file)}:{line} {name}", calls, itself, whole)
-        for (file, line, name), (_, calls, itself, whole, _) in stats.items()
-        if not file.startswith(own)
-    ]
+def _functions(python: cProfile.Profile, seconds: float) -> tuple[tuple[str, int, float, float], ...]:
+    """List the functions that take most by themselves; what torchgraft did meanwhile is left out."""
+    stats: dict[Any, Any] = pstats.Stats(python).stats  # type: ignore[attr-defined]
+    ours = _ours(stats)
+    rows = []
+    for place, (_, calls, itself, whole, callers) in stats.items():
+        if place in ours:
+            continue
+        theirs = [one for caller, one in callers.items() if caller in ours]
+        calls -= sum(one[1] for one in theirs)
+        itself -= sum(one[2] for one in theirs)
+        file, line, name = place
+        rows.append((f"{_short(file)}:{line} {name}", calls, max(itself, 0.0), min(max(whole, 0.0), seconds)))
     return tuple(sorted(rows, key=lambda row: -row[2])[:FUNCTIONS])
+
+
+def _ours(stats: dict[Any, Any]) -> set[Any]:
+    """Find torchgraft's own functions, and those that none but these called."""
+    home = str(Path(__file__).parent)
+    found = {place for place in stats if place[0].startswith(home)}
+    while True:
+        more = {
+            place
+            for place, (*_, callers) in stats.items()
+            if place not in found and callers and all(caller in found for caller in callers)
+        } - found
+        more = {place for place in more if place[2] != "<module>"}  # the script itself
+        if not more:
+            return found
+        found |= more
 
 
 def _short(file: str) -> str:
@@ -179,10 +231,9 @@ def _short(file: str) -> str:
 
 
 def _environment(best: Machine) -> list[tuple[str, str]]:
-    cuda = f"CUDA {torch.version.cuda}, {torch.cuda.device_count()} devices" if torch.cuda.is_available() else "no CUDA"
+    here = torch.cuda.is_available()
+    cuda = f"CUDA {torch.version.cuda}, {torch.cuda.device_count()} devices" if here else "no CUDA"
     return [
         ("torch", f"{torch.__version__}, {cuda}, Python {platform.python_version()} on {platform.system()}"),
         ("memory", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6:,.0f} MB of RAM at most"),
     ]
-
-

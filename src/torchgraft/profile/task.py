@@ -1,4 +1,4 @@
-"""What is profiled: a double of the model, its batches, its loss and its optimizer; the model itself is only read."""
+"""What is profiled: a double of the model, its batches, its loss, its optimizer; the model itself is only read."""
 
 from __future__ import annotations
 
@@ -139,7 +139,9 @@ def double_of(model: nn.Module, device: torch.device) -> nn.Module:
     """
     if any(one.is_meta for one in model.parameters()):
         raise TrainError(
-            "the weights are on the meta device: nothing can run", where="model", hint="load the model with weights"
+            "the weights are on the meta device: nothing can run",
+            where="model",
+            hint="load the model with weights",
         )
     try:
         return Double(model).module.to(device)

@@ -63,21 +63,31 @@ def _head(profile: Profile) -> Iterator[str]:
 
 
 def _run(run: Run, width: int) -> Iterator[str]:
-    low, high = run.spread
-    rate = f", {run.samples / run.seconds:,.0f} samples a second" if run.samples else ""
-    yield f"{run.kind}  {seconds(run.seconds)}{rate}   (median of {run.steps}; half lie in {seconds(low)} – {seconds(high)})"
+    if run.kind == "script":
+        steps = f"  in {run.steps:,} optimizer steps, {seconds(run.seconds / run.steps)} each" if run.steps else ""
+        yield f"by the clock  {seconds(run.seconds)}{steps}"
+    else:
+        yield _title(run)
     for phase in run.phases if len(run.phases) > 1 else ():
         share = phase.seconds / run.seconds
         name = "data, waiting" if phase.name == "data" else phase.name
         yield f"  {name:<14}{seconds(phase.seconds):>9} {share:>4.0%}  {bar(share)}".rstrip()
     told = [f"{name} {run.split.of(name):.0%}" for name in BOUNDS if run.split.of(name) >= 0.005]
     idle = f"; the device works {run.device_busy:.0%} of the time" if run.device_busy is not None else ""
-    yield f"  it goes to    {', '.join(told)}{idle}"
-    yield ""
-    yield from _table(run, width)
+    yield f"  {'it goes to':<14}{', '.join(told)}{idle}"
+    if run.parts:
+        yield ""
+        yield from _table(run, width)
     if run.peak is not None:
         yield ""
         yield from _peak(run.peak, width)
+
+
+def _title(run: Run) -> str:
+    low, high = run.spread
+    rate = f", {run.samples / run.seconds:,.0f} samples a second" if run.samples else ""
+    span = f"median of {run.steps}; half lie in {seconds(low)} – {seconds(high)}"
+    return f"{run.kind}  {seconds(run.seconds)}{rate}   ({span})"
 
 
 _COLUMNS = ("module", "class", "calls", "forward", "backward", "share", "", "GFLOP/s", "bound by", "holds")

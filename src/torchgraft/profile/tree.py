@@ -1,4 +1,4 @@
-"""The parts of a run as the lines of a tree: each module with all that is inside it, opened where the time goes."""
+"""The parts of a run as lines of a tree: each module with all that is inside it, opened where the time goes."""
 
 from __future__ import annotations
 
@@ -41,15 +41,13 @@ class Line:
 
 
 def lines(run: Run, limit: int = OPENED) -> list[Line]:
-    """Give the lines of a run: the module with the largest share is opened, again and again, up to `limit` lines."""
+    """Give the lines of a run: what has the largest share is opened, again and again, up to `limit` lines."""
     whole = _whole(run.parts)
     inside = _inside(run.parts)
     held = _held(run)
     opened, count = {""}, len(inside.get("", ()))
     while True:
-        shut = [
-            path for path in whole if path not in opened and inside.get(path) and _up(path, whole) in opened
-        ]
+        shut = [path for path in whole if path not in opened and inside.get(path) and _up(path, whole) in opened]
         largest = max(shut, key=lambda path: whole[path].seconds, default=None)
         if largest is None or whole[largest].seconds < 0.04 * run.seconds:
             break
@@ -73,7 +71,7 @@ def _add(
     opened: set[str],
 ) -> None:
     """Add what is inside a module, what is small last and as one."""
-    own = next(part for part in run.parts if part.path == path)
+    own = next((part for part in run.parts if part.path == path), Part(path, ""))
     small = [one for one in inside.get(path, ()) if whole[one].seconds < SMALL * run.seconds]
     if len(small) < 2:
         small = []
@@ -87,8 +85,8 @@ def _add(
     if small:
         parts = [whole[one] for one in small]
         size = sum(held.get(one, 0) for one in small)
-        one = _sum(parts, path, "")
-        found.append(Line(path, f"{len(small)} more", depth, one, size, one.seconds / run.seconds))
+        several = _sum(parts, path, "")
+        found.append(Line(path, f"{len(small)} more", depth, several, size, several.seconds / run.seconds))
     if own.seconds >= SMALL * run.seconds:
         label = "its own forward" if path else "the model's own forward"
         size = held.get(path, 0) - sum(held.get(one, 0) for one in inside.get(path, ()))
@@ -131,10 +129,10 @@ def _inside(parts: Sequence[Part]) -> dict[str, list[str]]:
 
 
 def _up(path: str, paths: Mapping[str, Part] | set[str]) -> str | None:
-    """Give the path of the module that a module is in; None for the model itself."""
+    """Give the path of the module that one is in; None for the model itself. Several models share a root ''."""
     while path:
         path = path.rpartition(".")[0]
-        if path in paths:
+        if path in paths or not path:
             return path
     return None
 

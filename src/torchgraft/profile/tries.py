@@ -115,7 +115,8 @@ def _fused(task: Task) -> Iterator[None]:
     kept = task.optimizer
     assert kept is not None
     groups: list[dict[str, Any]] = [{**group, "fused": True, "foreach": False} for group in kept.param_groups]
-    task.optimizer = type(kept)(groups)
+    made: Any = type(kept)
+    task.optimizer = made(groups)
     try:
         yield
     finally:

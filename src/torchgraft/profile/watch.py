@@ -17,7 +17,10 @@ from torch.autograd import profiler
 
 __all__ = ["Watched", "hushed", "start", "stop", "watching"]
 
-_CHATTER = re.compile(rb"^(USDT|ERROR|WARNING|INFO|STAGE)?:?\d{4}-\d\d-\d\d .*\.cpp:\d+\]|CPUAllocator\.cpp")
+_CHATTER = re.compile(
+    rb"^(USDT|ERROR|WARNING|INFO|STAGE)?:?\d{4}-\d\d-\d\d .*\.cpp:\d+\]"
+    rb"|^\[W\d+ .*(CPUAllocator|profiler_kineto)\.cpp"
+)
 """Lines of the profiler's library about itself: that it starts, that there is no GPU, what it can't see."""
 
 
@@ -37,7 +40,7 @@ class Watched:
 
     def device(self) -> list[tuple[int, float]]:
         """List what an accelerator did: the number of the operation that asked for it, and seconds."""
-        cpu = torch.autograd.DeviceType.CPU
+        cpu = torch._C._autograd.DeviceType.CPU
         return [
             (event.linked_correlation_id(), event.duration_ns() / 1e9)
             for event in self.profiler.kineto_results.events()
@@ -69,10 +72,10 @@ def hushed() -> Iterator[None]:
 
 
 def start(device: torch.device, *, memory: bool = False) -> Any:
-    """Start the profiler: torch.autograd's, since that of torch.profiler imports the compiler, a second and more."""
+    """Start the profiler: that of torch.autograd, since torch.profiler's imports the compiler, over a second."""
     accelerator = device.type if device.type != "cpu" else None
     made = profiler.profile(use_kineto=True, use_device=accelerator, profile_memory=memory)
-    made.__enter__()
+    made.__enter__()  # type: ignore[no-untyped-call]
     return made
 
 

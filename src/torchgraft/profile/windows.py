@@ -1,4 +1,4 @@
-"""Windows of torch's profiler over a script that may run for hours: short, and ever rarer, so that memory stays small."""
+"""Windows of torch's profiler over a script of any length: short and ever rarer, so that memory stays small."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from typing import Any
 import torch
 
 from torchgraft.profile.clocks import Clocks
-from torchgraft.profile.events import Ledger, on_device, read
+from torchgraft.profile.events import OUTSIDE, Ledger, on_device, read
 from torchgraft.profile.record import Machine
 from torchgraft.profile.watch import hushed, start, stop
 
 __all__ = ["Windows"]
 
-LENGTH = 0.5
-"""Seconds of a window, at least."""
+FIRST, LENGTH = 0.1, 0.5
+"""Seconds of the first window and of a later one, at least."""
+
+EVENTS = 40_000
+"""So many events a window should come to, by the last one's count: reading takes ten microseconds each."""
 
 LONG = 5.0
 """Seconds after which a window ends in the middle of a step."""
@@ -62,6 +65,10 @@ class Windows:
     _next: float = 0.0
     _pause: float = PAUSE
     _told: float = 0.0
+    _started: float = 0.0
+    _busy: bool = False
+    _early: bool = True
+    _length: float = FIRST
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -77,11 +84,22 @@ class Windows:
 
     def look(self, updated: bool) -> None:
         """Open or close a window where it is time: best right after a step of the optimizer."""
+        if self._busy:  # the clock ticked while a window was opened or read
+            return
+        self._busy = True
+        try:
+            self._look(updated)
+        finally:
+            self._busy = False
+
+    def _look(self, updated: bool) -> None:
+        if self._open is not None and self._early and self.clocks.begun is not None:
+            self._drop()
         now = time.perf_counter()
         if self._open is None:
             if now >= self._next and (updated or not self.clocks.steps or now > self._next + LONG):
                 self._begin()
-        elif now - self._opened >= (LENGTH if updated or not self.clocks.steps else LONG):
+        elif now - self._opened >= (self._length if updated or not self.clocks.steps else LONG):
             self.close()
         if now - self._told > NEWS and sys.stderr.isatty():
             self._told = now
@@ -93,7 +111,14 @@ class Windows:
         with hushed():
             self._open = start(torch.device(self.machine.device))
         self._opened = time.perf_counter()
+        self._early = self.clocks.begun is None
         self.spent += self._opened - begun
+
+    def _drop(self) -> None:
+        """End a window that saw the script get ready: what it imports is no part of its work."""
+        with hushed():
+            stop(self._open)
+        self._open = None
 
     def close(self) -> None:
         """Close the window that is open, if one is, and add up what it showed."""
@@ -101,15 +126,20 @@ class Windows:
             return
         made, self._open = self._open, None
         ended = time.perf_counter()
-        self.seconds += ended - self._opened
         with hushed():
             seen = stop(made)
+        if self._early and not seen.roots:
+            self.spent += time.perf_counter() - ended
+            return
+        self.seconds += ended - self._opened
         if self.keep_trace and not self.trace:
             self.trace = seen.trace()
         host = min((one.start_tid for one in seen.roots), default=None)
-        found = read(seen.roots, inside=self.machine.inside, host=host)
+        found = read(seen.roots, inside=self.machine.inside, watching=self.machine.watching, host=host)
         if self.machine.device != "cpu":
             on_device(found, seen.device())
+        rate = len(found.owners) / max(ended - self._opened, 1e-3)
+        self._length = min(LENGTH, max(EVENTS / max(rate, 1.0), 0.02))
         self._add(found, sum(one.duration_time_ns for one in seen.roots if one.start_tid == host) / 1e9, ended)
         took = time.perf_counter() - ended
         self.spent += took
@@ -118,8 +148,6 @@ class Windows:
 
     def _add(self, found: Ledger, covered: float, ended: float) -> None:
         """Add a window; what lies between its roots is Python outside of modules."""
-        from torchgraft.profile.events import OUTSIDE
-
         found.of("other", OUTSIDE).between += max(ended - self._opened - covered, 0.0)
         for (phase, path), one in found.sums.items():
             sums = self.ledger.of(phase, path)

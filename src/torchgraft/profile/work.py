@@ -60,11 +60,11 @@ def counting(name_of: Callable[[nn.Module], str | None]) -> Iterator[Work]:
         closed.remove()
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts every operation, and keeps which module was at work when the graph had grown so far."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.work = Work()
         self.stack: list[str] = []
         self._from: list[int] = [0]

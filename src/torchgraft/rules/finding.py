@@ -22,11 +22,13 @@ class Fix:
         name: what `--fix=NAME` takes, such as `adapt`.
         sentence: what it does and costs, in words.
         edits: the edits that do it, in order; a fix of the data or the plan has none.
+        settings: of the recipe or its plan, as `--set` takes them: `train.batch=16`.
     """
 
     name: str
     sentence: str
     edits: tuple[Edit, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Finding:
         bare = asdict(replace(self, fixes=()))
         fixes = [
             {"name": fix.name, "sentence": fix.sentence, "edits": [{one.kind(): one.brief()} for one in fix.edits]}
+            | ({"settings": list(fix.settings)} if fix.settings else {})
             for fix in self.fixes
         ]
         return json.dumps({**bare, "fixes": fixes}, ensure_ascii=False)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from torchgraft.edits.base import Edit
     from torchgraft.probes.arrival import Arrival
+    from torchgraft.probes.fit import Fit
     from torchgraft.probes.independence import Independence
     from torchgraft.probes.roundtrip import RoundTrip
     from torchgraft.probes.sets import Sets
@@ -62,6 +63,7 @@ class Evidence:
         state: what a real pass in evaluation mode left changed.
         independence: whether the samples of a batch see each other.
         speed: what a step's time went to, if it was profiled.
+        memory: what training takes and what there is, if it was predicted.
         edits: the edits that were applied, in order.
         loss: the name of the loss function of torch.nn.functional that was given, as far as it can be told.
     """
@@ -80,6 +82,7 @@ class Evidence:
     state: State | None = None
     independence: Independence | None = None
     speed: Speed | None = None
+    memory: Fit | None = None
     loss: str = ""
     edits: tuple[Edit, ...] = ()
     table: Mapping[str, nn.Module] | None = None

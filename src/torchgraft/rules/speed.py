@@ -38,7 +38,8 @@ def _shares(speed: Speed) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+    unit, step = next((one for one in (("s", 1), ("ms", 1e-3)) if value >= one[1]), ("µs", 1e-6))
+    return f"{value / step:.3g} {unit}"
 
 
 def _hot(speed: Speed, bound: str) -> str:
@@ -77,7 +78,7 @@ class WaitsForData(Rule):
             hint="; ".join(
                 one
                 for one in (
-                    f"load ahead: workers {more} and persistent_workers=True" if not speed.workers else "more workers",
+                    "more workers" if speed.workers else f"load ahead: workers {more}, persistent_workers=True",
                     "do once what is done again in every epoch: decode and resize into a file or into memory",
                     "pin_memory=True and non_blocking copies" if speed.device == "cuda" else "",
                 )
@@ -89,8 +90,8 @@ class WaitsForData(Rule):
 class BoundByPython(Rule):
     """Most of a step passes between operations, not in them: Python, and the cost of calling an operation.
 
-    Each operation costs some microseconds before it does anything (measured by a short calibration on the machine).
-    Where operations are small, that is all there is: a loop over samples or time steps, a tiny batch, an optimizer
+    Each operation costs some microseconds before it does anything; a short calibration measures how many. Where
+    operations are small, that is all there is: a loop over samples or time steps, a tiny batch, an optimizer
     that goes from parameter to parameter.
     """
 
@@ -231,8 +232,8 @@ class IdleCores(Rule):
 class SlowUpdate(Rule):
     """The optimizer takes a fifth of a training step or more, though it only reads and writes each parameter.
 
-    Its cost does not grow with the batch: a larger one makes its share smaller. A fused form updates all parameters
-    in one pass.
+    Its cost does not grow with the batch: a larger one makes its share smaller. A fused form updates all
+    parameters in one pass.
     """
 
     code = "M107"

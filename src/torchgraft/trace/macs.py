@@ -70,7 +70,7 @@ def _linear(args: _Args, kwargs: _Named, result: Tensor) -> int:
 
 
 def _bilinear(args: _Args, kwargs: _Named, result: Tensor) -> int:
-    return result.numel() * math.prod(_argument(args, kwargs, 2, "weight").shape[1:])
+    return int(result.numel() * math.prod(_argument(args, kwargs, 2, "weight").shape[1:]))
 
 
 def _product(args: _Args, kwargs: _Named, result: Tensor) -> int:
@@ -134,7 +134,8 @@ _FORMULAS: Mapping[str, _Formula] = {
     "linear": _linear,
     "bilinear": _bilinear,
     **dict.fromkeys(("matmul", "__matmul__", "linalg_matmul", "mm", "bmm"), _product),
-    **dict.fromkeys(("mv", "dot", "vdot", "inner", "_int_mm", "_scaled_mm", "_grouped_mm", "grouped_mm"), _product),
+    **dict.fromkeys(("mv", "dot", "vdot", "inner"), _product),
+    **dict.fromkeys(("_int_mm", "_scaled_mm", "_grouped_mm", "grouped_mm"), _product),
     "__rmatmul__": _reverse_product,
     **dict.fromkeys(("addmm", "baddbmm", "addmv", "addmm_", "baddbmm_", "addmv_"), _added_product),
     **dict.fromkeys(("addbmm", "addbmm_"), _summed_products),

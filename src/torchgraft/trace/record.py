@@ -131,7 +131,7 @@ class Trace:
 
     @cached_property
     def work(self) -> tuple[int, ...]:
-        """Multiply-accumulates of each operation for one sample; what is done once for all samples counts whole."""
+        """Multiply-accumulates of each operation for one sample; what is done once for all counts whole."""
         pairs = zip([op.macs for op in self.ops], self._samples, strict=True)
         return tuple([size // shared if size % shared == 0 else size for size, shared in pairs])
 

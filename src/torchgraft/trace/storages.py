@@ -71,6 +71,6 @@ def _place(tensor: Tensor) -> int | None:
     """Give where a tensor's storage lies; sparse and nested tensors have none of one piece."""
     try:
         place: int = tensor.untyped_storage()._cdata
-        except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError):
         return None
     return place

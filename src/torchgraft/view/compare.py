@@ -129,9 +129,9 @@ class _Modules:
             modules=sum(1 for _ in self.after.below(second.path)),
             implied=self._follows(first, second),
         )
-        figures = (told.parameters, told.trainable, told.macs, told.given, told.gave)
-        both = self.before.macs is not None and self.after.macs is not None
-        figures = figures if both else figures[:2]
+        figures: list[tuple[Any, Any]] = [told.parameters, told.trainable]
+        if self.before.macs is not None and self.after.macs is not None:
+            figures += [told.macs, told.given, told.gave]
         return told if told.way != "inside" or any(one[0] != one[1] for one in figures) else None
 
     def _one_sided(self, first: Part | None, second: Part | None) -> ModuleChange | None:
@@ -256,8 +256,8 @@ def _alone(one: Held | None, other: Held | None) -> TensorChange:
     assert known is not None
     empty: tuple[int, ...] = ()
     return TensorChange(
-        one and one.name,
-        other and other.name,
+        one.name if one else None,
+        other.name if other else None,
         (one.shape if one else empty, other.shape if other else empty),
         (one.dtype if one else "", other.dtype if other else ""),
         known.buffer,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +21,18 @@ if TYPE_CHECKING:
     from torchgraft.recipe import Recipe
     from torchgraft.trace import Trace
 
-__all__ = ["Difference", "base_side", "diff", "side_of"]
+__all__ = ["Difference", "base_of", "base_side", "diff", "side_of"]
 
 _HOME = "torchgraft.comparing"
 """What opens names stands above: it is looked up when it is asked for, as the verbs of a graft are."""
 
 
 def diff(
-    graft: Graft, other: Graft | nn.Module | Recipe | str | Path | None = None, *, values: bool = True
+    graft: Graft,
+    other: Graft | nn.Module | Recipe | str | Path | None = None,
+    *,
+    values: bool = True,
+    to: str | Path | None = None,
 ) -> Difference:
     """Say what differs: `print(g.diff())` against the base, `print(g.diff(other))` from `g` to another.
 
@@ -37,33 +42,45 @@ def diff(
             source, a version. Where it is left out, the graft's own base is the first, and the graft the second.
         values: compare the numbers of tensors too. Against its own base, this loads the base again, since training
             may have changed in place what edits left there.
+        to: draw both in one graph into this file: .svg, .html, .png, .dot or .json.
 
     Raises:
-        TorchgraftError: what is named can't be opened.
+        TorchgraftError: what is named can't be opened, or the file can't be written.
     """
     if other is None:
-        return compare(base_side(graft, again=values), side_of(graft), values=values)
-    return compare(side_of(graft), _other(graft, other), values=values)
+        found = compare(base_side(graft, again=values), side_of(graft), values=values)
+        second = None
+    else:
+        second, side = opened(graft, other)
+        found = compare(side_of(graft), side, values=values)
+    if to is not None:
+        importlib.import_module(_HOME).draw_diff(found, graft, second, to)
+    return found
 
 
-def _other(graft: Graft, other: Any) -> Side:
+def opened(graft: Graft, other: Any) -> tuple[Graft, Side]:
+    """Open what a graft is compared with.
+
+    Raises:
+        TorchgraftError: it can't be opened, or is nothing that could be.
+    """
     from torch import nn
 
     from torchgraft.graft import Graft
     from torchgraft.loading import load, replay
     from torchgraft.recipe import Recipe
 
-    if isinstance(other, Graft):
-        return side_of(other)
-    if isinstance(other, nn.Module):
-        example = graft._example if graft._example is not None else graft.input_shape
-        return side_of(load(other, input=example))
-    if isinstance(other, Recipe):
-        return side_of(replay(other, trust=graft.trust))
     if isinstance(other, (str, Path)):
         home, name = importlib.import_module(_HOME), str(other)
-        opened: Side = home.side_named(name, usual=graft.recipe.input, trust=graft.trust)
-        return opened
+        named: tuple[Graft, Side] = home.opened(name, usual=graft.recipe.input, trust=graft.trust)
+        return named
+    if isinstance(other, nn.Module):
+        example = graft._example if graft._example is not None else graft.input_shape
+        other = load(other, input=example)
+    if isinstance(other, Recipe):
+        other = replay(other, trust=graft.trust)
+    if isinstance(other, Graft):
+        return other, side_of(other)
     raise RecipeError(
         f"a {type(other).__name__} can't be compared",
         where="diff",
@@ -78,24 +95,30 @@ def side_of(graft: Graft, title: str = "") -> Side:
     return side(name, graft.module, graft.recipe, trace, edits=graft.added, notes=notes)
 
 
-def base_side(graft: Graft, *, again: bool = True) -> Side:
-    """Write down the base of a graft: every edit is taken back meanwhile, and made again.
-
-    Args:
-        graft: whose base is meant; afterwards it is as it was, tensor by tensor.
-        again: load the base anew for its numbers, where they are asked for.
-    """
+@contextmanager
+def base_of(graft: Graft) -> Iterator[Graft]:
+    """Give a graft's base as a graft: every edit is taken back while the block runs, and made again after it."""
     from torchgraft.graft import Graft
 
     recipe = graft.recipe.model_copy(update={"edits": (), "train": None})
     for _, surgery in reversed(graft._history):
         surgery.undo()
     try:
-        bare = Graft(graft.module, recipe, example=graft._example, trust=graft.trust, real=graft._looks.real)
-        found = side_of(bare, _base_title(graft))
+        yield Graft(graft.module, recipe, example=graft._example, trust=graft.trust, real=graft._looks.real)
     finally:
         for _, surgery in graft._history:
             surgery.redo()
+
+
+def base_side(graft: Graft, *, again: bool = True) -> Side:
+    """Write down the base of a graft.
+
+    Args:
+        graft: whose base is meant; afterwards it is as it was, tensor by tensor.
+        again: load the base anew for its numbers, where they are asked for.
+    """
+    with base_of(graft) as bare:
+        found = side_of(bare, _base_title(graft))
     if not again or all(one.meta for one in found.tensors.values()):
         return found
     return _read_again(found, graft)

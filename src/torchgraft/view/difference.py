@@ -132,7 +132,7 @@ class TensorChange:
 
     @property
     def way(self) -> str:
-        """What became of it: added, removed, reshaped, retyped, changed, tied, frozen, unfrozen, moved or unknown."""
+        """What became of it, such as added, reshaped, retyped (another dtype), changed (its numbers) or tied."""
         if self.before is None or self.after is None:
             return "added" if self.before is None else "removed"
         known = (
@@ -212,9 +212,10 @@ class Difference:
     def as_data(self) -> dict[str, Any]:
         """Give all as plain data."""
         data = asdict(self)
-        for listed, own in (("modules", self.modules), ("tensors", self.tensors)):
-            for entry, change in zip(data[listed], own, strict=True):
-                entry["way"] = change.way
+        for entry, module in zip(data["modules"], self.modules, strict=True):
+            entry["way"] = module.way
+        for entry, tensor in zip(data["tensors"], self.tensors, strict=True):
+            entry["way"] = tensor.way
         return {"different": bool(self), **data}
 
     def __str__(self) -> str:

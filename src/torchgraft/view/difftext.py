@@ -1,4 +1,4 @@
-"""A difference in words: the recipe, the modules as a tree, the tensors folded where they are many, one line of sums."""
+"""A difference in words: recipe, modules, work, tensors folded where they are many, and the sums."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _other_shapes(changes: Sequence[ModuleChange]) -> list[Line]:
         return []
     one = others[0]
     name = "module sees" if len(others) == 1 else "modules see"
-    shapes = f"{_shapes(one.gave[0]) if one.gave[0] else 'nothing'} → {_shapes(one.gave[1]) if one.gave[1] else 'nothing'}"
+    shapes = " → ".join(_shapes(gave) if gave else "nothing" for gave in one.gave)
     return [("~", f"~ {len(others)} unchanged {name} other shapes, from {one.path} on: {shapes}")]
 
 
@@ -201,8 +201,8 @@ def _work(told: Difference) -> list[Line]:
     ]
     if not cells:
         return []
-    whole = ("  all", *_arrow(told.before.parameters, told.after.parameters))
-    whole += _arrow(told.before.macs or 0, told.after.macs or 0) if known else ("", "", "", "")
+    work = _arrow(told.before.macs or 0, told.after.macs or 0) if known else ("", "", "", "")
+    whole = ("  all", *_arrow(told.before.parameters, told.after.parameters), *work)
     head = ("", "parameters", "", "", "", *(("MACs", "", "", "") if known else ("", "", "", "")))
     return [("", line) for line in aligned([head, *cells, whole], left=(0,))]
 

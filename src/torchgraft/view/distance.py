@@ -117,7 +117,7 @@ def _pieces(tensor: Tensor) -> Iterator[Tensor]:
 
     plain = tensor.detach().resolve_conj().resolve_neg()
     plain = torch.view_as_real(plain) if plain.is_complex() else plain
-    return iter(plain.reshape(-1).split(_CHUNK))
+    return iter(torch.split(plain.reshape(-1), _CHUNK))
 
 
 def _differ(before: Tensor, after: Tensor) -> Tensor:

@@ -82,8 +82,8 @@ class _Matching:
             return []
         if level == 3:
             return _same(mine, theirs, _name, _name) or _tail(mine, theirs)
-        keys = [self._keys(mine, self.one, level), self._keys(theirs, self.other, level)]
-        blocks = SequenceMatcher(None, *keys, autojunk=False).get_matching_blocks()
+        keys = self._keys(mine, self.one, level), self._keys(theirs, self.other, level)
+        blocks = SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_matching_blocks()
         found: list[tuple[str, str]] = []
         a = b = 0
         for i, j, size in blocks:
@@ -151,7 +151,7 @@ def _by_recipe(one: Side, other: Side) -> Pairs:
 
 
 def _origins(side: Side) -> Pairs:
-    """Give the path of each module by its name in the base; what an edit says it moved comes before what stands."""
+    """Give the path of each module by its name in the base; what an edit moved comes before what stands there."""
     moved: Pairs = {}
     stays: Pairs = {}
     for path, part in side.parts.items():

@@ -140,7 +140,7 @@ class Side:
     def structures(self) -> dict[str, str]:
         """Tell by a digest how each module is built: class, settings, tensors, and what is inside."""
         found: dict[str, str] = {}
-        for path, part in reversed(self.parts.items()):
+        for path, part in reversed(list(self.parts.items())):
             inside = [(name, found.get(part.child(name), "")) for name in part.children]
             held = [(name, one.shape, one.buffer) for name, one in part.held.items()]
             found[path] = _digest((part.kind, sorted(part.settings.items()), held, inside))

@@ -40,7 +40,7 @@ class Row(NamedTuple):
         trainable: of these, what training may change.
         new: of these, what edits put in.
         elsewhere: of these, what an earlier row counts as well: tied parameters, modules under a second name.
-        macs: multiply-accumulates of all its calls, for one sample; what is done once for all samples counts whole.
+        macs: multiply-accumulates of all its calls, for one sample; what is done once for all counts whole.
         activations: bytes of new storage that its operations make for one sample.
         calls: how often it was called; of an operation, how often it is done.
         tied: other names of its own parameters; of a module under a second name, the first.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html as markup
 import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torchgraft.paths import homes
@@ -32,12 +32,21 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 @dataclass(frozen=True)
 class _Fit:
-    """What is left out, so that the table is narrow enough: columns, the classes, and how long words may be."""
+    """What makes a table narrow.
+
+    Attributes:
+        without: columns that are left out.
+        room: for the name of a module with its class; the class goes first.
+        notes: room for what is particular about a line.
+        shapes: so many of those that a module gives.
+        short: numbers of parameters in three digits.
+    """
 
     without: tuple[str, ...] = ()
-    classes: bool = True
+    room: int = 10_000
     notes: int = 60
-    names: int = 10_000
+    shapes: int = 2
+    short: bool = False
 
 
 def plain(summary: Summary, width: int | None = None) -> str:
@@ -100,31 +109,34 @@ def _table(summary: Summary, lines: Sequence[Line], width: int | None) -> list[l
         rows = _cells(summary, lines, fit)
         if width is None or _wide(rows) <= width:
             return _aligned(rows)
-    longest = max(_long(row[0]) for row in rows)
-    room = max(longest - (_wide(rows) - (width or 0)), 12)
-    rows = _cells(summary, lines, _Fit(fit.without, classes=False, notes=fit.notes, names=room))
+    room = max(fit.room - (_wide(rows) - (width or 0)), 12)
+    rows = _cells(summary, lines, replace(fit, room=room))
     return [_cut_line(line, width or 0) for line in _aligned(rows)]
 
 
-def _fits(summary: Summary) -> Iterable[_Fit]:
+def _fits(summary: Summary) -> Iterator[_Fit]:
     """What a narrow terminal does without, step by step."""
     other = "MACs" if summary.by == "memory" else "activations"
+    bare = ("bar", "takes")
     yield _Fit()
-    yield _Fit(notes=28)
     yield _Fit(("bar",), notes=28)
-    yield _Fit(("bar", "takes"), notes=28)
-    yield _Fit(("bar", "takes", other), notes=28)
-    yield _Fit(("bar", "takes", other), classes=False, notes=28)
-    yield _Fit(("bar", "takes", other, "gives"), classes=False, notes=20)
-    yield _Fit(("bar", "takes", "gives", "activations", "MACs"), classes=False, notes=20)
-    yield _Fit(("bar", "takes", "gives", "activations", "MACs", "trained"), classes=False, notes=12)
+    yield _Fit(("bar",), notes=28, shapes=1)
+    yield _Fit(bare, room=44, notes=28, shapes=1)
+    yield _Fit(bare, room=40, notes=20, shapes=1, short=True)
+    yield _Fit((*bare, other), room=40, notes=20, shapes=1, short=True)
+    yield _Fit((*bare, other), room=32, notes=20, shapes=1, short=True)
+    yield _Fit((*bare, other), room=24, notes=16, shapes=1, short=True)
+    yield _Fit((*bare, other, "gives"), room=28, notes=16, short=True)
+    yield _Fit((*bare, "gives", "activations", "MACs"), room=28, notes=12, short=True)
+    yield _Fit((*bare, "gives", "activations", "MACs", "trained"), room=20, notes=12, short=True)
 
 
 def _cells(summary: Summary, lines: Sequence[Line], fit: _Fit) -> list[tuple[Cell, ...]]:
     """Give the table as cells, its head first; columns that say nothing are left out."""
     head = ("module", "takes", "gives", "parameters", "trained", "MACs", "activations", f"of {_WHAT[summary.by]}",
             "bar", "notes")  # fmt: skip
-    shown = tuple(((("" if name in ("bar", "notes") else name), "bold"),) for name in head)
+    named = {"bar": "", "notes": "", **({"parameters": "params"} if fit.short else {})}
+    shown = tuple(((named.get(name, name), "bold"),) for name in head)
     last = _deepest(summary, lines)
     rows = [shown, *[_row(summary, line, fit, broke=line is last) for line in lines]]
     without = {*fit.without, *(() if summary.takes else ("takes",))}
@@ -153,7 +165,7 @@ def _row(summary: Summary, line: Line, fit: _Fit, *, broke: bool) -> tuple[Cell,
     first, many = rows[0], len(rows) > 1
     parameters = sum(row.parameters for row in rows)
     share = _share(summary, rows)
-    count = f"{parameters:,}" if parameters else ""
+    count = "" if not parameters else _si(parameters) if fit.short else f"{parameters:,}"
     elsewhere = parameters and sum(row.elsewhere for row in rows) == parameters
     moving = {row.trainable == row.parameters for row in rows} | {row.trainable > 0 for row in rows}
     trained = "" if not parameters else "partly" if len(moving) > 1 else "yes" if moving == {True} else "no"
@@ -161,8 +173,8 @@ def _row(summary: Summary, line: Line, fit: _Fit, *, broke: bool) -> tuple[Cell,
     notes = [f"breaks off {_inside(first, summary.broke_at)}"] if broke else _notes(line)
     return (
         _name(summary, line, fit, style),
-        (("" if many and not line.like else _shapes(first.given, (), summary.batch), "dim"),),
-        ((_gives(first, summary.batch), style if style == "dim" else ""),),
+        (("" if many and not line.like else _shapes(first.given, (), summary.batch, fit.shapes), "dim"),),
+        ((_gives(first, summary.batch, fit.shapes), style if style == "dim" else ""),),
         ((f"({count})" if elsewhere else count, "dim" if elsewhere else ""),),
         ((trained, "blue" if trained == "no" else ""),),
         ((_si(sum(row.macs for row in rows)), ""),),
@@ -174,16 +186,21 @@ def _row(summary: Summary, line: Line, fit: _Fit, *, broke: bool) -> tuple[Cell,
 
 
 def _name(summary: Summary, line: Line, fit: _Fit, style: str) -> Cell:
-    first, many = line.rows[0], len(line.rows)
-    name = line.name or summary.title
-    named = fit.classes and first.sort == "module" and name != first.kind
+    """Draw the tree, the name and the class, in the room that there is."""
+    first, room = line.rows[0], fit.room - len(line.guide)
+    many = first.calls if first.sort == "operation" else len(line.rows)
     times = f" ×{many}" if many > 1 else ""
     if first.sort == "operation":
-        times = f" ×{first.calls}" if first.calls > 1 else ""
-        return ((line.guide, "dim"), (f"· {_middle(name, fit.names - len(line.guide) - 2)}{times}", "dim"))
-    name = _middle(name, max(fit.names - len(line.guide) - len(times), 6))
-    kind = f" ({first.kind}{times})" if named else times
-    return ((line.guide, "dim"), (name, style), (kind, "dim"))
+        return ((line.guide, "dim"), (f"· {_middle(line.name, room - len(times) - 2)}{times}", "dim"))
+    name = _middle(line.name or summary.title, room - len(times))
+    left = room - len(name) - len(times) - 3
+    if first.sort == "parameter" or name == first.kind or left < _SHORTEST:
+        return ((line.guide, "dim"), (name, style), (times, "dim"))
+    return ((line.guide, "dim"), (name, style), (f" ({_cut(first.kind, left)}{times})", "dim"))
+
+
+_SHORTEST = 5
+"""A class name of fewer letters says nothing."""
 
 
 def _style(line: Line) -> str:
@@ -240,17 +257,17 @@ def _share(summary: Summary, rows: Sequence[Row]) -> float:
 # words
 
 
-def _gives(row: Row, batch: int) -> str:
+def _gives(row: Row, batch: int, most: int) -> str:
     if row.sort == "parameter":
         return "×".join(map(str, row.gave[0])) or "one number"
-    return _shapes(row.gave, row.names, batch)
+    return _shapes(row.gave, row.names, batch, most)
 
 
-def _shapes(shapes: Sequence[Shape], names: Sequence[str], batch: int) -> str:
-    """Write the first two shapes, and how many more there are."""
+def _shapes(shapes: Sequence[Shape], names: Sequence[str], batch: int, most: int) -> str:
+    """Write the first shapes, and how many more there are."""
     titles = [*names, *[""] * (len(shapes) - len(names))]
     told = [f"{title} {_shape(shape, batch)}".strip() for title, shape in zip(titles, shapes, strict=False)]
-    return ", ".join(told[:2]) + (f" +{len(told) - 2}" if told[2:] else "")
+    return ", ".join(told[:most]) + (f" +{len(told) - most}" if told[most:] else "")
 
 
 def _shape(shape: Shape, batch: int) -> str:
@@ -286,6 +303,7 @@ def _cut(words: str, room: int) -> str:
 
 def _middle(words: str, room: int) -> str:
     """Shorten a name in its middle."""
+    room = max(room, 3)
     if len(words) <= room:
         return words
     ahead = (room - 1) // 2

@@ -1,0 +1,187 @@
+"""A prediction as text: what is held, by whom, when it is most, whether it fits and what would help."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from torchgraft.memory.counter import Phase
+from torchgraft.memory.course import Moment
+from torchgraft.memory.data import Held, Memory, Remedy
+from torchgraft.memory.room import FRAGMENTS, spoken
+
+__all__ = ["spoken_moment", "text"]
+
+ROWS = 14
+"""So many modules are shown: where there are more, the largest are opened and the others stay closed."""
+
+_WORDS = {
+    "weights": "weights",
+    "buffers": "buffers",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "activations": "activations",
+    "copies": "weights, cast",
+    "batch": "batch",
+    "temporary": "temporary",
+}
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def text(memory: Memory) -> str:
+    """Write the whole prediction."""
+    parts = [_head(memory), _kinds(memory), _modules(memory), _course(memory), _verdict(memory), _remedies(memory)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def spoken_moment(moment: Moment) -> str:
+    """Say when: `in the backward pass, at layer1.0.conv2`."""
+    if moment.phase == "optimizer":
+        return "in the step of the optimizer"
+    where = f", at {moment.path}" if moment.path else ""
+    word = {"load": "when a batch is there", "loss": "in the loss"}.get(
+        moment.phase, f"in the {moment.phase} pass"
+    )
+    return word + where
+
+
+def _head(memory: Memory) -> str:
+    facts = ", ".join(f"{name} {value}" if name else value for name, value in memory.facts)
+    lines = [f"{memory.name}: {spoken(memory.peak)} at the peak, {spoken_moment(memory.moment)}", f"for {facts}"]
+    if memory.assumed:
+        lines.append("the model has no training plan: these are the defaults; --set train.… changes them")
+    if abs(memory.first - memory.steady) > 0.01 * memory.peak:
+        lines.append(f"the first step peaks at {spoken(memory.first)}, every later one at {spoken(memory.steady)}")
+    return "\n".join(lines)
+
+
+def _kinds(memory: Memory) -> str:
+    rows = [("at the peak", "", "")]
+    rows += [(_WORDS[kind], spoken(size), f"{size / memory.peak:.0%}") for kind, size in memory.kinds]
+    return _table(rows)
+
+
+def _modules(memory: Memory) -> str:
+    shown = _opened(memory.modules)
+    rows = [("by module", "weights", "gradients", "optimizer", "activations kept")]
+    for one, below in shown:
+        name = f"{one.path or '(the model itself)'}{f' and {below} in it' if below else ''}"
+        sizes = (one.weights, one.gradients, one.optimizer, one.activations)
+        rows.append((name, *(spoken(size) if size else "–" for size in sizes)))
+    return _table(rows)
+
+
+def _opened(modules: Sequence[Held]) -> list[tuple[Held, int]]:
+    """Add modules up under their ancestors, and open the largest of these until the rows are filled."""
+    shown = [""]
+    while len(shown) < ROWS:
+        sums = {home: _sum(home, _members(modules, home, shown)) for home in shown}
+        for home in sorted(shown, key=lambda one: -sums[one].total):
+            below = _children(modules, home, shown)
+            if below and len(shown) + len(below) <= ROWS + 6:
+                shown += below
+                break
+        else:
+            break
+    order = {one.path: place for place, one in enumerate(modules)}
+    rows = [
+        (_sum(home, members), len(members) - 1) for home in shown if (members := _members(modules, home, shown))
+    ]
+    return sorted(rows, key=lambda row: order.get(row[0].path, _first(order, row[0].path)))
+
+
+def _first(order: dict[str, int], home: str) -> int:
+    return min((place for path, place in order.items() if _under(path, home)), default=0)
+
+
+def _members(modules: Sequence[Held], home: str, shown: Sequence[str]) -> list[Held]:
+    """List what a row stands for: the modules under it that have no row nearer to them."""
+    nearer = [one for one in shown if one != home and _under(one, home)]
+    return [one for one in modules if _under(one.path, home) and not any(_under(one.path, n) for n in nearer)]
+
+
+def _children(modules: Sequence[Held], home: str, shown: Sequence[str]) -> list[str]:
+    depth = home.count(".") + 1 if home else 0
+    found = {
+        ".".join(one.path.split(".")[: depth + 1]) for one in _members(modules, home, shown) if one.path != home
+    }
+    return sorted(found - set(shown))
+
+
+def _under(path: str, home: str) -> bool:
+    return not home or path == home or path.startswith(f"{home}.")
+
+
+def _sum(path: str, members: Sequence[Held]) -> Held:
+    kind = next((one.kind for one in members if one.path == path), "")
+    names = ("weights", "gradients", "optimizer", "activations")
+    return Held(path, kind, **{name: sum(getattr(one, name) for one in members) for name in names})
+
+
+def _course(memory: Memory) -> str:
+    """Draw the course of one step as a line of bars, the phases under it."""
+    if not memory.line:
+        return ""
+    top = max(size for _, size in memory.line) or 1
+    bars = "".join(_BARS[min(int(size / top * 8), 7)] for _, size in memory.line)
+    words = ""
+    runs: list[tuple[Phase, int]] = []
+    for phase, _ in memory.line:
+        if runs and runs[-1][0] == phase:
+            runs[-1] = (phase, runs[-1][1] + 1)
+        else:
+            runs.append((phase, 1))
+    for phase, wide in runs:
+        words += f"{phase[: wide - 1]:<{wide}}" if wide > 1 else "|"
+    return f"one step  {bars}  {spoken(top)}\n          {words.rstrip()}"
+
+
+def _verdict(memory: Memory) -> str:
+    room = memory.room
+    if room is None:
+        return "name a device to see what fits: --device 24GB, --device cuda"
+    aside = [f"{FRAGMENTS:.0%} for rounding, fragments and workspaces"]
+    aside += [f"{spoken(room.context)} for a CUDA context"] if room.context else []
+    word = "fits" if memory.fits else "does not fit"
+    lines = [
+        f"{word}: {spoken(memory.peak + memory.allowance)} of {room.words}",
+        f"  {spoken(memory.peak)} of tensors, and {spoken(memory.allowance)} set aside: {' and '.join(aside)}",
+        f"  {_largest(memory)}",
+    ]
+    return "\n".join(lines)
+
+
+def _largest(memory: Memory) -> str:
+    if memory.largest is None:
+        return ""
+    if not memory.largest:
+        return "not even a batch of 1 fits"
+    same = memory.largest == memory.batch
+    return f"the largest batch that fits: {memory.largest}{', the one that is planned' if same else ''}"
+
+
+def _remedies(memory: Memory) -> str:
+    if not memory.remedies:
+        return ""
+    lines = ["what would take less, each predicted by itself:"]
+    wide = max(len(one.name) for one in memory.remedies)
+    for one in memory.remedies:
+        mark = {True: "fits  ", False: "no    ", None: ""}[one.fits]
+        lines.append(f"  {one.name:<{wide}}  {mark}{one.sentence}")
+        lines.append(f"  {'':<{wide}}  {'' if one.fits is None else '      '}{_how(one)}")
+    return "\n".join(lines)
+
+
+def _how(remedy: Remedy) -> str:
+    settings = [f"--set {shlex.quote(one)}" for one in remedy.fix.settings]
+    edits = [f"edit {edit.kind()}: {edit.sentence()}" for edit in remedy.fix.edits]
+    return " ".join([*settings, *edits])
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    wide = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [f"{row[0]:<{wide[0]}}", *(f"{cell:>{wide[n]}}" for n, cell in enumerate(row[1:], 1))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
