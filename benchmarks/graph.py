@@ -33,7 +33,7 @@ elif name == "decoder 7B":
     from transformers import LlamaConfig, LlamaForCausalLM
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(max_position_embeddings=4096)).eval()
-        given = torch.zeros(1, 64, dtype=torch.long)
+    given = torch.zeros(1, 64, dtype=torch.long, device="meta")
 else:
     from torchvision import models
     model, given = models.get_model(name, weights=None).eval(), torch.zeros(1, 3, 224, 224)
@@ -43,16 +43,12 @@ path = os.path.join(folder, "model.svg")
 
 _TOOLS: Mapping[str, tuple[str, str]] = {
     "torchgraft": (
-        "import torchgraft as tg\n"
-        "import torchgraft.graph.svg, torchgraft.loading",
-        "tg.load(model, input=given.cpu() if given.device.type != 'meta' else torch.zeros(1, 64, dtype=torch.long))"
-        ".draw(path)",
+        "import torchgraft as tg\nimport torchgraft.graph.svg, torchgraft.loading",
+        "tg.load(model, input=given).draw(path)",
     ),
     "torchgraft, all open": (
-        "import torchgraft as tg\n"
-        "import torchgraft.graph.svg, torchgraft.loading",
-        "tg.load(model, input=given.cpu() if given.device.type != 'meta' else torch.zeros(1, 64, dtype=torch.long))"
-        ".draw(path, depth=99, fold=False)",
+        "import torchgraft as tg\nimport torchgraft.graph.svg, torchgraft.loading",
+        "tg.load(model, input=given).draw(path, depth=99, fold=False)",
     ),
     "torchview": (
         "from torchview import draw_graph",

@@ -94,6 +94,21 @@ def test_a_module_that_moved_says_where_it_was():
     assert "was stem" in at(against_base(g), "start").notes
 
 
+def test_what_is_wrapped_is_not_gone():
+    drawn = against_base(small().wrap("body.1", with_="residual"))
+    found = marks(drawn)
+    assert found["body.1"] == "added"
+    assert not any(mark == "removed" for mark in found.values())
+    assert edge_marks(at(drawn, "body")) == set()
+
+
+def test_a_bare_parameter_that_changed_is_marked():
+    g = tg.load("timm:vit_tiny_patch16_224@none", input=(3, 224, 224)).input(size=[128, 128])
+    drawn = against_base(g)
+    (box,) = (box for box in walk(drawn.root) if box.label == "pos_embed")
+    assert box.mark == "changed"
+
+
 def test_what_is_shown_open_leads_to_the_marks():
     g = tg.load("resnet18@none", input=(3, 32, 32)).replace("layer3.1.bn2", nn.Identity())
     drawn = against_base(g)

@@ -72,7 +72,8 @@ def profile(
         found, code = profile_script(target, arguments, trace=to is not None)
     else:
         graft, code = _opened(target, arguments, input_, trust=trust), 0
-        found = profiled(graft, device=device, batch=batch, steps=steps, fake=fake, tries=not quick)
+        keep = to is not None
+        found = profiled(graft, device=device, batch=batch, steps=steps, fake=fake, tries=not quick, trace=keep)
     if to is not None:
         write_trace(found, to)
     if json:

@@ -75,7 +75,7 @@ def grad_cam(
         DataError: there is no such class, or the model is no classifier.
     """
     trace, grids = _looked(graft, images)
-    with capture(graft, *_candidates(trace, grids, at), gradients=True) as seen:
+    with torch.enable_grad(), capture(graft, *_candidates(trace, grids, at), gradients=True) as seen:
         scores = scores_of(seen.run(images))
         numbers = class_numbers(scores, target, classes)
         seen.pull(score_of(scores, numbers))

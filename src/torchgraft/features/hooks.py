@@ -297,9 +297,9 @@ def still(module: nn.Module) -> Iterator[None]:
         for one, flag in flags:
             one.training = flag
         with torch.no_grad():
-            for one, version, before in buffers:
-                if one._version != version:
-                    one.copy_(before)
+            for buffer, version, before in buffers:
+                if buffer._version != version:
+                    buffer.copy_(before)
 
 
 def _unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
@@ -307,8 +307,7 @@ def _unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     prefixes: tuple[str, ...] = ()
     while True:
         if isinstance(module, _WRAPPERS):
-            inside: nn.Module = module.module
-            module, prefixes = inside, (*prefixes, "module.")
+            module, prefixes = module.get_submodule("module"), (*prefixes, "module.")
         elif isinstance(inner := vars(module).get("_modules", {}).get("_orig_mod"), nn.Module):
             module, prefixes = inner, (*prefixes, "_orig_mod.")
         else:

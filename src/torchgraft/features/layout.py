@@ -36,9 +36,12 @@ class Sides:
 
 
 _EXTRA = 8
-"""Up to so many tokens beside the places of the image: class, distillation, registers."""
+"""So many tokens may stand beside the places of the image where the trace saw its map: class, registers."""
 
-_BENT = 0.5
+_USUAL = (0, 1, 2, 5)
+"""How many there may be where it saw none: none, a class token, distillation too, or four registers."""
+
+_BENT = 0.3
 """The logarithm by which the shape of a map may differ from that of the image."""
 
 
@@ -67,15 +70,13 @@ class Grids:
         return Grids(image, tuple(sorted((a, b) for a, b in sizes)), frozenset(rows))
 
     def fits(self, size: tuple[int, int]) -> bool:
-        """Tell whether a map may be one of the image: about of its shape, and not as long as a row of tokens."""
-        return self._bent(size) <= _BENT and not (self.tokens & set(size) and size[0] * size[1] not in self.tokens)
+        """Tell whether a map may be one of the image: about of its shape, and not of tokens by tokens."""
+        return self._bent(size) <= _BENT and not self.tokens.issuperset(size)
 
     def of_tokens(self, count: int) -> tuple[int, int, int] | None:
         """Give height, width, and how many tokens stand before those of the image; None where it is no grid."""
         found = [(h, w, count - h * w) for h, w in self.known if h > 1 and w > 1 and 0 <= count - h * w <= _EXTRA]
-        found += [
-            (h, w, extra) for extra in range(_EXTRA + 1) if (size := self._sides(count - extra)) for h, w in [size]
-        ]
+        found += [(h, w, extra) for extra in _USUAL if (size := self._sides(count - extra)) for h, w in [size]]
         return min(found, key=lambda one: (self._bent(one), one[2]), default=None)
 
     def _sides(self, count: int) -> tuple[int, int] | None:

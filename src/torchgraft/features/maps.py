@@ -26,7 +26,8 @@ Measure = Literal["spread", "contribution"]
 _STAGES = 6
 """So many of the last stages are shown where no layer is named."""
 
-_NEARLY_ALL = 0.85
+_FEW, _NEARLY_ALL = 3, 0.8
+"""Where there are few, one that holds nearly all weights is opened: a backbone, a list of blocks."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,12 @@ def feature_maps(
     """
     trace = traced(graft)
     grids = Grids.of((images.shape[-2], images.shape[-1]), trace)
-    with capture(
-        graft, *(at or _stages(trace, grids, graft.module)), gradients=target is not None, detach=True
-    ) as seen:
+    with (
+        torch.enable_grad(),
+        capture(
+            graft, *(at or _stages(trace, grids, graft.module)), gradients=target is not None, detach=True
+        ) as seen,
+    ):
         output = seen.run(images)
         numbers: tuple[int, ...] = ()
         if target is not None:
@@ -106,7 +110,7 @@ def feature_maps(
         raise SelectionError(
             f"nothing here gives maps or vectors of the images: {shapes}",
             where=", ".join(at),
-            hint=f"a layer that does: {', '.join(_stages(trace, grids, graft.module)[-3:])}",
+            hint=f"layers that do: {', '.join(_stages(trace, grids, graft.module)[-3:]) or 'none here'}",
         )
     return drawn
 
@@ -149,7 +153,7 @@ def _stages(trace: Trace, grids: Grids, module: nn.Module) -> list[str]:
     giving = [path for path, size in sizes.items() if size]
     depth = min((path.count(".") for path in giving), default=0)
     top = [path for path in giving if path.count(".") == depth]
-    while len(top) < _STAGES:
+    while len(top) <= _FEW:
         whole = next((one for one in top if sizes[one] > _NEARLY_ALL * sum(map(sizes.__getitem__, top))), None)
         inside = _below(giving, whole) if whole is not None else []
         if not inside:

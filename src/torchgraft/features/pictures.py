@@ -75,7 +75,13 @@ class Section:
         if self.paint is not None:
             return _HEAD + self.inches
         rows = -(-len(self.tiles) // self.columns)
-        return _HEAD + rows * (self.tile + _CAPTION)
+        return _HEAD + rows * self.pitch
+
+    @property
+    def pitch(self) -> float:
+        """Inches from one row of tiles to the next: wide tiles need less."""
+        sizes = [(one.values if one.under is None else one.under).shape[:2] for one in self.tiles]
+        return self.tile * min(max((height / width for height, width in sizes), default=1.0), 1.0) + _CAPTION
 
     @property
     def tile(self) -> float:
@@ -156,7 +162,7 @@ def _section(place: _Place, one: Section, top: float) -> None:
         start += one.tile + _GAP
     for number, tile in enumerate(one.tiles):
         left = start + (number % one.columns) * (one.tile + _GAP)
-        above = top + _HEAD - 0.1 + (number // one.columns) * (one.tile + _CAPTION)
+        above = top + _HEAD - 0.1 + (number // one.columns) * one.pitch
         _tile(place, tile, (left, above, one.tile), scale)
     if one.unit and scale is not None:
         _bar(place, one, top, scale)
@@ -212,7 +218,7 @@ def _bar(place: _Place, one: Section, top: float, scale: _Scale) -> None:
     import numpy as np
 
     left = _WIDTH - _EDGE - _SCALE + 0.16
-    axes = place.axes(left, top + _HEAD + 0.06, 0.1, min(one.tile, 1.2) - 0.1)
+    axes = place.axes(left, top + _HEAD + 0.06, 0.1, max(min(one.pitch - _CAPTION, 1.2) - 0.1, 0.4))
     ramp = np.linspace(1, 0, 128)[:, None]
     axes.imshow(ramp, aspect="auto", cmap=scale.colours, extent=(0, 1, scale.low, scale.high))
     axes.set_xticks([])

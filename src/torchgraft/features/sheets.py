@@ -75,6 +75,7 @@ def _vectors(one: ChannelMaps, number: int, images: Images) -> Section:
     def paint(axes: Axes, palette: Palette) -> None:
         colours = [palette.accent if value >= 0 else palette.bad for value in values]
         axes.bar(range(len(values)), values, color=colours, width=0.7)
+        axes.set_xlim(-0.6, max(len(values), 16) - 0.4)
         axes.axhline(0, color=palette.faint, lw=0.8)
         axes.set_xticks(range(len(values)), [str(channel) for channel in one.channels])
         axes.tick_params(labelsize=6.5, length=0)

@@ -53,6 +53,7 @@ class _Union:
 
     def __init__(self, told: Difference) -> None:
         self.was = {one.after: one.before for one in told.modules if one.after is not None}
+        self.now = {one.before: one.after for one in told.modules if one.before is not None}
         self.ways = {one.after: one.way for one in told.modules if one.after is not None}
         self.tensors: dict[str, list[TensorChange]] = defaultdict(list)
         for one in told.tensors:
@@ -82,14 +83,34 @@ class _Union:
         boxes += gone.pop("", [])
         for box in new.boxes:
             one = back.get(box.id)
-            boxes.append(self.merged(olds[one], box) if one is not None else _marked(box, "added"))
+            boxes.append(self._met(olds[one], box) if one is not None else _marked(box, "added"))
             boxes += gone.pop(box.id, [])
         edges = _edges(old, new, pairs)
         boxes, edges = _folded(boxes, edges)
         notes = self._notes(new) if mark else ()
         return replace(new, mark=mark, boxes=tuple(boxes), edges=tuple(edges), notes=(*new.notes, *notes))
 
+    def _met(self, old: Box, new: Box) -> Box:
+        """Give the box of what both sides have, or of what is new around it."""
+        if new.role == "module" and self._is_around(old, new):
+            return self._around(old, new)
+        return self.merged(old, new)
+
+    def _is_around(self, old: Box, new: Box) -> bool:
+        return (self.now.get(old.path) or "").startswith(f"{new.path}.")
+
+    def _around(self, old: Box, new: Box) -> Box:
+        """Mark a box as new, but what it wraps."""
+        if new.role == "module" and new.path == self.now.get(old.path):
+            return self.merged(old, new)
+        edges = tuple(replace(edge, mark="added") for edge in new.edges)
+        boxes = tuple(self._around(old, one) for one in new.boxes)
+        return replace(new, mark="added", boxes=boxes, edges=edges)
+
     def _mark(self, old: Box, new: Box) -> Mark:
+        if new.role == "constant":
+            names = [one.name for one in self.tensors.get(new.path, [])]
+            return "changed" if joined(new.path, new.label.rpartition(".")[2]) in names else ""
         if new.role == "module" and (
             self.ways.get(new.path) in ("changed", "moved") or self.tensors.get(new.path)
         ):
@@ -99,7 +120,7 @@ class _Union:
         return ""
 
     def _notes(self, box: Box) -> tuple[str, ...]:
-        changes = self.tensors.get(box.path, [])
+        changes = self.tensors.get(box.path, []) if box.role == "module" else []
         words = [f"{one.name.rpartition('.')[2]}: {one.way}" for one in changes[:6]]
         was = self.was.get(box.path)
         return (*([f"was {was}"] if was and was != box.path else []), *words)
@@ -112,6 +133,12 @@ class _Union:
             path = self.before(box.path) if box.role == "module" else None
             if path is not None and (path, box.call) in places:
                 found[places[path, box.call]] = box.id
+        free = [box for box in olds if box.role == "module" and box.id not in found]
+        taken = set(found.values())
+        for box in news:
+            inner = next((one for one in free if one.call == box.call and self._is_around(one, box)), None)
+            if inner is not None and box.role == "module" and box.id not in taken:
+                found[inner.id] = box.id
         rest = [[box for box in boxes if box.role != "module"] for boxes in (olds, news)]
         keys = [[f"{box.role} {box.label}" for box in boxes] for boxes in rest]
         for block in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_matching_blocks():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchgraft.graph.build import Names, built
-from torchgraft.graph.drawing import BREAK, Drawing
+from torchgraft.graph.drawing import BREAK, Box, Drawing
 from torchgraft.graph.files import kind_of, written
 from torchgraft.graph.holdings import Holdings
 from torchgraft.graph.opening import deepest, narrowed, opened
@@ -55,7 +55,7 @@ def drawing(
     found = deepest(root, depth) if depth is not None else opened(root, shown)
     if shown and depth is not None:
         found |= opened(root, shown)
-    return Drawing(_title(graft, root.path), root, found, _facts(graft, trace, words))
+    return Drawing(_title(graft, root.path), root, found, _facts(graft, trace, root, words))
 
 
 def draw(
@@ -133,14 +133,11 @@ def _title(graft: Graft, path: str) -> str:
     return f"{graft.name}, {path}" if path else graft.name
 
 
-def _facts(graft: Graft, trace: Trace, words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    parameters = list(graft.module.parameters())
-    total = sum(one.numel() for one in parameters)
-    trained = sum(one.numel() for one in parameters if one.requires_grad)
-    facts = [("parameters", f"{total:,}")]
-    facts += [("trainable", f"{trained:,}")] if trained != total else []
-    facts += [("multiply-accumulates", _short(trace.macs))] if trace.macs else []
-    facts += [("input", ", ".join(trace.show(number) for number in trace.inputs))]
+def _facts(graft: Graft, trace: Trace, root: Box, words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    facts = [("parameters", f"{root.parameters:,}")]
+    facts += [("trainable", f"{root.trainable:,}")] if root.trainable != root.parameters else []
+    facts += [("multiply-accumulates", _short(root.macs))] if root.macs else []
+    facts += [("input", ", ".join(root.given))] if root.given else []
     facts += [("edits", str(len(graft.recipe.edits)))] if graft.recipe.edits else []
     if trace.mismatch is not None:
         facts.append((BREAK, f"{trace.mismatch.path or 'the model itself'}: {' – '.join(words[:2])}"))

@@ -58,6 +58,26 @@ var flow = (() => {
     return shape && (link.edge.times || 1) > 1 ? `${shape} × ${link.edge.times}` : shape;
   }
 
+  /** Take out what stands beside its only reader, as a constant does: the main way then stays straight.
+      Gives the other nodes and their links, renumbered, and [constant, reader, link] for each taken out. */
+  function parted(nodes, links) {
+    const aside = [], served = new Set();
+    nodes.forEach((node, index) => {
+      const out = links.filter((link) => link.from === index);
+      if (node.role !== "constant" || out.length !== 1 || links.some((link) => link.to === index)) return;
+      const reader = out[0].to;
+      if (nodes[reader].end || served.has(reader)) return;
+      served.add(reader);
+      aside.push([node, nodes[reader], out[0]]);
+    });
+    const gone = new Set(aside.map(([node]) => node));
+    const main = nodes.filter((node) => !gone.has(node));
+    const place = new Map(main.map((node, index) => [node, index]));
+    const rest = links.filter((link) => !gone.has(nodes[link.from]));
+    for (const link of rest) [link.from, link.to] = [place.get(nodes[link.from]), place.get(nodes[link.to])];
+    return { main, rest, aside };
+  }
+
   /** The nodes over which no edge jumps, the two ends included. */
   function cutsOf(nodes, links) {
     const cuts = [];
@@ -72,13 +92,15 @@ var flow = (() => {
     return cuts;
   }
 
-  /** Nodes in a row, each the only way from the one before, make one run; the two ends are runs by themselves. */
-  function runsOf(first, last, inner) {
+  /** Nodes in a row, each the only way from the one before, make one run; the two ends are runs by themselves,
+      and no skip leaves or enters within a run. */
+  function runsOf(first, last, inner, skips) {
     const out = new Map(), into = new Map();
     for (const link of inner) {
       out.set(link.from, [...(out.get(link.from) || []), link]);
       into.set(link.to, [...(into.get(link.to) || []), link]);
     }
+    const left = new Set(skips.map((link) => link.from)), entered = new Set(skips.map((link) => link.to));
     const runs = [];
     const taken = new Set();
     for (let node = first; node <= last; node++) {
@@ -86,7 +108,7 @@ var flow = (() => {
       const run = { nodes: [node], links: [] };
       for (let end = node; node > first && node < last; ) {
         const next = (out.get(end) || []).length === 1 && out.get(end)[0];
-        if (!next || next.to === last || into.get(next.to).length > 1) break;
+        if (!next || next.to === last || into.get(next.to).length > 1 || left.has(end) || entered.has(next.to)) break;
         run.nodes.push(next.to);
         run.links.push(next);
         taken.add((end = next.to));
@@ -96,5 +118,5 @@ var flow = (() => {
     return runs;
   }
 
-  return { linksOf, markSkips, said, cutsOf, runsOf };
+  return { linksOf, parted, markSkips, said, cutsOf, runsOf };
 })();

@@ -6,7 +6,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from torchgraft.graph.drawing import Box, Edge
 from torchgraft.graph.holdings import Holdings
@@ -93,14 +92,16 @@ def _enters(held: dict[str, tuple[str, int]], others: dict[str, tuple[str, int]]
 
 
 def _trimmed(run: Sequence[Box], out: _Links) -> list[Box]:
-    """Cut a run where one of it goes elsewhere than its neighbours do."""
+    """Cut a run where one of it goes elsewhere than the others do."""
     if len(run) < 2 or run[1].id not in out[run[0].id]:
         return list(run)
     others = _without(out[run[0].id], run[1].id).keys()
-    for place, (box, following) in enumerate(pairwise(run)):
-        if _without(out[box.id], following.id).keys() != others:
-            return list(run[: place + 1])
-    return list(run) if others <= out[run[-1].id].keys() else list(run[:-1])
+    end = 1
+    while end < len(run) and _without(out[run[end - 1].id], run[end].id).keys() == others:
+        end += 1
+    while end > 1 and not others <= out[run[end - 1].id].keys():
+        end -= 1
+    return list(run[:end])
 
 
 def _without(links: dict[str, tuple[str, int]], name: str) -> dict[str, tuple[str, int]]:

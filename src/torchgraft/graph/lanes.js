@@ -25,8 +25,8 @@ var lanes = (() => {
   }
 
   /** Everything that a lane has to pass, as [top, bottom, left, right]. */
-  function obstacles(nodes, links) {
-    const solid = nodes.filter((node) => !node.end).map((node) => [node.y, node.y + node.h, node.x - node.left, node.x + node.w - node.left]);
+  function obstacles(nodes, links, aside) {
+    const solid = [...nodes.filter((node) => !node.end), ...aside].map((node) => [node.y, node.y + node.h, node.x - node.left, node.x + node.w - node.left]);
     const words = links.filter((link) => link.at).map(({ at }) => [at.y - 9, at.y + 3, at.x, at.x + at.w]);
     const lines = [];
     for (const link of links) {
@@ -39,10 +39,10 @@ var lanes = (() => {
   }
 
   /** Skips with one source share a lane; short ones lie inside of long ones. Gives how far right they reach. */
-  function route(nodes, links) {
+  function route(nodes, links, aside) {
     const skips = links.filter((link) => link.skip);
     if (!skips.length) return 0;
-    const { solid, all } = obstacles(nodes, links);
+    const { solid, all } = obstacles(nodes, links, aside);
     const entering = new Map();
     let widest = 0;
     for (const group of buses(nodes, skips)) {
@@ -69,11 +69,11 @@ var lanes = (() => {
     const [top, bottom] = [Math.min(...ys), Math.max(...ys)];
     const passed = all.filter((each) => each[0] < bottom + 4 && each[1] > top - 4).map((each) => each[3]);
     const x = Math.max(...passed, leave.points[leave.points.length - 1][0]) + LANE;
-    let right = x;
+    let right = x, y = leave.y + 3;
     group.forEach((link, index) => {
       link.points = [...leave.points, [x, leave.y], [x, arrive[index].y], ...arrive[index].points];
       if (!link.label) return;
-      link.at = { x: x + 5, y: leave.y + 16, w: texts.width(link.label, "shape"), text: link.label, same: link.same };
+      link.at = { x: x + 5, y: (y += 13), w: texts.width(link.label, "shape"), text: link.label, same: link.same };
       right = Math.max(right, x + 5 + link.at.w);
     });
     all.push([top, bottom, x, right]);

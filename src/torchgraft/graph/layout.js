@@ -21,7 +21,7 @@ var layout = (() => {
   const HEADER = 34, MARGIN = 24;
   const CORNER = 7; // of lanes
   const EVEN = 72; // a container that leans less than this is made even
-  const COLUMN = 210; // closed boxes up to this width share one
+  const COLUMN = 260; // closed boxes up to this width share one
 
   // ---- paths -------------------------------------------------------------------------------------------------
 
@@ -87,13 +87,16 @@ var layout = (() => {
 
   function framed(box, inside, links, root) {
     const nodes = nodesOf(box, inside);
-    flow.markSkips(nodes.length, links, root);
-    for (const link of links) if (link.skip) nodes[link.from].lane = true;
-    for (const link of links) if (link.skip && nodes[link.to].end) nodes[link.to].lane = true;
-    reserve(nodes, links);
-    ranks.place(nodes, links);
-    lanes.labels(nodes, links);
-    const lane = lanes.route(nodes, links);
+    const { main, rest, aside } = flow.parted(nodes, links);
+    for (const [node, reader] of aside) reader.beside = node.w + ranks.BESIDE;
+    flow.markSkips(main.length, rest, root);
+    for (const link of rest) if (link.skip) main[link.from].lane = true;
+    for (const link of rest) if (link.skip && main[link.to].end) main[link.to].lane = true;
+    reserve(main, rest);
+    ranks.place(main, rest);
+    ranks.placeAside(aside);
+    lanes.labels(main, rest);
+    const lane = lanes.route(main, rest, aside.map(([node]) => node));
     const rights = [...nodes.map((node) => node.x + node.w - node.left), ...links.filter((link) => link.at).map(({ at }) => at.x + at.w), lane];
     for (const link of links) for (const [x] of link.points || []) rights.push(x);
     const lefts = [...nodes.map((node) => node.x - node.left), ...links.flatMap((link) => (link.points || []).map(([x]) => x))];
@@ -106,9 +109,9 @@ var layout = (() => {
     const boxes = inside.map((frame, index) => {
       const w = frame.open || frame.fixed ? frame.w : Math.max(frame.w, column);
       const left = frame.open ? frame.port : w / 2;
-      return { w, h: frame.h, left, right: w - left, role: box.boxes[index].role || "module", end: false };
+      return { w, h: frame.h, left, right: w - left, beside: 0, role: box.boxes[index].role || "module", end: false };
     });
-    const end = () => ({ w: 0, h: 0, left: 0, right: 0, role: "", end: true });
+    const end = () => ({ w: 0, h: 0, left: 0, right: 0, beside: 0, role: "", end: true });
     return [end(), ...boxes, end()];
   }
 
@@ -124,7 +127,7 @@ var layout = (() => {
   function sized(box, nodes, links, low, high, root) {
     const pad = root ? 0 : PAD;
     if (Math.abs(high + low) < EVEN) [low, high] = [Math.min(low, -high), Math.max(high, -low)];
-    const lack = root ? 0 : Math.max(0, texts.widthOf(texts.heading(box)) + 24 - (high - low + 2 * pad));
+    const lack = root ? 0 : Math.max(0, texts.widthOf(texts.heading(box)) + 48 - (high - low + 2 * pad));
     const port = pad - low + lack / 2;
     const down = root ? 0 : HEADER;
     const shift = ([x, y]) => [round(x + port), round(y + down)];

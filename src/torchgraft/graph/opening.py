@@ -92,16 +92,33 @@ def narrowed(root: Box, paths: Iterable[str]) -> Box:
         if len(inside) != 1 or not wanted <= _paths(inside[0]) or box.path in wanted:
             break
         box = inside[0]
-    return box if box is root else _with_ends(box)
+    asked = [child.id for child in box.boxes if wanted & _paths(child)]
+    if box.path in wanted or not asked:
+        return box if box is root else _alone(box, [child.id for child in box.boxes])
+    return _alone(box, asked)
 
 
 def _paths(box: Box) -> set[str]:
     return {path for one in walk(box) for path in (one.path, *one.folded)}
 
 
-def _with_ends(box: Box) -> Box:
-    """Make boxes of what flows into a part and out of it, so that it stands by itself."""
-    given = Box("in:", box.path, "input", role="input", gave=box.given)
-    gave = Box("out:", box.path, "output", role="output", given=box.gave)
-    edges = [Edge(e.source or given.id, e.target or gave.id, e.shape, e.times, e.mark) for e in box.edges]
-    return replace(box, boxes=(given, *box.boxes, gave), edges=tuple(edges))
+_FIGURES = ("parameters", "trainable", "macs", "bytes")
+
+
+def _alone(box: Box, kept: Sequence[str]) -> Box:
+    """Leave some of the boxes of a part, with a box for what flows into them and one for what flows out."""
+    edges: dict[tuple[str, str], Edge] = {}
+    for edge in box.edges:
+        ends = (edge.source if edge.source in kept else "in:", edge.target if edge.target in kept else "out:")
+        if ends != ("in:", "out:"):
+            edges.setdefault(ends, replace(edge, source=ends[0], target=ends[1]))
+    into = tuple(dict.fromkeys(edge.shape for edge in edges.values() if edge.source == "in:"))
+    out = tuple(dict.fromkeys(edge.shape for edge in edges.values() if edge.target == "out:"))
+    given, gave = Box("in:", "", "input", role="input", gave=into), Box("out:", "", "output", role="output", given=out)
+    inner = [child for child in box.boxes if child.id in kept]
+    boxes = (*([given] if into else []), *inner, *([gave] if out else []))
+    some = replace(box, boxes=boxes, edges=tuple(edges.values()), given=into, gave=out)
+    if len(inner) == len(box.boxes):
+        return some
+    figures = {name: sum(getattr(one, name) * one.times for one in inner) for name in _FIGURES}
+    return replace(some, **figures)

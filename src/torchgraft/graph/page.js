@@ -11,7 +11,7 @@
   const marks = { selected: null, hovered: null, found: new Set() };
   const narrow = matchMedia("(max-width: 720px)");
   const HEAD = 34;
-  let opened = new Set(preset), picture = null, spots = new Map(), hits = [], hit = -1, mapScale = 0;
+  let opened = new Set(preset), picture = null, spots = new Map(), hits = [], hit = -1, map = { across: 1, down: 1 };
   let asked = 0, saving = 0, toggledAt = -Infinity;
 
   const look = viewer(canvas, changed, { click, doubleClick, hover });
@@ -44,7 +44,8 @@
   function room() {
     const { width, height } = canvas.getBoundingClientRect();
     const shown = !$("panel").hidden;
-    return { width: width - (shown && !narrow.matches ? 340 : 0), height: height - (shown && narrow.matches ? $("panel").offsetHeight : 0) };
+    if (!narrow.matches) return { width: width - (shown ? 340 : 0), height };
+    return { width, height: height - (shown ? $("panel").offsetHeight : $("legend").offsetHeight) };
   }
 
   function wholeScale() {
@@ -77,8 +78,9 @@
 
   function drawMap() {
     const [most, high] = narrow.matches ? [72, 140] : [150, 210];
-    mapScale = Math.min(most / picture.width, high / picture.height);
-    painter_.overview($("map").firstElementChild, mapScale);
+    const scale = Math.min(most / picture.width, high / picture.height);
+    map = { across: Math.max(scale, Math.min(most, 30) / picture.width), down: Math.max(scale, 20 / picture.height) };
+    painter_.overview($("map").firstElementChild, map.across, map.down);
   }
 
   function frameMap() {
@@ -86,10 +88,10 @@
     const all = picture.width * view.k <= width + 40 && picture.height * view.k <= height + 40;
     $("map").hidden = all || !$("panel").hidden;
     if (all) return;
-    const [w, h] = [picture.width * mapScale, picture.height * mapScale];
+    const [w, h] = [picture.width * map.across, picture.height * map.down];
     const clamp = (value, most) => Math.max(0, Math.min(most, value));
-    const [left, top] = [clamp((-view.x / view.k) * mapScale, w), clamp((-view.y / view.k) * mapScale, h)];
-    const [right, bottom] = [clamp(((width - view.x) / view.k) * mapScale, w), clamp(((height - view.y) / view.k) * mapScale, h)];
+    const [left, top] = [clamp((-view.x / view.k) * map.across, w), clamp((-view.y / view.k) * map.down, h)];
+    const [right, bottom] = [clamp(((width - view.x) / view.k) * map.across, w), clamp(((height - view.y) / view.k) * map.down, h)];
     Object.assign($("map").lastElementChild.style, { left: `${left}px`, top: `${top}px`, width: `${Math.max(4, right - left)}px`, height: `${Math.max(4, bottom - top)}px` });
   }
 
@@ -99,7 +101,7 @@
     const frame = $("map").getBoundingClientRect();
     const { width, height } = room();
     look.stop();
-    look.set(width / 2 - ((event.clientX - frame.left) / mapScale) * view.k, height / 2 - ((event.clientY - frame.top) / mapScale) * view.k, view.k);
+    look.set(width / 2 - ((event.clientX - frame.left) / map.across) * view.k, height / 2 - ((event.clientY - frame.top) / map.down) * view.k, view.k);
   }
 
   // ---- opening and closing ---------------------------------------------------------------------------------------
@@ -461,8 +463,8 @@
   texts.measureWith(painter_.measure);
   painter_.colours();
   resized();
-  restore();
   legend();
+  restore();
   new ResizeObserver(resized).observe(canvas);
   window.drawn = () => ({ view: { ...view }, boxes: picture.boxes, selected: marks.selected, opened: [...opened] });
   paint();

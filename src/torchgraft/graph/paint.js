@@ -41,12 +41,12 @@ function painter(canvas, byId) {
   }
 
   /** Fill and rim of a box; a mark outdoes a state. */
-  function tone(box, open) {
+  function tone(box, open, depth = 1) {
     const paper = open ? colour.page : colour.paper;
     if (box.role === "input" || box.role === "output") return { fill: colour.soft, rim: colour.soft };
     if (box.mark) return { fill: mixed(colour[box.mark], paper, open ? 0.06 : 0.13), rim: colour[box.mark] };
     const [first, second] = stripes(box);
-    if (open) return { fill: first && !second ? mixed(first, colour.group, 0.05) : colour.group, rim: first ? mixed(second || first, colour.line, 0.3) : colour.line };
+    if (open) return { fill: mixed(colour.ink, colour.page, 0.028 * depth), rim: first ? mixed(second || first, colour.line, 0.3) : colour.line };
     if (!model.isModule(box)) return { fill: colour.cell, rim: colour.line };
     return { fill: first && !second ? mixed(first, paper, 0.09) : paper, rim: first ? mixed(second || first, colour.line, 0.45) : colour.line };
   }
@@ -85,8 +85,8 @@ function painter(canvas, byId) {
     lines(edges, marks);
     for (const spot of boxes) if (!spot.open) closed(spot, view.k);
     writing(boxes, edges, view.k);
-    if (view.k > 0.3) for (const spot of boxes) badge(spot);
     rings(boxes, marks, view.k);
+    if (view.k > 0.3) for (const spot of boxes) badge(spot);
     return boxes.length;
   }
 
@@ -101,8 +101,8 @@ function painter(canvas, byId) {
   }
 
   function group(spot, k) {
-    const { box } = byId.get(spot.id);
-    const { fill, rim } = tone(box, true);
+    const { box, depth } = byId.get(spot.id);
+    const { fill, rim } = tone(box, true, depth);
     outline(spot, 10);
     context.fillStyle = fill;
     context.fill();
@@ -139,7 +139,7 @@ function painter(canvas, byId) {
     const [first, second] = stripes(box);
     if (!first || k < 0.08) return;
     context.save();
-    outline(spot, spot.open ? 10 : 8);
+    outline(spot, radius(box, spot));
     context.clip();
     context.fillStyle = first;
     context.fillRect(spot.x, spot.y, 4, h);
@@ -242,13 +242,13 @@ function painter(canvas, byId) {
   }
 
   /** All boxes as plain areas, for the small map. */
-  function overview(target, scale) {
+  function overview(target, across, down) {
     const dense = window.devicePixelRatio || 1;
-    const [w, h] = [picture.width * scale, picture.height * scale];
+    const [w, h] = [picture.width * across, picture.height * down];
     Object.assign(target, { width: Math.ceil(w * dense), height: Math.ceil(h * dense) });
     Object.assign(target.style, { width: `${w}px`, height: `${h}px` });
     const small = target.getContext("2d");
-    small.scale(scale * dense, scale * dense);
+    small.scale(across * dense, down * dense);
     for (const spot of picture.boxes) {
       const { box } = byId.get(spot.id);
       small.fillStyle = spot.open ? mixed(colour.line, colour.paper, 0.35) : box.mark ? colour[box.mark] : stripes(box).slice(-1)[0] || colour.line;
@@ -260,8 +260,8 @@ function painter(canvas, byId) {
   function svg() {
     const safe = (text) => text.replace(/[&<>"]/g, (letter) => `&#${letter.charCodeAt(0)};`);
     const rects = picture.boxes.map((spot) => {
-      const { box } = byId.get(spot.id);
-      const { fill, rim } = tone(box, spot.open);
+      const { box, depth } = byId.get(spot.id);
+      const { fill, rim } = tone(box, spot.open, depth);
       const words = spot.texts.map((text) => `<text x="${text.x}" y="${text.y}" font-size="${texts.SIZES[text.role]}" font-weight="${weights[text.role] || 400}" fill="${inkOf(text.role, box)}">${safe(text.text)}</text>`);
       return `<rect x="${spot.x}" y="${spot.y}" width="${spot.w}" height="${spot.h}" rx="${radius(box, spot)}" fill="${fill}" stroke="${rim}"/>${words.join("")}`;
     });

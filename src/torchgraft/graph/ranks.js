@@ -6,12 +6,12 @@ var ranks = (() => {
   const { cutsOf, runsOf } = flow;
   const STEP = 20, LABELLED = 28, LOOSE = 12; // between two boxes of a chain: plain, with a label, without an edge
   const STEM = 16, RANK = 50; // in a parallel part lines are upright so far from a box; between two ranks
-  const PAD = 16, LANE = 13; // beside the border of a container; between two lanes
+  const PAD = 16, LANE = 13, BESIDE = 24; // at the border of a container; between two lanes; beside a constant
 
   /** A parallel part between two cuts: dagre ranks and orders its runs. */
   function parallel(first, last, nodes, links) {
     const inner = links.filter((link) => !link.skip && link.from >= first && link.to <= last);
-    const runs = runsOf(first, last, inner);
+    const runs = runsOf(first, last, inner, links.filter((link) => link.skip));
     const within = new Set(runs.flatMap((run) => run.links));
     const outer = inner.filter((link) => !within.has(link));
     const graph = new dagre.graphlib.Graph({ multigraph: true });
@@ -19,7 +19,7 @@ var ranks = (() => {
     const runOf = new Map();
     runs.forEach((run, index) => {
       run.h = stack(run, nodes);
-      const half = Math.max(...run.nodes.flatMap((node) => [nodes[node].left, nodes[node].right]));
+      const half = Math.max(...run.nodes.flatMap((node) => [nodes[node].left + nodes[node].beside, nodes[node].right]));
       graph.setNode(String(index), { width: 2 * half, height: run.h });
       for (const node of run.nodes) runOf.set(node, index);
     });
@@ -131,6 +131,16 @@ var ranks = (() => {
     }
   }
 
+  /** Constants at the left of what reads them. */
+  function placeAside(aside) {
+    for (const [node, reader, link] of aside) {
+      const y = reader.y + Math.min(reader.h, 34) / 2;
+      Object.assign(node, { x: reader.x - reader.left - BESIDE - node.right, y: y - node.h / 2, band: reader.band });
+      link.points = [[node.x + node.right, y], [reader.x - reader.left, y]];
+      link.skip = false;
+    }
+  }
+
   /** Upright through every rank, across between two ranks. */
   function bent(from, to, stops) {
     const points = [[from.x, from.y + from.h]];
@@ -143,5 +153,5 @@ var ranks = (() => {
     return points;
   }
 
-  return { place, PAD, LANE, LABELLED, RANK };
+  return { place, placeAside, BESIDE, PAD, LANE, LABELLED, RANK };
 })();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ _SIZES = {"label": 13, "kind": 11, "detail": 10.5, "times": 11, "shape": 10}
 """Sizes of texts by what they are, in pixels; layout.js measures with the same."""
 
 _MARGIN = 24
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+"""What XML can't hold in any way, but a module's name can."""
+
 _RED = "\0"
 """Begins a line of the head that is red; XML can't hold it."""
 
@@ -56,7 +60,7 @@ def svg(drawing: Drawing) -> str:
         *(line for entry in key for line in _entry(entry, foot)),
         "</svg>",
     ]
-    return "\n".join(lines) + "\n"
+    return _FORBIDDEN.sub("\ufffd", "\n".join(lines) + "\n")
 
 
 # the head

@@ -38,7 +38,7 @@ class Course:
             found.append(total)
         return tuple(found)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Count the optimizer steps."""
         return max((event.step for event in self.events), default=0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +40,7 @@ def measured(graft: Graft, plan: TrainPlan, batch: Any, *, loss: Any = None, tar
     counter = Counter()
     with rng_kept():
         job = _job(graft, plan, batch, torch.device("cpu"), loss, targets)
+        _told_apart(job.model, counter)
         with counter:
             walk(job, counter)
     return Course(tuple(counter.events))
@@ -58,7 +61,18 @@ def allocated(graft: Graft, plan: TrainPlan, batch: Any, device: torch.device) -
     return int(torch.cuda.max_memory_allocated(device) - before)
 
 
-class _Quiet(Counter):
+def _told_apart(model: nn.Module, counter: Counter) -> None:
+    """Let a counter know which module is under way; the model is a copy that nobody else has."""
+    for path, module in model.named_modules():
+        module.__dict__["forward"] = partial(_inside, counter, path, module.forward)
+
+
+def _inside(counter: Counter, path: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with counter.inside(path):
+        return forward(*args, **kwargs)
+
+
+class _Quiet(Counter):  # type: ignore[no-untyped-call]
     """Counts nothing, so that the run is what it is without a counter."""
 
     def name(self, *_: Any, **__: Any) -> None:

@@ -49,6 +49,11 @@ class Room:
         """Give what is set aside beside tensors of `peak` bytes."""
         return self.context + int(FRAGMENTS * peak)
 
+    @property
+    def most(self) -> int:
+        """Give the bytes of tensors that fit, the allowance beside them."""
+        return int((self.size - self.context) / (1 + FRAGMENTS))
+
     def holds(self, peak: int) -> bool:
         """Tell whether tensors of `peak` bytes fit, the allowance beside them."""
         return peak + self.allowance(peak) <= self.size

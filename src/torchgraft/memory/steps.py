@@ -151,8 +151,8 @@ def _move(model: nn.Module, stepper: Stepper, counter: Counter) -> None:
 def _see_model(model: nn.Module, counter: Counter) -> None:
     for name, one in model.named_parameters():
         counter.name([one], "weights", _home(name))
-    for name, one in model.named_buffers():
-        counter.name([one], "buffers", _home(name))
+    for name, held in model.named_buffers():
+        counter.name([held], "buffers", _home(name))
 
 
 def _home(name: str) -> str:

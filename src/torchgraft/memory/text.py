@@ -63,7 +63,7 @@ def _kinds(memory: Memory) -> str:
 
 def _modules(memory: Memory) -> str:
     shown = _opened(memory.modules)
-    rows = [("by module", "weights", "gradients", "optimizer", "activations kept")]
+    rows: list[tuple[str, ...]] = [("by module", "weights", "gradients", "optimizer", "activations kept")]
     for one, below in shown:
         name = f"{one.path or '(the model itself)'}{f' and {below} in it' if below else ''}"
         sizes = (one.weights, one.gradients, one.optimizer, one.activations)

@@ -162,8 +162,7 @@ def _helped(graft: Graft, case: Case, course: Course, found: Memory) -> Memory:
         return known[batch]
 
     if room is not None:
-        aim = room.size - room.allowance(found.peak)
-        most = largest(need, room.holds, aim, case.plan.batch)
+        most = largest(need, room.holds, room.most, case.plan.batch)
     helping = remedies(graft, case, found.peak, room=room, most=most, need=asked)
     return dataclasses.replace(found, largest=most, remedies=helping)
 

@@ -46,7 +46,7 @@ class Speed:
         precision: `fp32`, `bf16`, `fp16`; empty where unknown.
         workers: processes that load data; None where there is no loader.
         images: the model takes images and convolves them.
-        hottest: the modules that take most, with their shares and what bounds them.
+        hottest: the classes of modules that take most, with their shares and what bounds them.
         tried: what was tried and how many times as fast it was, best first.
         optimizer: the share of the optimizer's step.
         fused: whether it is fused; None where there is none, or it has no fused form.

@@ -20,6 +20,7 @@ def profile(
     steps: int | None = None,
     fake: bool = False,
     tries: bool = True,
+    trace: bool = False,
 ) -> Profile:
     """Say where a training step and a prediction spend time and memory: `print(g.profile(batch=32))`.
 
@@ -33,6 +34,7 @@ def profile(
         steps: how many are measured; as many as are worth it when left out.
         fake: take random inputs where the plan names data.
         tries: try what may help, where a step is short enough.
+        trace: keep the recording, for `torchgraft.profile.files.write_trace`.
 
     Raises:
         TrainError: the device is not here, or the weights are not in memory.
@@ -40,4 +42,4 @@ def profile(
     """
     from torchgraft.profile.model import profiled
 
-    return profiled(graft, device=device, batch=batch, steps=steps, fake=fake, tries=tries)
+    return profiled(graft, device=device, batch=batch, steps=steps, fake=fake, tries=tries, trace=trace)

@@ -8,6 +8,7 @@ there.
 
 from __future__ import annotations
 
+import functools
 import re
 import statistics
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,7 @@ _PRODUCT = re.compile(
 )
 
 
+@functools.cache
 def is_product(name: str) -> bool:
     """Tell whether an operation is a product: of matrices, a convolution, an attention."""
     return name.startswith(("aten::", "torchvision::")) and _PRODUCT.search(name.partition("::")[2]) is not None
@@ -95,7 +97,7 @@ class Ledger:
 
 
 def middle(ledgers: Sequence[Ledger]) -> Ledger:
-    """Give the median of several steps, by module and by operation."""
+    """Give the median of several steps, by module and by operation; allocations are those of all."""
     found = Ledger()
     for key in dict.fromkeys(key for one in ledgers for key in one.sums):
         sums = [one.sums.get(key, Sums()) for one in ledgers]
@@ -104,6 +106,7 @@ def middle(ledgers: Sequence[Ledger]) -> Ledger:
     for name in dict.fromkeys(name for one in ledgers for name in one.operations):
         seen = [one.operations.get(name, [0.0, 0]) for one in ledgers]
         found.operations[name] = [statistics.median_high(column) for column in zip(*seen, strict=True)]
+    found.allocations = sorted((one for each in ledgers for one in each.allocations), key=lambda one: one.at)
     return found
 
 

@@ -76,7 +76,7 @@ def _bandwidth(device: torch.device) -> float:
 
 
 def _call(device: torch.device, count: int = 300) -> tuple[float, float, float]:
-    """Give the seconds of the smallest operation, what the profiler sees of it inside, and what recording takes."""
+    """Give the seconds of the smallest operation, what of them the profiler sees inside, and of recording it."""
     one = torch.zeros(1, device=device)
 
     def loop() -> None:

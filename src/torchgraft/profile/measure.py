@@ -13,7 +13,7 @@ from torch import nn
 from torchgraft.probes.speed import Split
 from torchgraft.profile import held
 from torchgraft.profile.clock import Clock, Timed, timed
-from torchgraft.profile.events import OUTSIDE, Allocation, Ledger, Sums, middle, on_device, read
+from torchgraft.profile.events import OUTSIDE, Ledger, Sums, middle, on_device, read
 from torchgraft.profile.record import Machine, Operation, Part, Phase, Run
 from torchgraft.profile.spans import PHASE, spanned
 from torchgraft.profile.task import Task
@@ -56,9 +56,9 @@ def measured(
             with torch.profiler.record_function(STEP):
                 step(clock)
     graded = held.gradients(task.model)
-    last = max(one.start_time_ns for one in seen.roots if one.name == STEP)
-    peak = held.peak(_allocated(seen), there, graded, since=last, reserved=_reserved(task.device))
     ledger, watched = _typical(seen, machine, task.device)
+    last = max(one.start_time_ns for one in seen.roots if one.name == STEP)
+    peak = held.peak(ledger.allocations, there, graded, since=last, reserved=_reserved(task.device))
     work = _counted(task, step, name_of)
     run = _run(kind, task, bare, ledger, work, machine)
     return replace(run, peak=peak, watched=watched / max(bare.seconds, 1e-12)), seen
@@ -66,10 +66,6 @@ def measured(
 
 def _given(task: Task) -> Any:
     return (task.last.args, task.last.kwargs, task.last.targets) if task.last is not None else ()
-
-
-def _allocated(seen: Watched) -> list[Allocation]:
-    return read(seen.roots, inside=0.0).allocations
 
 
 def _typical(seen: Watched, machine: Machine, device: torch.device) -> tuple[Ledger, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from torchgraft.methods import running
 from torchgraft.profile.machine import machine
 from torchgraft.profile.measure import measured
 from torchgraft.profile.planned import planned_task
-from torchgraft.profile.record import Profile
+from torchgraft.profile.record import Part, Profile, Run
 from torchgraft.profile.task import KINDS, Random, Task, plain_task
 from torchgraft.profile.tries import tried
 from torchgraft.profile.verdict import judged, speed_of
@@ -31,30 +32,38 @@ BATCH = 8
 
 
 def profiled(
-    graft: Graft, *, device: str | None, batch: int | None, steps: int | None, fake: bool, tries: bool
+    graft: Graft, *, device: str | None, batch: int | None, steps: int | None, fake: bool, tries: bool, trace: bool
 ) -> Profile:
     """Profile a graft's model; see `torchgraft.profile.profile`."""
     running(graft, "profile")
     with rng_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         task, random, notes = _task(graft, device, batch, fake=fake)
-        return _profiled(graft, task, random, notes, steps=steps, tries=tries)
+        return _profiled(graft, task, random, notes, steps=steps, tries=tries, keep=trace)
 
 
 def _profiled(
-    graft: Graft, task: Task, random: Random | None, notes: tuple[str, ...], *, steps: int | None, tries: bool
+    graft: Graft,
+    task: Task,
+    random: Random | None,
+    notes: tuple[str, ...],
+    *,
+    steps: int | None,
+    tries: bool,
+    keep: bool,
 ) -> Profile:
     best = machine(task.device, KINDS[task.precision])
     runs, trace = [], b""
     if task.optimizer is not None:
         run, seen = measured(task, "training step", best, steps=steps)
-        runs, trace = [run], seen.trace()
+        runs, trace = [run], seen.trace() if keep else b""
     else:
         notes = (*notes, "every parameter is frozen: there is no training step")
     run, seen = measured(task, "prediction", best, steps=steps)
     runs.append(run)
-    trace = trace or seen.trace()
+    trace = trace or (seen.trace() if keep else b"")
     found = tried(task, runs[0]) if tries else ()
+    runs = [_noted(graft, run) for run in runs]
     facts = (*task.facts, *([("loss", random.words)] if random is not None else []))
     speed = speed_of(
         runs[0],
@@ -69,6 +78,19 @@ def _profiled(
     return Profile(
         graft.name, best, facts, tuple(runs), judged(speed, graft.name, graft.module), found, notes, trace=trace
     )
+
+
+def _noted(graft: Graft, run: Run) -> Run:
+    """Note which modules are frozen, and which edit put one in."""
+    added = graft.added
+    table = dict(graft.module.named_modules())
+
+    def noted(part: Part) -> Part:
+        flags = {one.requires_grad for one in table[part.path].parameters()} if part.path in table else set()
+        words = [f"edit {added[part.path]}"] if part.path in added else []
+        return replace(part, note=", ".join([*words, *(["frozen"] if flags == {False} else [])]))
+
+    return replace(run, parts=tuple(noted(part) for part in run.parts))
 
 
 def _task(

@@ -70,6 +70,7 @@ class Part:
         flops: floating-point operations (two for each multiply-accumulate).
         bytes: read and written by operations, as if nothing were in a cache.
         bound: what limits it: `compute`, `memory` or `Python`.
+        note: `frozen`, or the edit that put it in.
     """
 
     path: str
@@ -83,6 +84,7 @@ class Part:
     flops: float = 0.0
     bytes: float = 0.0
     bound: str = ""
+    note: str = ""
 
     @property
     def seconds(self) -> float:

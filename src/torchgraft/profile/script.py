@@ -5,7 +5,6 @@ from __future__ import annotations
 import cProfile
 import os
 import platform
-import pstats
 import resource
 import sys
 import time
@@ -19,6 +18,7 @@ import torch
 from torchgraft.probes.speed import Split
 from torchgraft.profile.clocks import Clocks
 from torchgraft.profile.events import OUTSIDE, Ledger, Sums
+from torchgraft.profile.functions import hottest
 from torchgraft.profile.machine import machine
 from torchgraft.profile.main import is_script, run_as_main
 from torchgraft.profile.record import Machine, Operation, Part, Phase, Profile, Run, Script
@@ -29,9 +29,6 @@ __all__ = ["is_script", "profile_script"]
 
 START = "to first step"
 """What a script does before it first calls a model, a loader or an optimizer: mostly imports."""
-
-FUNCTIONS = 12
-"""So many Python functions are told."""
 
 
 _TIMED: list[cProfile.Profile] = []
@@ -63,11 +60,11 @@ def profile_script(path: str, arguments: Sequence[str] = (), *, trace: bool = Fa
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     best = machine(device)
-    clocks, python = Clocks(), cProfile.Profile(builtins=False)
-    windows = Windows(clocks, best, keep_trace=trace)
+    seen, python = Clocks(), cProfile.Profile(builtins=False)
+    windows = Windows(seen, best, keep_trace=trace)
 
     def around(code: types.CodeType, names: dict[str, Any]) -> None:
-        with clocks.running(), windows.running():
+        with seen.running(), windows.running():
             _TIMED.append(python)
             python.enable()
             try:
@@ -86,25 +83,25 @@ def profile_script(path: str, arguments: Sequence[str] = (), *, trace: bool = Fa
         seconds=seconds,
         cpu=cpu,
         ended=ended.words,
-        steps=clocks.steps,
+        steps=seen.steps,
         watched=windows.seconds,
-        functions=_functions(python, seconds),
+        functions=hottest(python, seconds),
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         environment=tuple(_environment(best)),
     )
-    run = _run(clocks, windows.ledger, whole, begun)
-    return _profile(path, best, whole, run, clocks, windows), ended.code
+    run = _run(seen, windows.ledger, whole, begun)
+    return _profile(path, best, whole, run, seen, windows), ended.code
 
 
-def _profile(path: str, best: Machine, whole: Script, run: Run, clocks: Clocks, windows: Windows) -> Profile:
+def _profile(path: str, best: Machine, whole: Script, run: Run, seen: Clocks, windows: Windows) -> Profile:
     name = Path(path).name
     speed = speed_of(
         run,
         best,
         what="the script, once at work,",
         seconds=_at_work(run),
-        workers=clocks.workers,
-        fused=clocks.fused,
+        workers=seen.workers,
+        fused=seen.fused,
         batch=0,
     )
     notes = [
@@ -116,22 +113,22 @@ def _profile(path: str, best: Machine, whole: Script, run: Run, clocks: Clocks, 
     return Profile(name, best, (), (run,), found, (), tuple(notes), whole, windows.trace)
 
 
-def _run(clocks: Clocks, ledger: Ledger, script: Script, begun: float) -> Run:
+def _run(seen: Clocks, ledger: Ledger, script: Script, begun: float) -> Run:
     """Put the whole run down to phases and modules."""
-    start = max((clocks.begun or begun) - begun, 0.0)
+    start = max((seen.begun or begun) - begun, 0.0)
     busy = script.seconds - start
-    phases = {name: clocks.phases.get(name, 0.0) for name in ("data", "forward", "backward", "optimizer")}
+    phases = {name: seen.phases.get(name, 0.0) for name in ("data", "forward", "backward", "optimizer")}
     other = max(busy - sum(phases.values()), 0.0)
     told = {START: start, **phases, "elsewhere": other}
     return Run(
         kind="script",
         seconds=script.seconds,
         spread=(script.seconds, script.seconds),
-        steps=clocks.steps,
+        steps=seen.steps,
         samples=0,
         phases=tuple(Phase(name, value) for name, value in told.items() if value > 0.0005 * script.seconds),
-        parts=tuple(_parts(clocks, ledger)),
-        outside=_outside(clocks, ledger, other),
+        parts=tuple(_parts(seen, ledger)),
+        outside=_outside(seen, ledger, other),
         split=_split(phases["data"], busy, ledger),
         busy=script.cpu / max(script.seconds, 1e-12),
         operations=_operations(ledger),
@@ -143,29 +140,29 @@ def _at_work(run: Run) -> float:
     return run.seconds - run.phase(START)
 
 
-def _parts(clocks: Clocks, ledger: Ledger) -> list[Part]:
+def _parts(seen: Clocks, ledger: Ledger) -> list[Part]:
     backward = {path: one for (phase, path), one in ledger.sums.items() if phase == "backward"}
-    seen = sum(one.total for one in backward.values())
-    scale = clocks.phases.get("backward", 0.0) / seen if seen else 0.0
+    watched = sum(one.total for one in backward.values())
+    scale = seen.phases.get("backward", 0.0) / watched if watched else 0.0
     found = []
-    for path, kind in clocks.kinds.items():
+    for path, kind in seen.kinds.items():
         back = backward.get(path, Sums())
         sums = [one for (_, its), one in ledger.sums.items() if its == path]
         within = sum(one.useful for one in sums)
         between, products = sum(one.between for one in sums), sum(one.products for one in sums)
         bound = "Python" if between > within else "compute" if products > within - products else "memory"
         part = Part(
-            path, kind, clocks.calls.get(path, 0), clocks.own.get(path, 0.0), back.total * scale, products,
+            path, kind, seen.calls.get(path, 0), seen.own.get(path, 0.0), back.total * scale, products,
             within - products, between, bound=bound if sums else "",
         )  # fmt: skip
         found.append(part)
     return found
 
 
-def _outside(clocks: Clocks, ledger: Ledger, other: float) -> Part:
+def _outside(seen: Clocks, ledger: Ledger, other: float) -> Part:
     back = ledger.sums.get(("backward", OUTSIDE), Sums())
-    seen = ledger.phase("backward").total
-    scale = clocks.phases.get("backward", 0.0) / seen if seen else 0.0
+    watched = ledger.phase("backward").total
+    scale = seen.phases.get("backward", 0.0) / watched if watched else 0.0
     return Part("", "", forward=other, backward=back.total * scale)
 
 
@@ -188,46 +185,6 @@ def _operations(ledger: Ledger, most: int = 12) -> tuple[Operation, ...]:
             known[1] += calls
     order = sorted(found.items(), key=lambda one: -one[1][0])
     return tuple(Operation(name, seconds, calls) for name, (seconds, calls) in order[:most])
-
-
-def _functions(python: cProfile.Profile, seconds: float) -> tuple[tuple[str, int, float, float], ...]:
-    """List the functions that take most by themselves; what torchgraft did meanwhile is left out."""
-    stats: dict[Any, Any] = pstats.Stats(python).stats  # type: ignore[attr-defined]
-    ours = _ours(stats)
-    rows = []
-    for place, (_, calls, itself, whole, callers) in stats.items():
-        if place in ours:
-            continue
-        theirs = [one for caller, one in callers.items() if caller in ours]
-        calls -= sum(one[1] for one in theirs)
-        itself -= sum(one[2] for one in theirs)
-        file, line, name = place
-        rows.append((f"{_short(file)}:{line} {name}", calls, max(itself, 0.0), min(max(whole, 0.0), seconds)))
-    return tuple(sorted(rows, key=lambda row: -row[2])[:FUNCTIONS])
-
-
-def _ours(stats: dict[Any, Any]) -> set[Any]:
-    """Find torchgraft's own functions, and those that none but these called."""
-    home = str(Path(__file__).parent)
-    found = {place for place in stats if place[0].startswith(home)}
-    while True:
-        more = {
-            place
-            for place, (*_, callers) in stats.items()
-            if place not in found and callers and all(caller in found for caller in callers)
-        } - found
-        more = {place for place in more if place[2] != "<module>"}  # the script itself
-        if not more:
-            return found
-        found |= more
-
-
-def _short(file: str) -> str:
-    """Leave out where packages are installed, and the folder that one works in."""
-    for home in sorted({*sys.path, str(Path.cwd())}, key=len, reverse=True):
-        if home and file.startswith(home.rstrip("/") + "/"):
-            return file[len(home.rstrip("/")) + 1 :]
-    return file
 
 
 def _environment(best: Machine) -> list[tuple[str, str]]:

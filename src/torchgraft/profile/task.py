@@ -185,6 +185,11 @@ def batch_of(graft: Graft, size: int) -> Batch:
     return batch
 
 
+def _precision(model: nn.Module) -> str:
+    found = {str(one.dtype).removeprefix("torch.") for one in model.parameters() if one.is_floating_point()}
+    return "fp32" if found <= {"float32"} else "weights in " + ", ".join(sorted(found))
+
+
 class Random:
     """One random batch, again and again, with class numbers that fit the output, drawn when that is first seen."""
 
@@ -227,7 +232,7 @@ def plain_task(graft: Graft, device: torch.device, size: int) -> tuple[Task, Ran
     facts = (
         ("batch", str(size)),
         ("input", f"random, {shapes}"),
-        ("precision", "fp32"),
+        ("precision", _precision(model)),
         ("optimizer", "SGD with momentum" if trained else "none: every parameter is frozen"),
     )
     return Task(model, device, iter(random), random.loss, optimizer, facts), random

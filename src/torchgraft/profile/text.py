@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from torchgraft.probes.speed import BOUNDS
+from torchgraft.profile.classes import kinds
 from torchgraft.profile.events import OUTSIDE
 from torchgraft.profile.record import Peak, Profile, Run, Script
 from torchgraft.profile.tree import Line, lines
@@ -78,6 +79,8 @@ def _run(run: Run, width: int) -> Iterator[str]:
     if run.parts:
         yield ""
         yield from _table(run, width)
+        yield ""
+        yield from _kinds(run)
     if run.peak is not None:
         yield ""
         yield from _peak(run.peak, width)
@@ -90,8 +93,8 @@ def _title(run: Run) -> str:
     return f"{run.kind}  {seconds(run.seconds)}{rate}   ({span})"
 
 
-_COLUMNS = ("module", "class", "calls", "forward", "backward", "share", "", "GFLOP/s", "bound by", "holds")
-_DISPENSABLE = ("GFLOP/s", "calls", "class", "holds", "", "bound by", "backward", "forward")
+_COLUMNS = ("module", "class", "calls", "forward", "backward", "share", "", "GFLOP/s", "bound by", "holds", "note")
+_DISPENSABLE = ("GFLOP/s", "calls", "class", "holds", "note", "", "bound by", "backward", "forward")
 """What a narrow terminal does without, in this order."""
 
 
@@ -101,16 +104,31 @@ def _table(run: Run, width: int) -> Iterator[str]:
     if outside.seconds >= 0.001 * run.seconds:
         share = outside.seconds / run.seconds
         rows.append(("outside of modules", "", "", seconds(outside.forward), _blank(outside.backward),
-                     f"{share:.0%}", bar(share), "", outside.bound, ""))  # fmt: skip
+                     f"{share:.0%}", bar(share), "", outside.bound, "", ""))  # fmt: skip
     kept = [n for n in range(len(_COLUMNS)) if n == 0 or any(row[n] for row in rows[1:])]
     for name in _DISPENSABLE:
         if sum(max(len(row[n]) for row in rows) + 2 for n in kept) <= width:
             break
         kept = [n for n in kept if _COLUMNS[n] != name]
     wide = {n: max(len(row[n]) for row in rows) for n in kept}
-    left = {0, 1, 6, 8}
+    left = {0, 1, 6, 8, 10}
     for row in rows:
         cells = [row[n].ljust(wide[n]) if n in left else row[n].rjust(wide[n]) for n in kept]
+        yield f"  {'  '.join(cells)}".rstrip()
+
+
+def _kinds(run: Run) -> Iterator[str]:
+    """List the classes of modules that take a hundredth of the step or more."""
+    rows: list[tuple[str, ...]] = [("class", "modules", "themselves", "share", "", "GFLOP/s", "GB/s", "bound by")]
+    for one in kinds(run):
+        if one.share < 0.01 or len(rows) > 8:
+            break
+        rates = [f"{value / one.seconds / 1e9:.3g}" if value else "" for value in (one.flops, one.bytes)]
+        rows.append((one.name, f"{one.modules}", seconds(one.seconds), f"{one.share:.0%}", bar(one.share), *rates,
+                     one.bound))  # fmt: skip
+    wide = [max(len(row[n]) for row in rows) for n in range(8)]
+    for row in rows if len(rows) > 1 else ():
+        cells = [cell.ljust(wide[n]) if n in (0, 4, 7) else cell.rjust(wide[n]) for n, cell in enumerate(row)]
         yield f"  {'  '.join(cells)}".rstrip()
 
 
@@ -128,6 +146,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         f"{one.flops / work / 1e9:.3g}" if one.flops and work else "",
         one.bound,
         size(line.held) if line.held else "",
+        line.whole.note,
     )
 
 
@@ -143,12 +162,16 @@ def _peak(peak: Peak, width: int) -> Iterator[str]:
     for kind, value in peak.kinds.items():
         share = value / max(peak.bytes, 1)
         most = [(path, one) for path, its, one in peak.holders if its == kind and path != OUTSIDE][:2]
-        named = ", ".join(f"{path or 'the model itself'} {size(one)}" for path, one in most)
-        yield f"    {kind:<16}{size(value):>8} {share:>4.0%}  {bar(share):<{BAR}}  {named}"[:width].rstrip()
+        line = f"    {kind:<16}{size(value):>8} {share:>4.0%}  {bar(share):<{BAR}}"
+        for number, (path, one) in enumerate(most):
+            named = f"{', ' if number else '  '}{path or 'the model itself'} {size(one)}"
+            line += named if len(line) + len(named) <= width else ""
+        yield line.rstrip()
 
 
 def _tried(name: str, faster: float, of: str) -> str:
     words = f"{faster:.2f}× as fast" if faster >= 1 else f"{1 / faster:.2f}× as slow"
+    words = "no faster, no slower" if 0.97 < faster < 1.03 else words
     return f"  {name:<28} {words} ({of})"
 
 

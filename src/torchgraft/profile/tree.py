@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torchgraft.profile.record import Part, Run
 
@@ -73,6 +73,7 @@ def _add(
     """Add what is inside a module, what is small last and as one."""
     own = next((part for part in run.parts if part.path == path), Part(path, ""))
     small = [one for one in inside.get(path, ()) if whole[one].seconds < SMALL * run.seconds]
+    small = [one for one in small if not whole[one].note.startswith("edit")]
     if len(small) < 2:
         small = []
     for one in inside.get(path, ()):
@@ -102,9 +103,8 @@ def _whole(parts: Sequence[Part]) -> dict[str, Part]:
         while path is not None:
             gathered[path].append(part)
             path = _up(path, paths)
-    kinds = {part.path: part for part in parts}
     return {
-        part.path: _sum(gathered[part.path], part.path, kinds[part.path].kind, kinds[part.path].calls)
+        part.path: replace(_sum(gathered[part.path], part.path, part.kind, part.calls), note=part.note)
         for part in parts
     }
 

@@ -38,7 +38,7 @@ def tried(task: Task, run: Run) -> tuple[Try, ...]:
     step = task.training if training else task.prediction
     task.train_mode(task.model) if training else task.model.eval()
     found, begun = [], time.perf_counter()
-    for name, sentence, change in _changes(task, training=training):
+    for name, sentence, change in _changes(task, run, training=training):
         if time.perf_counter() - begun > PATIENCE:
             break
         with contextlib.suppress(RuntimeError, TypeError, NotImplementedError, ValueError):
@@ -49,16 +49,17 @@ def tried(task: Task, run: Run) -> tuple[Try, ...]:
 _Change = Callable[[], AbstractContextManager[None]]
 
 
-def _changes(task: Task, *, training: bool) -> Iterator[tuple[str, str, _Change]]:
-    images = any(one.dim() == 4 for one in (task.last.inputs if task.last is not None else ()))
-    if images and any(isinstance(one, torch.nn.Conv2d) for one in task.model.modules()):
-        yield "channels_last", "model and images in the order that convolutions read", lambda: _channels_last(task)
-    if task.precision == "fp32":
-        yield "bf16", "forward and backward in bfloat16, by autocast", lambda: _precision(task, "bf16")
-    if training and type(task.optimizer).__name__ in _FUSED and not task.optimizer.defaults.get("fused"):  # type: ignore[union-attr]
-        yield "fused optimizer", "all parameters updated in one pass", lambda: _fused(task)
+def _changes(task: Task, run: Run, *, training: bool) -> Iterator[tuple[str, str, _Change]]:
     if task.device.type == "cpu" and torch.get_num_threads() < cores():
         yield f"{cores()} threads", "every core that the process may use", _threads
+    if task.precision == "fp32":
+        yield "bf16", "forward and backward in bfloat16, by autocast", lambda: _precision(task, "bf16")
+    fused = training and type(task.optimizer).__name__ in _FUSED
+    if fused and task.optimizer is not None and not task.optimizer.defaults.get("fused"):
+        yield "fused optimizer", "all parameters updated in one pass", lambda: _fused(task)
+    convolved = sum(part.seconds for part in run.parts if part.kind == "Conv2d")
+    if convolved > 0.2 * run.seconds and task.last is not None:
+        yield "channels_last", "model and images in the order that convolutions read", lambda: _channels_last(task)
 
 
 def _faster(task: Task, step: Callable[[Clock], None], change: _Change, rounds: int = 2) -> float:

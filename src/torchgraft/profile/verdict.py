@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from torchgraft.probes.speed import Speed
+from torchgraft.profile.classes import kinds
 from torchgraft.profile.record import Machine, Run, Try
 from torchgraft.rules import Evidence, Finding
 from torchgraft.rules.rule import rules
@@ -23,7 +24,6 @@ def speed_of(run: Run, machine: Machine, tried: Sequence[Try] = (), **facts: obj
         tried: what was tried.
         facts: further fields of `Speed`.
     """
-    hottest = sorted(run.parts, key=lambda part: -part.seconds)[:8]
     known = {
         "what": f"a {run.kind}",
         "seconds": run.seconds,
@@ -34,7 +34,7 @@ def speed_of(run: Run, machine: Machine, tried: Sequence[Try] = (), **facts: obj
         "device": machine.device.partition(":")[0],
         "calls": round(run.calls),
         "batch": run.samples,
-        "hottest": tuple((part.path, part.seconds / max(run.seconds, 1e-12), part.bound) for part in hottest),
+        "hottest": tuple((one.name, one.share, one.bound) for one in kinds(run)[:8]),
         "tried": tuple((one.name, one.faster) for one in tried if one.of == run.kind),
         "optimizer": run.phase("optimizer") / max(run.seconds, 1e-12),
     }

@@ -43,8 +43,8 @@ def _seconds(value: float) -> str:
 
 
 def _hot(speed: Speed, bound: str) -> str:
-    """Name the modules of a kind that take most."""
-    found = [f"{path or 'the model itself'} {share:.0%}" for path, share, by in speed.hottest if by == bound]
+    """Name the classes of modules that take most of what is bound so."""
+    found = [f"{name} {share:.0%}" for name, share, by in speed.hottest if by == bound and share >= 0.02]
     return f"most of it in {', '.join(found[:3])}" if found else ""
 
 

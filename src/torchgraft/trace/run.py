@@ -20,6 +20,7 @@ from torchgraft.trace.ghost import fake, real
 from torchgraft.trace.memory import Memory
 from torchgraft.trace.quiet import unprinted
 from torchgraft.trace.record import Mismatch, Trace
+from torchgraft.trace.repeats import Repeats
 from torchgraft.trace.tape import Tape
 from torchgraft.trace.tree import mapped, tensors
 
@@ -30,7 +31,7 @@ logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
 
 
 _REMEMBERED = 4096
-"""So many module calls are remembered; a large model has a few hundred different ones."""
+"""So many module calls and operations are remembered; a large model has a few hundred different ones."""
 
 
 def trace(
@@ -76,6 +77,7 @@ class Tracer:
         self._model = model
         self._body = self._new_body()
         self._memory: Memory | None = None if values else {}
+        self._repeats: Repeats | None = None if values else {}
         self._caches = Caches()
         self._tape: Tape | None = None
         self.given_back: list[Tensor] = []
@@ -124,7 +126,8 @@ class Tracer:
         arguments = example if isinstance(example, tuple) else (example,)
         given = mapped(self._input, (arguments, dict(kwargs or {})))
         memory = self._memory if cached else None
-        tape = self._tape = Tape(self._mode, self._body.names, memory, self._backstop(), train=train)
+        repeats = self._repeats if cached else None
+        tape = self._tape = Tape(self._mode, self._body.names, memory, repeats, self._backstop(), train=train)
         inputs = tape.see(given)
         for number, tensor in zip(inputs, tensors((arguments, kwargs or {})), strict=False):
             found = strict.range_of(tensor)
@@ -143,8 +146,9 @@ class Tracer:
                 outputs, mismatch = self._forward(given, tape, inputs)
         finally:
             self._settle(tape)
-        while self._memory and len(self._memory) > _REMEMBERED:
-            self._memory.pop(next(iter(self._memory)))
+        for known in (self._memory, self._repeats):
+            while known and len(known) > _REMEMBERED:
+                known.pop(next(iter(known)))
         self._tape = None
         return Trace(
             values=tuple(tape.values),

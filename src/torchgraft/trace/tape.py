@@ -21,6 +21,8 @@ from torchgraft.trace.body import Part, changed_state
 from torchgraft.trace.macs import count
 from torchgraft.trace.memory import Memory, Range, Start, asked, kept, replayed, sizes_of
 from torchgraft.trace.record import Call, Mismatch, Op, Value
+from torchgraft.trace.repeats import REPEATED, Repeats, made_again, made_of
+from torchgraft.trace.repeats import asked as asked_before
 from torchgraft.trace.storages import OPENED, Inside, Storages
 from torchgraft.trace.tree import PLAIN, labelled, mapped, tensors
 
@@ -87,6 +89,7 @@ class Tape(TorchFunctionMode):
         mode: FakeTensorMode | None,
         names: Mapping[int, str],
         memory: Memory | None,
+        repeats: Repeats | None,
         stand_in: Callable[[Tensor], Tensor] | None,
         *,
         train: bool,
@@ -107,6 +110,7 @@ class Tape(TorchFunctionMode):
         self.storages = Storages()
         self.fresh: list[Any] = []
         self._memory = memory
+        self._repeats = repeats
         self._alive: list[Tensor] = []  # an id must not be used again while the pass runs
         self._stack: list[_Frame] = []
         self._failure: _Failure | None = None
@@ -218,11 +222,29 @@ class Tape(TorchFunctionMode):
 
     def _counted(self, name: str, func: Any, args: Any, kwargs: Any) -> tuple[Any, int, int]:
         """Run an operation, and give its result, its multiply-accumulates, and the bytes it took on the way."""
+        if name in REPEATED and self._repeats is not None:
+            return (*self._repeated(self._repeats, func, args, kwargs), 0)
         if name not in OPENED:
             return (*count(func, args, kwargs), 0)
         with Inside() as inside:
             result, macs = count(func, args, kwargs)
         return result, macs, inside.dropped(result)
+
+    def _repeated(self, repeats: Repeats, func: Any, args: Any, kwargs: Any) -> tuple[Any, int]:
+        """Run an operation, or make its result again where the same was asked before."""
+        given: list[Tensor] = []
+        key = asked_before(func, args, kwargs, given)
+        if key is None:
+            return count(func, args, kwargs)
+        key = (key, _context())
+        known = repeats.get(key)
+        if known is not None:
+            return made_again(self.mode, known, given), known.macs
+        result, macs = count(func, args, kwargs)
+        made = made_of(result, given, macs)
+        if made is not None:
+            repeats[key] = made
+        return result, macs
 
     def _all_fake(self, args: Any, kwargs: Any) -> Any:
         """Put stand-ins where real tensors reach an operation, which would write to them in place."""

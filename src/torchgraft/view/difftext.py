@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import Any, Literal
 
 from torchgraft.params.groups import aligned
@@ -86,24 +86,50 @@ _Row = tuple[str, str, str, str, str]
 
 
 def _in_rows(changes: Sequence[ModuleChange]) -> list[_Row]:
-    """Write a row for each module; neighbours of one kind in a numbered sequence share one."""
+    """Write a row for each module; those that differ by one number in their paths alone share one."""
+    counts = Counter(pattern for one in changes for pattern in _patterns(one))
+    groups: dict[Any, list[ModuleChange]] = {}
+    for place, one in enumerate(changes):
+        widest = max(_patterns(one), key=counts.__getitem__, default=None)
+        groups.setdefault(place if widest is None else widest, []).append(one)
+    return [_row(group) for group in groups.values()]
 
-    def alike(one: ModuleChange) -> tuple[Any, ...]:
-        home, _, name = one.path.rpartition(".")
-        alone = one.path if not name.isdigit() or one.way in ("changed", "moved") else ""
-        return (one.way, home, one.kind, one.modules, alone)
 
-    return [_row(list(group)) for _, group in groupby(changes, alike)]
+def _patterns(one: ModuleChange) -> list[Any]:
+    """Say what others must share with a module to be told with it, for each number in its path."""
+    parts = one.path.split(".")
+    told = (one.way, one.kind, one.modules, one.settings, one.forward, one.order, one.training, one.edit)
+    told = (*told, one.parameters[1] - one.parameters[0])
+    was = "" if one.before is None or one.after is None or one.before == one.after else one.before
+    return [
+        (*told, _starred(parts, place), _starred(was.split("."), place))
+        for place, part in enumerate(parts)
+        if part.isdigit()
+    ]
+
+
+def _starred(parts: Sequence[str], place: int) -> str:
+    return ".".join("*" if number == place else part for number, part in enumerate(parts))
 
 
 def _row(group: list[ModuleChange]) -> _Row:
     one = group[0]
     delta = sum(each.parameters[1] - each.parameters[0] for each in group)
-    name = one.path or "(the model)"
-    if len(group) > 1:
-        home, _, first = one.path.rpartition(".")
-        name = f"{home}.[{first}-{group[-1].path.rpartition('.')[2]}]".removeprefix(".")
-    return one.way, name, _what(one, len(group)), f"{delta:+,}" if delta else "", _note(one)
+    name = _common([each.path for each in group]) or "(the model)"
+    return one.way, name, _what(one, len(group)), f"{delta:+,}" if delta else "", _note(group)
+
+
+def _common(paths: Sequence[str]) -> str:
+    """Write paths that differ by one number as one: `layer.[0-2].query`."""
+    columns = list(zip(*(path.split(".") for path in paths), strict=True))
+    return ".".join(column[0] if len(set(column)) == 1 else _numbers(column) for column in columns)
+
+
+def _numbers(words: Sequence[str]) -> str:
+    known = sorted(map(int, words))
+    if known == list(range(known[0], known[-1] + 1)):
+        return f"[{known[0]}-{known[-1]}]"
+    return f"[{','.join(map(str, known))}]" if len(known) < 4 else "*"
 
 
 def _what(one: ModuleChange, count: int) -> str:
@@ -113,7 +139,8 @@ def _what(one: ModuleChange, count: int) -> str:
     return f"{kind} × {count}" if count > 1 else kind
 
 
-def _note(one: ModuleChange) -> str:
+def _note(group: Sequence[ModuleChange]) -> str:
+    one = group[0]
     said = [f"{name} {_value(old)} → {_value(new)}" for name, old, new in one.settings[:4]]
     said += [f"{len(one.settings) - 4} more settings"] if len(one.settings) > 4 else []
     said += ["another forward pass"] if one.forward else []
@@ -121,12 +148,16 @@ def _note(one: ModuleChange) -> str:
     if one.training[0] != one.training[1]:
         said.append(f"in {'training' if one.training[1] else 'evaluation'} mode")
     if one.before is not None and one.after is not None and one.before != one.after:
-        said.append(f"was {one.before or '(the model)'}")
-    if all(one.gave) and one.gave[0] != one.gave[1]:
-        said.append(f"gives {_shapes(one.gave[0])} → {_shapes(one.gave[1])}")
-    elif one.way == "added" and one.gave[1]:
-        said.append(f"gives {_shapes(one.gave[1])}")
+        said.append(f"was {_common([each.before or '' for each in group]) or '(the model)'}")
+    if len({each.gave for each in group}) == 1:
+        said += _gives(one)
     return ", ".join([*said, *([f"edit {one.edit}"] if one.edit is not None else [])])
+
+
+def _gives(one: ModuleChange) -> list[str]:
+    if all(one.gave) and one.gave[0] != one.gave[1]:
+        return [f"gives {_shapes(one.gave[0])} → {_shapes(one.gave[1])}"]
+    return [f"gives {_shapes(one.gave[1])}"] if one.way == "added" and one.gave[1] else []
 
 
 def _value(value: Any) -> str:
@@ -154,7 +185,9 @@ def _folded(group: list[ModuleChange], depth: int) -> _Row:
     delta = sum(one.parameters[1] - one.parameters[0] for one in group)
     kinds = list(dict.fromkeys(one.kind[one.before is None] for one in group))
     what = f"{len(group)} × {kinds[0]}" if len(kinds) == 1 else f"{len(group)} modules"
-    notes = list(dict.fromkeys(filter(None, (re.sub(r"^was .*|gives .*", "", _note(one)) for one in group))))
+    notes = list(
+        dict.fromkeys(filter(None, (re.sub(r"was .*|gives .*", "", _note([one])).strip(", ") for one in group)))
+    )
     note = notes[0] if len(notes) == 1 else ""
     return group[0].way, f"{_prefix(group[0].path, depth)}.**", what, f"{delta:+,}" if delta else "", note
 
@@ -262,9 +295,7 @@ def _apart(group: Sequence[TensorChange]) -> str:
     if one.way in words:
         return words[one.way]
     said = [f"{one.dtype[0]} → {one.dtype[1]}"] if one.way == "retyped" else []
-    if one.way == "reshaped":
-        return _kept(group)
-    said += _figures(group)
+    said += [_kept(group)] if one.way == "reshaped" else _figures(group)
     flags = {each.trainable for each in group if each.trainable[0] != each.trainable[1]}
     said += [f"{'trainable' if flag[1] else 'frozen'} now" for flag in sorted(flags)]
     return ", ".join(said)
@@ -314,7 +345,7 @@ def _span(values: Sequence[str]) -> str:
 
 
 def _sums(told: Difference) -> list[Line]:
-    kept = f"{told.same_tensors:,} tensors ({told.same_numbers:,} numbers)"
+    kept = f"{told.same_tensors:,} tensors ({told.same_numbers:,} numbers)" if told.same_tensors else "no tensor"
     how = "the same bit for bit" if told.compared else "of the same names and shapes (values not compared)"
     known = f", {told.by_digest:,} of them by their hashes" if told.by_digest else ""
     if not told:

@@ -151,7 +151,10 @@ def _by_recipe(one: Side, other: Side) -> Pairs:
 
 
 def _origins(side: Side) -> Pairs:
-    """Give the path of each module by its name in the base; what an edit moved comes before what stands there."""
+    """Give the path of each module by its name in the base.
+
+    Where one stands at that name and another came from it, the first is meant; but what wraps the other is new.
+    """
     moved: Pairs = {}
     stays: Pairs = {}
     for path, part in side.parts.items():
@@ -159,5 +162,6 @@ def _origins(side: Side) -> Pairs:
         if name != path:
             moved.setdefault(name, path)
         elif part.edit is None:
-            stays.setdefault(name, path)
-    return {**stays, **moved}
+            stays[name] = path
+    wrapped = {name for name, path in moved.items() if path.startswith(f"{name}.")}
+    return {**moved, **{name: path for name, path in stays.items() if name not in wrapped}}

@@ -1,0 +1,113 @@
+"""What a profile costs: a bare step, the same step watched by torchgraft, and by torch.profiler alone."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as torch_profile
+from torchvision.models import get_model
+
+from benchmarks.measure import table
+from torchgraft.profile.spans import spanned
+from torchgraft.profile.watch import watching
+
+TITLE = "A training step: bare, watched by torchgraft, by torch.profiler alone; CPU seconds, medians of 7 rounds"
+
+MODELS = {
+    "glyphs-like, batch 32": (lambda: _small(), (32, 1, 16, 16)),
+    "resnet18, batch 4, 64×64": (lambda: get_model("resnet18", weights=None), (4, 3, 64, 64)),
+    "vit_b_16 (2 blocks), batch 2": (lambda: _vit(), (2, 3, 224, 224)),
+    "loop of 500 small operations": (lambda: _Loop(), (2, 8)),
+}
+ROUNDS = 7
+
+
+class _Loop(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(250):
+            x = torch.tanh(x) * 0.9
+        given: torch.Tensor = self.fc(x)
+        return given
+
+
+def _small() -> nn.Module:
+    from torchgraft.bundled.glyphs import glyphs
+
+    return glyphs()
+
+
+def _vit() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(224, 16, num_layers=2, num_heads=12, hidden_dim=768, mlp_dim=3072)
+
+
+def run() -> str:
+    """Measure each way on each model, in alternating rounds."""
+    rows = []
+    for name, (make, shape) in MODELS.items():
+        step, model = _step(make(), torch.randn(shape))
+        paths = {id(module): path for path, module in model.named_modules()}
+        ways = {
+            "bare": step,
+            "torchgraft": _ours(step, paths),
+            "torch": _torch(step, False),
+            "full": _torch(step, True),
+        }
+        seen: dict[str, list[float]] = {way: [] for way in ways}
+        for number in range(ROUNDS + 1):
+            for way, task in ways.items():
+                start = time.process_time()
+                task()
+                if number:
+                    seen[way].append(time.process_time() - start)
+        medians = {way: statistics.median(values) for way, values in seen.items()}
+        rows.append((name, f"{medians['bare']:.4f}", *(_ratio(medians, way) for way in ways if way != "bare")))
+    head = [
+        "model",
+        "bare",
+        "torchgraft, by module, memory",
+        "torch.profiler",
+        "torch.profiler with stacks, memory",
+    ]
+    return table(head, rows)
+
+
+def _ratio(medians: dict[str, float], way: str) -> str:
+    return f"{medians[way]:.4f} ({medians[way] / medians['bare']:.2f}×)"
+
+
+def _step(model: nn.Module, x: torch.Tensor) -> tuple[Callable[[], None], nn.Module]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+    return step, model
+
+
+def _ours(step: Callable[[], None], paths: dict[int, str]) -> Callable[[], None]:
+    def task() -> None:
+        with spanned(lambda module: paths.get(id(module))), watching(torch.device("cpu"), memory=True):
+            step()
+
+    return task
+
+
+def _torch(step: Callable[[], None], full: bool) -> Callable[[], None]:
+    def task() -> None:
+        with torch_profile(activities=[ProfilerActivity.CPU], profile_memory=full, with_stack=full):
+            step()
+
+    return task

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from torchgraft.cli.main import main
+
+RECIPE = """
+base: bundled:glyphs
+edits:
+- head: {classes: 10}
+train: {data: "sklearn:digits", batch: 16, epochs: 1, optimizer: {sgd: {lr: 0.01}}}
+"""
+
+SCRIPT = """
+import sys
+import torch
+from torch import nn
+
+net = nn.Linear(4, 4)
+for _ in range(3):
+    net(torch.zeros(2, 4)).sum().backward()
+print("got", sys.argv[1:])
+sys.exit(5 if "--fail" in sys.argv else 0)
+"""
+
+
+def said(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["profile", *arguments])
+    out = capsys.readouterr()
+    return ended.value.code, out.out, out.err
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return tmp_path
+
+
+def test_a_recipe_is_profiled_as_it_is_trained(capsys, folder):
+    code, out, _ = said(capsys, "recipe.yaml", "--quick", "--steps", "2", "--to", "trace.json")
+    assert code == 0
+    for words in (
+        "training step",
+        "prediction",
+        "data, waiting",
+        "it goes to",
+        "layer3",
+        "of tensors at the peak",
+    ):
+        assert words in out
+    assert "ui.perfetto.dev" in out
+    assert "traceEvents" in json.loads((folder / "trace.json").read_text())
+
+
+def test_a_source_is_profiled_as_data(capsys, folder):
+    code, out, _ = said(capsys, "bundled:glyphs", "--quick", "--steps", "1", "--batch", "3", "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert [run["kind"] for run in data["runs"]] == ["training step", "prediction"]
+    assert data["runs"][0]["samples"] == 3
+
+
+def test_everything_after_a_scripts_name_is_the_scripts(capsys, folder):
+    code, out, _ = said(capsys, "--to", "t.json", "script.py", "--fail", "--batch", "7", "--json")
+    assert code == 5
+    assert "got ['--fail', '--batch', '7', '--json']" in out
+    assert "ended: exit code 5" in out
+    assert (folder / "t.json").exists()
+
+
+def test_a_script_as_data_has_its_own_words_first(capsys, folder):
+    code, out, _ = said(capsys, "--json", "script.py")
+    assert code == 0
+    first, last = out.splitlines()
+    assert first == "got []"
+    assert json.loads(last)["script"]["ended"] == "finished"
+
+
+def test_a_file_of_another_kind_is_not_written_over(capsys, folder):
+    (folder / "mine.json").write_text("{}")
+    code, _, err = said(capsys, "bundled:glyphs", "--to", "mine.json")
+    assert code == 2
+    assert "no trace" in err
+    assert (folder / "mine.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "do"),
+    [
+        (("resnet19@none",), "resnet19", "did you mean resnet18"),
+        (("missing.py",), "can't be read", "check the path"),
+        (("bundled:glyphs", "more"), "one argument too many", "script.py"),
+        (("bundled:glyphs", "--device", "warp"), "no device 'warp'", "cpu"),
+        (("bundled:glyphs", "--to", "trace.txt"), "a trace is a .json file", "trace.json"),
+        (("bundled:glyphs", "--to", "no/where.json"), "no such folder", "mkdir"),
+    ],
+)
+def test_mistakes_are_told_in_three_lines(capsys, folder, arguments, what, do):
+    code, _, err = said(capsys, *arguments)
+    assert code == 2
+    assert what in err
+    assert do in err

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+import torch
+from torch.nn.modules import module as hooks
+
+from torchgraft.errors import SourceError
+from torchgraft.profile.script import profile_script
+
+NET = """
+import argparse, sys, time
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from sibling import Slow
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.fc(self.body(x).mean((2, 3)))
+
+if __name__ == "__main__":
+    ask = argparse.ArgumentParser()
+    ask.add_argument("--lr", type=float)
+    ask.add_argument("--workers", type=int, default=0)
+    ask.add_argument("--sleep", type=float, default=0.0)
+    ask.add_argument("--end", default="")
+    ask = ask.parse_args()
+    print("lr", ask.lr, "argv", sys.argv[1:])
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=ask.lr)
+    loss = nn.CrossEntropyLoss()
+    for x, y in DataLoader(Slow(ask.sleep), batch_size=4, num_workers=ask.workers):
+        optimizer.zero_grad()
+        loss(net(x), y).backward()
+        optimizer.step()
+    if ask.end == "error":
+        raise ValueError("broken on purpose")
+    if ask.end == "words":
+        sys.exit("said on leaving")
+    if ask.end:
+        sys.exit(int(ask.end))
+"""
+
+SIBLING = """
+import time, torch
+
+class Slow(torch.utils.data.Dataset):
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, place):
+        time.sleep(self.seconds)
+        return torch.randn(3, 16, 16), place % 4
+"""
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sibling.py").write_text(SIBLING)
+
+    def write(text, name="train.py"):
+        (tmp_path / name).write_text(textwrap.dedent(text))
+        return name
+
+    yield write
+    sys.modules.pop("sibling", None)
+
+
+def codes(found):
+    return {one.code for one in found.findings}
+
+
+def test_a_script_runs_as_main_with_its_own_arguments_and_siblings(script, capfd):
+    found, code = profile_script(script(NET), ["--lr", "0.3"])
+    assert capfd.readouterr().out == "lr 0.3 argv ['--lr', '0.3']\n"
+    assert code == 0
+    assert found.script.ended == "finished"
+    assert found.script.steps == 6
+
+
+def test_its_modules_loaders_and_optimizers_are_told(script):
+    found, _ = profile_script(script(NET), ["--lr", "0.3"])
+    run = found.runs[0]
+    parts = {one.path: one for one in run.parts}
+    assert {"Net", "Net.body.0", "Net.fc", "CrossEntropyLoss"} <= parts.keys()
+    assert parts["Net.body.0"].calls == 6
+    assert parts["Net.body.0"].forward > 0
+    assert {"data", "forward", "backward", "optimizer"} <= {one.name for one in run.phases if one.seconds}
+    assert sum(one.seconds for one in run.phases) == pytest.approx(run.seconds, rel=0.05)
+
+
+def test_a_script_that_sleeps_in_its_data_waits_for_data(script):
+    found, _ = profile_script(script(NET), ["--lr", "0.3", "--sleep", "0.03"])
+    assert "M101" in codes(found)
+    assert found.runs[0].split.largest == "data"
+    first = found.script.functions[0]
+    assert first[0].endswith("__getitem__")
+    assert first[1] == 24
+
+
+def test_a_loop_of_small_operations_is_bound_by_python(script):
+    loop = """
+        import torch
+        x = torch.zeros(4)
+        for _ in range(60000):
+            x = torch.tanh(x) + 1
+    """
+    found, _ = profile_script(script(loop))
+    assert "M102" in codes(found)
+    assert found.runs[0].split.python > 0.6
+
+
+def test_large_products_are_bound_by_compute(script):
+    product = """
+        import torch
+        w = torch.eye(1200)
+        for _ in range(25):
+            w = w @ w
+    """
+    found, _ = profile_script(script(product))
+    assert "M104" in codes(found)
+    assert found.runs[0].split.compute > 0.6
+
+
+def test_its_exit_code_is_passed_on(script, capfd):
+    name = script(NET)
+    assert profile_script(name, ["--lr", "1", "--end", "3"])[1] == 3
+    found, code = profile_script(name, ["--lr", "1", "--end", "words"])
+    assert code == 1
+    assert found.script.ended == "exit code 1"
+    assert "said on leaving" in capfd.readouterr().err
+
+
+def test_its_exception_is_shown_from_its_own_first_line_on(script, capfd):
+    found, code = profile_script(script(NET), ["--lr", "1", "--end", "error"])
+    err = capfd.readouterr().err
+    assert code == 1
+    assert found.script.ended == "ValueError: broken on purpose"
+    assert 'File "train.py"' in err
+    assert "ValueError: broken on purpose" in err
+    assert "torchgraft" not in err
+    assert found.script.steps == 6
+
+
+def test_a_wrong_argument_ends_it_as_argparse_does(script, capfd):
+    found, code = profile_script(script(NET), ["--nonsense"])
+    assert code == 2
+    assert "unrecognized arguments" in capfd.readouterr().err
+    assert found.findings == ()
+
+
+def test_processes_that_load_data_are_fine(script):
+    found, code = profile_script(script(NET), ["--lr", "1", "--workers", "2"])
+    assert code == 0
+    assert found.script.steps == 6
+
+
+def test_ctrl_c_ends_it_with_what_was_seen(script):
+    from torch import nn
+
+    assert nn.Module
+    endless = NET.replace(
+        "for x, y in DataLoader", "for x, y in (pair for _ in range(10**6) for pair in DataLoader"
+    )
+    endless = endless.replace("num_workers=ask.workers):", "num_workers=ask.workers)):")
+    name = script(endless)
+    stopper = threading.Timer(2.5, lambda: os.kill(os.getpid(), 2))
+    stopper.start()
+    begun = time.time()
+    found, code = profile_script(name, ["--lr", "0.001"])
+    stopper.cancel()
+    assert code == 130
+    assert "Ctrl-C" in found.script.ended
+    assert found.script.steps > 0
+    assert found.runs[0].parts
+    assert time.time() - begun < 20
+
+
+def test_torch_and_python_are_as_they_were_after(script):
+    from torch.utils.data import dataloader
+
+    def now():
+        table = (hooks._global_forward_hooks, hooks._global_forward_pre_hooks)
+        patched = (torch.autograd.backward, torch.autograd.grad, dataloader._BaseDataLoaderIter.__next__)
+        return sys.argv, list(sys.path), sys.modules["__main__"], patched, [len(one) for one in table]
+
+    before = now()
+    profile_script(script(NET), ["--lr", "1", "--end", "error"])
+    assert now() == before
+    assert sys.getprofile() is None
+
+
+def test_a_script_that_is_not_there_or_is_no_python_is_told(script):
+    with pytest.raises(SourceError, match="can't be read"):
+        profile_script("missing.py")
+    with pytest.raises(SourceError, match="no Python"):
+        profile_script(script("for for", "odd.py"))
