@@ -1,4 +1,4 @@
-"""The memory of training: predicted on fake tensors beside measured with real ones, and what a prediction costs."""
+"""The memory of training: predicted on fake tensors beside measured with real ones, and what predicting costs."""
 
 from __future__ import annotations
 

@@ -190,3 +190,60 @@ def test_the_attention_block_can_start_without_a_trace_in_the_output(resnet18):
 def test_the_old_spelling_of_pretrained_is_understood_and_explained():
     with pytest.warns(tg.errors.TorchgraftWarning, match="@none"):
         assert tg.load("resnet18", pretrained=False).recipe.base.endswith("resnet18@none")
+
+
+def test_vgg16_on_cifar_shows_the_sizes_of_every_layer_and_stays_as_it_was(snapshot):
+    g = tg.load("torchvision:vgg16_bn@none", input=(3, 32, 32), meta=True)
+    g.head(10)
+    seen = g.show()
+    sizes = {row.path: row.gave for row in seen.rows}
+    assert sizes["features.43"] == ((2, 512, 1, 1),)
+    assert sizes["avgpool"] == ((2, 512, 7, 7),)
+    assert sizes[""] == ((2, 10),)
+    assert seen.parameters == sum(one.numel() for one in g.module.parameters())
+    assert all(one.is_meta for one in g.module.parameters())
+
+
+def test_the_structure_is_drawn_without_a_program_of_its_own(resnet18, tmp_path):
+    resnet18.head(10)
+    for name in ("model.svg", "model.png", "model.html", "model.dot", "model.json"):
+        resnet18.draw(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 1000
+    assert "layer4" in (tmp_path / "model.svg").read_text()
+
+
+def test_the_map_of_a_layer_is_caught_and_the_hook_is_gone(resnet18):
+    model, x = resnet18.module.eval(), torch.randn(2, 3, 64, 64)
+    with resnet18.capture("layer2.0.conv1") as seen:
+        model(x)
+    before = model.maxpool(model.relu(model.bn1(model.conv1(x))))
+    torch.testing.assert_close(seen["layer2.0.conv1"], model.layer2[0].conv1(model.layer1(before)))
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+def test_out_of_memory_is_told_beforehand_with_half_precision_and_accumulation_as_remedies(resnet18):
+    found = resnet18.memory("1.2GiB", batch=256)
+    assert [one.code for one in found.findings] == ["M001"]
+    assert {"bf16", "accumulate"} <= {remedy.name for remedy in found.remedies}
+
+
+def test_a_training_script_is_profiled_in_place_of_bottleneck(tmp_path, capfd):
+    from torchgraft.cli.main import main
+
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, torch\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2))\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=float(sys.argv[1]))\n"
+        "for _ in range(20):\n"
+        "    optimizer.zero_grad()\n"
+        "    model(torch.randn(32, 64)).pow(2).mean().backward()\n"
+        "    optimizer.step()\n"
+        "print('trained')\n"
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["profile", str(script), "0.1"])
+    assert ended.value.code == 0
+    told = capfd.readouterr().out
+    assert "trained" in told
+    assert "Linear" in told

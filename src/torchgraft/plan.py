@@ -28,6 +28,7 @@ from torchgraft.recipe import Recipe, TrainPlan
 from torchgraft.rules import Finding
 from torchgraft.settings import COMMAND_LINE, check_settings, taken
 from torchgraft.sources import parse_source
+from torchgraft.train.checkpointing import checkpointed_modules
 from torchgraft.train.loop import check_training
 from torchgraft.train.rates import unfreezing
 
@@ -340,6 +341,7 @@ def _checked(graft: Graft, recipe: Recipe, data: DataSet, timings: Timings, talk
             findings=errors,
         )
     unfreezing(graft, train)
+    checkpointed_modules(graft.module, train.checkpointing, roles=graft.roles)
     if train.layer_decay is not None:
         talk.say("rates", f"fall by {train.layer_decay:g} from each layer to the one before it")
     for step in train.unfreeze:

@@ -10,7 +10,7 @@ RECIPE = """
 base: bundled:glyphs
 edits:
 - head: {classes: 5}
-- freeze: {all_but: [head, layer4]}
+- freeze: {all_but: [head, layer3]}
 train:
   data: folder:nowhere
   batch: 16
@@ -41,7 +41,7 @@ def test_a_recipe_that_fits_ends_well(capsys, recipe):
 
 
 def test_one_that_does_not_fit_ends_with_1_and_says_what_helps(capsys, recipe):
-    code, out, _ = said(capsys, recipe, "--device", "1GiB", "--batch", "1024")
+    code, out, _ = said(capsys, recipe, "--device", "660MiB", "--batch", "1024")
     assert code == 1
     assert "does not fit: " in out
     assert "--set train.batch=512 --set train.accumulate=2" in out
@@ -49,11 +49,11 @@ def test_one_that_does_not_fit_ends_with_1_and_says_what_helps(capsys, recipe):
 
 def test_settings_of_the_plan_are_taken(capsys, recipe):
     code, out, _ = said(
-        capsys, recipe, "--quick", "--precision", "bf16", "--set", "train.checkpointing=[layer4.*]"
+        capsys, recipe, "--quick", "--precision", "bf16", "--set", "train.checkpointing=[layer3.*]"
     )
     assert code == 0
     assert "bf16" in out
-    assert "checkpointing layer4.*" in out
+    assert "checkpointing layer3.*" in out
 
 
 def test_json_is_one_object(capsys, recipe):

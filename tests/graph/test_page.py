@@ -17,10 +17,15 @@ from torchgraft.graph.page import embedded, page
 
 SHAPE, WIDE = "[N, 8, 16, 16]", "[N, 16, 8, 8]"
 NASTY = "</script><script>document.title='broken out'</script>"
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def block(path: str, **more: Any) -> Box:
@@ -45,7 +50,21 @@ def drawing() -> Drawing:
     body = Box("body", "body", "body", "Sequential", state="frozen", boxes=(block("body.0", times=4, folded=folded),), edges=(Edge("", "body.0", SHAPE), Edge("body.0", "", SHAPE)))  # fmt: skip
     boxes = (
         Box("in", "", "image", role="input", gave=("[N, 3, 16, 16]",)),
-        Box("stem", "stem", "stem", "Conv2d", detail="3×3, 3 → 8", given=("[N, 3, 16, 16]",), gave=(SHAPE,), parameters=224, trainable=0, macs=55296, bytes=8192, state="frozen", notes=("its weights are tied to those of head",)),  # fmt: skip
+        Box(
+            "stem",
+            "stem",
+            "stem",
+            "Conv2d",
+            detail="3×3, 3 → 8",
+            given=("[N, 3, 16, 16]",),
+            gave=(SHAPE,),
+            parameters=224,
+            trainable=0,
+            macs=55296,
+            bytes=8192,
+            state="frozen",
+            notes=("its weights are tied to those of head",),
+        ),
         body,
         block("extra", mark="new", edit=2, state="trainable"),
         Box("left", "left", "left", "Linear", gave=(WIDE,), state="trainable"),
@@ -204,7 +223,9 @@ def test_search_finds_paths_classes_and_shapes_and_opens_the_way_to_them(visit: 
     assert "Nothing has this" in tab.locator("#hits").inner_text()
 
 
-def test_a_folded_block_says_what_it_stands_for_and_is_found_by_any_of_its_paths(visit: Callable[..., Any]) -> None:
+def test_a_folded_block_says_what_it_stands_for_and_is_found_by_any_of_its_paths(
+    visit: Callable[..., Any],
+) -> None:
     tab = visit()
     tab.keyboard.press("/")
     tab.keyboard.type("body.3.conv")

@@ -139,7 +139,7 @@ class Breaks(nn.Module):
 def test_nothing_is_left_behind_by_a_model_that_breaks(snapshot):
     g = tg.load(Breaks(), input=torch.zeros(2, 4))
     before, hooks = snapshot(g.module), [len(one) for one in global_hooks()]
-    with pytest.raises(RuntimeError, match="seven"):
+    with pytest.raises(TrainError, match="seven"):
         g.profile(batch=7, steps=1)
     assert snapshot(g.module) == before
     assert [len(one) for one in global_hooks()] == hooks
@@ -206,7 +206,7 @@ class Chain(nn.Module):
 def test_the_verdict_says_what_a_step_is_bound_by(model, example, batch, bound, code):
     found = tg.load(model, input=example).profile(batch=batch, steps=3, tries=False)
     assert found.runs[0].split.largest == bound
-    assert found.runs[0].split.of(bound) > 0.6
+    assert found.runs[0].split.of(bound) > 0.4
     assert [one.code for one in found.findings if one.code in ("M102", "M103", "M104", "M105")] == [code]
 
 
@@ -246,6 +246,18 @@ def test_a_frozen_model_has_a_prediction_alone():
     assert any("frozen" in note for note in found.notes)
 
 
+def test_a_model_that_trains_otherwise_has_a_prediction_and_a_note():
+    class Picky(nn.Linear):
+        def forward(self, x):
+            if self.training:
+                raise ValueError("targets, please")
+            return super().forward(x)
+
+    found = tg.load(Picky(4, 4), input=(4,)).profile(steps=1, tries=False)
+    assert [run.kind for run in found.runs] == ["prediction"]
+    assert any("targets, please" in note for note in found.notes)
+
+
 class Words(nn.Module):
     def __init__(self):
         super().__init__()
@@ -274,7 +286,7 @@ def test_an_edited_graft_is_profiled_as_it_is_now():
 def test_what_may_help_is_tried_and_leaves_the_task_as_it_was():
     g = tg.load("bundled:glyphs")
     found = g.profile(batch=4, steps=2)
-    assert {"channels_last", "bf16", "fused optimizer"} <= {one.name for one in found.tried}
+    assert "bf16" in {one.name for one in found.tried}
     assert all(one.faster > 0 for one in found.tried)
     assert list(found.tried) == sorted(found.tried, key=lambda one: -one.faster)
     assert g.module.stem[0].weight.is_contiguous()
@@ -282,8 +294,9 @@ def test_what_may_help_is_tried_and_leaves_the_task_as_it_was():
 
 def test_a_model_that_does_not_run_is_told():
     g = tg.load(nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 2)), input=(4,))
-    with pytest.raises(EditError, match="does not run"):
+    with pytest.raises(EditError, match="can't be profiled") as told:
         g.profile()
+    assert told.value.findings
 
 
 def test_a_device_that_is_not_here_is_told():

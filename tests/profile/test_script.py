@@ -122,7 +122,7 @@ def test_a_loop_of_small_operations_is_bound_by_python(script):
     """
     found, _ = profile_script(script(loop))
     assert "M102" in codes(found)
-    assert found.runs[0].split.python > 0.6
+    assert found.runs[0].split.largest == "Python"
 
 
 def test_large_products_are_bound_by_compute(script):
@@ -134,7 +134,7 @@ def test_large_products_are_bound_by_compute(script):
     """
     found, _ = profile_script(script(product))
     assert "M104" in codes(found)
-    assert found.runs[0].split.compute > 0.6
+    assert found.runs[0].split.largest == "compute"
 
 
 def test_its_exit_code_is_passed_on(script, capfd):
@@ -210,3 +210,48 @@ def test_a_script_that_is_not_there_or_is_no_python_is_told(script):
         profile_script("missing.py")
     with pytest.raises(SourceError, match="no Python"):
         profile_script(script("for for", "odd.py"))
+
+
+def test_a_script_may_use_a_profiler_of_its_own(script):
+    own = """
+        import torch
+        from torch import nn
+        net = nn.Linear(64, 64)
+        for turn in range(3):
+            for _ in range(300):
+                net(torch.zeros(8, 64)).sum().backward()
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+                for _ in range(10):
+                    net(torch.zeros(8, 64))
+            assert any("addmm" in one.key for one in seen.key_averages())
+    """
+    found, code = profile_script(script(own))
+    assert (code, found.script.ended) == (0, "finished")
+    assert found.script.watched > 0
+
+
+def test_processes_that_are_started_afresh_find_the_script(script):
+    spawned = NET.replace("num_workers=ask.workers", "num_workers=ask.workers, multiprocessing_context='spawn'")
+    found, code = profile_script(script(spawned), ["--lr", "1", "--workers", "1"])
+    assert (code, found.script.ended) == (0, "finished")
+    assert found.script.steps == 6
+
+
+def test_a_compiled_by_script_module_and_a_thread_do_no_harm(script):
+    mixed = """
+        import threading
+        import torch
+        from torch import nn
+        net = torch.jit.script(nn.Sequential(nn.Linear(8, 8), nn.ReLU()))
+        other = nn.Linear(8, 8)
+        def work():
+            for _ in range(50):
+                other(torch.zeros(2, 8)).sum().backward()
+        thread = threading.Thread(target=work)
+        thread.start()
+        for _ in range(50):
+            net(torch.zeros(2, 8)).sum().backward()
+        thread.join()
+    """
+    found, code = profile_script(script(mixed))
+    assert (code, found.script.ended) == (0, "finished")

@@ -157,7 +157,7 @@ def test_each_change_is_told_as_what_it_is():
 
 
 @FIT
-@pytest.mark.parametrize("kind", sorted(BODIES))
+@pytest.mark.parametrize("kind", sorted(BODIES.keys() - {"register"}))
 def test_every_edit_gives_a_difference_and_undone_none(kind):
     for seed in range(60):
         g = loaded(copy.deepcopy(MODELS[seed % 3]))
@@ -175,7 +175,25 @@ def test_every_edit_gives_a_difference_and_undone_none(kind):
             g.undo()
         assert not g.diff()
         return
-    pytest.skip("no draw of this edit fits")
+    pytest.fail("no draw of this edit fits")
+
+
+def test_modules_that_an_edit_registers_are_new():
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = [nn.Linear(4, 4), nn.Linear(4, 4)]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    found = tg.load(Hidden(), input=(4,)).register("", names="layers").diff()
+    assert tensors(found) == dict.fromkeys(
+        ("layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"), "added"
+    )
+    assert found.before.parameters == 0
 
 
 def assert_true_to_identity(g: tg.Graft, found: Any) -> None:
@@ -200,7 +218,7 @@ def assert_true_to_identity(g: tg.Graft, found: Any) -> None:
 
 
 @FIT
-@settings(quick, max_examples=25)
+@settings(quick, max_examples=12)
 @given(
     number=st.integers(0, 2),
     asked=st.lists(st.tuples(st.sampled_from(sorted(BODIES)), st.integers(0, 10**6)), min_size=1, max_size=4),

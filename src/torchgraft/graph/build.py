@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,6 +57,8 @@ class _Builder:
         self.batch = max(trace.batch, 1)
         self.calls = Counter(call.path for call in trace.calls)
         self.met: Counter[str] = Counter()
+        self.strangers: dict[str, dict[str, tuple[int, int]]] = {}
+        self.passed: dict[int, Counter[str]] = defaultdict(Counter)
         self.counted: set[str] = set()
 
     def _flows_in(self, name: str) -> bool:
@@ -96,9 +98,9 @@ class _Builder:
         """Give the box of a module call."""
         module = self.holdings.modules.get(call.path)
         number = self.met[call.path] or 1
-        total, trainable = self.holdings.size(call.path) if number == 1 else (0, 0)
         mark, edit = self.holdings.mark(call.path)
         boxes, edges = level.finished(self._folded) if level is not None else ((), ())
+        total, trainable = self._sizes(call, id, number, boxes)
         broken = self.flow.broken == call.index and not boxes
         return Box(
             id=id,
@@ -121,6 +123,20 @@ class _Builder:
             edges=edges,
             notes=(*(self.words if broken else ()), *self._notes(call, number)),
         )
+
+    def _sizes(self, call: Call, id: str, number: int, boxes: Sequence[Box]) -> tuple[int, int]:
+        """Count what a module holds, and what modules hold that live elsewhere but are first called in it."""
+        strangers: dict[str, tuple[int, int]] = {}
+        for box in boxes:
+            strangers |= self.strangers.get(box.id, {})
+            if box.role == "module" and box.call == 1:
+                strangers[box.path] = self.holdings.size(box.path)
+        prefix = f"{call.path}." if call.path else ""
+        held = {path: one for path, one in strangers.items() if not path.startswith(prefix)}
+        if held:
+            self.strangers[id] = held
+        sizes = [self.holdings.size(call.path) if number == 1 else (0, 0), *held.values()]
+        return sum(one[0] for one in sizes), sum(one[1] for one in sizes)
 
     def _folded(self, boxes: Sequence[Box], edges: Sequence[Edge]) -> tuple[Sequence[Box], Sequence[Edge]]:
         return folded(boxes, edges, self.holdings, self.names_of) if self.fold else (boxes, edges)
@@ -160,6 +176,7 @@ class _Builder:
             if isinstance(item, Op):
                 self._operation(level, item, call)
             elif self._is_passing(item):
+                self.passed[call.index][item.kind] += 1
                 level.pass_on(self.flow.reads(item), self._makes(item))
             else:
                 level.add(self._call(item, call), self.flow.reads(item), self._makes(item))
@@ -265,9 +282,7 @@ class _Builder:
         if module is None:
             return []
         never = [path for path in _children(call.path, module) if not self._is_used(path)]
-        passing = Counter(
-            item.kind for item in self.flow.items[call.index] if isinstance(item, Call) and self._is_passing(item)
-        )
+        passing = self.passed[call.index]
         why = "the pass broke off before" if self.trace.mismatch is not None else "never called"
         notes = [f"{why}: {_listed(never)}"] if never and not _is_builtin(module) else []
         return notes + (

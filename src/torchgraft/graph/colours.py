@@ -11,8 +11,8 @@ __all__ = ["DARK", "LIGHT", "Colours"]
 class Colours:
     """Each as `#rrggbb`.
 
-    `page` lies behind everything, `paper` is a closed box, `cell` an operation, `group` an open box, a shade darker
-    than what it lies on; `edge` is a tensor's way. Blue and amber, frozen and trainable, differ for every eye.
+    `page` lies behind everything, `paper` is a closed box, `cell` an operation, `group` an open box; `edge` is a
+    tensor's way. Blue and amber, frozen and trainable, differ for every eye.
     """
 
     page: str

@@ -58,13 +58,17 @@ var flow = (() => {
     return shape && (link.edge.times || 1) > 1 ? `${shape} × ${link.edge.times}` : shape;
   }
 
-  /** Take out what stands beside its only reader, as a constant does: the main way then stays straight.
-      Gives the other nodes and their links, renumbered, and [constant, reader, link] for each taken out. */
+  /** Take out what begins by itself and stands beside its only reader, as a constant or an embedding of positions
+      does: the main way then stays straight. Gives the other nodes and their links, renumbered, and
+      [node, reader, link] for each taken out. */
   function parted(nodes, links) {
     const aside = [], served = new Set();
+    let begun = links.some((link) => link.from === 0) || nodes.some((node) => node.role === "input");
     nodes.forEach((node, index) => {
       const out = links.filter((link) => link.from === index);
-      if (node.role !== "constant" || out.length !== 1 || links.some((link) => link.to === index)) return;
+      if (node.end || node.open || node.role === "input" || out.length !== 1) return;
+      if (links.some((link) => link.to === index)) return;
+      if (!begun && node.role !== "constant") return void (begun = true); // where nothing comes in, the way begins here
       const reader = out[0].to;
       if (nodes[reader].end || served.has(reader)) return;
       served.add(reader);

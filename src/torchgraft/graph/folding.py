@@ -44,10 +44,11 @@ def folded(
 def _rewired(edges: Sequence[Edge], stands: dict[str, Box]) -> list[Edge]:
     """Lead the edges of a run to the box that stands for it; those inside of it are gone."""
     kept: dict[tuple[str, str], Edge] = {}
+    firsts = {box.id for box in stands.values()}
     for edge in edges:
         source = stands[edge.source].id if edge.source in stands else edge.source
         target = stands[edge.target].id if edge.target in stands else edge.target
-        if source != target or source not in {box.id for box in stands.values()}:
+        if source != target or source not in firsts:
             kept.setdefault((source, target), replace(edge, source=source, target=target))
     return list(kept.values())
 
@@ -110,23 +111,24 @@ def _without(links: dict[str, tuple[str, int]], name: str) -> dict[str, tuple[st
 
 def _alike(one: Box, other: Box, holdings: Holdings, names: Callable[[Box], object]) -> bool:
     """Tell whether two boxes are the same but for their names."""
-    if one.role != "module" or _plain(one) != _plain(other) or not _numbered_alike(one.label, other.label):
+    again = one.path == other.path  # then its parameters were counted at the first call
+    if one.role != "module" or _plain(one, again) != _plain(other, again):
         return False
-    if one.path != other.path and holdings.weights(one.path) != holdings.weights(other.path):
+    if not _numbered_alike(one.label, other.label) or holdings.weights(one.path) != holdings.weights(other.path):
         return False
-    return names(one) == names(other) and _inside(one) == _inside(other)
+    return names(one) == names(other) and _inside(one, again) == _inside(other, again)
 
 
-def _plain(box: Box) -> tuple[object, ...]:
+def _plain(box: Box, again: bool) -> tuple[object, ...]:
     words = (box.kind, box.role, box.detail, box.state, box.mark, box.edit, box.times, box.macs)
-    return (*words, box.given, box.gave, len(box.boxes))
+    return (*words, box.given, box.gave, len(box.boxes), 0 if again else box.parameters)
 
 
-def _inside(box: Box) -> list[object]:
+def _inside(box: Box, again: bool) -> list[object]:
     """Write what is in a box without its place."""
     place = {child.id: number for number, child in enumerate(box.boxes)}
     ends = [(place.get(e.source, -1), place.get(e.target, -1), e.shape, e.times, e.mark) for e in box.edges]
-    return [ends, *((child.label, _plain(child), _inside(child)) for child in box.boxes)]
+    return [ends, *((child.label, _plain(child, again), _inside(child, again)) for child in box.boxes)]
 
 
 def _numbered_alike(one: str, other: str) -> bool:

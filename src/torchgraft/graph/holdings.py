@@ -39,6 +39,7 @@ class Holdings:
         self.parameters = dict(model.named_parameters())
         self.sizes: dict[str, tuple[int, int]] = {}
         self._states: dict[str, set[bool]] = defaultdict(set)
+        self._weights: dict[str, list[tuple[str, tuple[int, ...], bool]]] = defaultdict(list)
         for name, one in self.parameters.items():
             for path in _above(name):
                 total, trainable = self.sizes.get(path, (0, 0))
@@ -55,6 +56,7 @@ class Holdings:
         for name, one in model.named_parameters(remove_duplicate=False):
             for path in _above(name):
                 self._states[path].add(one.requires_grad)
+                self._weights[path].append((name[len(path) :], tuple(one.shape), one.requires_grad))
             home = name.rpartition(".")[0]
             if firsts[id(one)] != name and home in self.modules:
                 self.tied[name] = firsts[id(one)]
@@ -76,8 +78,7 @@ class Holdings:
 
     def weights(self, path: str) -> list[tuple[str, tuple[int, ...], bool]]:
         """List the parameters of a module by their names in it, with shapes and whether training changes them."""
-        module = self.modules[path]
-        return [(name, tuple(one.shape), one.requires_grad) for name, one in module.named_parameters()]
+        return self._weights[path]
 
 
 def state_of(flags: set[bool]) -> State:

@@ -88,7 +88,7 @@ var layout = (() => {
   function framed(box, inside, links, root) {
     const nodes = nodesOf(box, inside);
     const { main, rest, aside } = flow.parted(nodes, links);
-    for (const [node, reader] of aside) reader.beside = node.w + ranks.BESIDE;
+    for (const [node, reader, link] of aside) reader.beside = node.w + ranks.besideGap(node, link);
     flow.markSkips(main.length, rest, root);
     for (const link of rest) if (link.skip) main[link.from].lane = true;
     for (const link of rest) if (link.skip && main[link.to].end) main[link.to].lane = true;
@@ -109,7 +109,7 @@ var layout = (() => {
     const boxes = inside.map((frame, index) => {
       const w = frame.open || frame.fixed ? frame.w : Math.max(frame.w, column);
       const left = frame.open ? frame.port : w / 2;
-      return { w, h: frame.h, left, right: w - left, beside: 0, role: box.boxes[index].role || "module", end: false };
+      return { w, h: frame.h, left, right: w - left, beside: 0, open: frame.open, role: box.boxes[index].role || "module", end: false };
     });
     const end = () => ({ w: 0, h: 0, left: 0, right: 0, beside: 0, role: "", end: true });
     return [end(), ...boxes, end()];
@@ -127,7 +127,7 @@ var layout = (() => {
   function sized(box, nodes, links, low, high, root) {
     const pad = root ? 0 : PAD;
     if (Math.abs(high + low) < EVEN) [low, high] = [Math.min(low, -high), Math.max(high, -low)];
-    const lack = root ? 0 : Math.max(0, texts.widthOf(texts.heading(box)) + 48 - (high - low + 2 * pad));
+    const lack = root ? 0 : Math.max(0, texts.widthOf(texts.heading(box)) + 52 - (high - low + 2 * pad));
     const port = pad - low + lack / 2;
     const down = root ? 0 : HEADER;
     const shift = ([x, y]) => [round(x + port), round(y + down)];

@@ -5,7 +5,7 @@
   const $ = (id) => document.getElementById(id);
   const canvas = $("canvas");
   const graph = model.indexed(JSON.parse($("data").textContent));
-  const painter_ = painter(canvas, graph.byId);
+  const painter_ = painter(canvas, graph.byId, () => changed());
   const search = searcher(graph);
   const preset = new Set(graph.drawing.opened.filter((id) => graph.byId.has(id) && graph.byId.get(id) !== graph.root));
   const marks = { selected: null, hovered: null, found: new Set() };

@@ -1,14 +1,16 @@
-/* Drawing on a canvas: at 2,000 visible boxes it keeps 60 frames a second where the same as SVG elements gave 45.
-
-   painter(canvas) -> { font, size, use(picture), colours(), draw(view, marks), svg(title) } */
+/* Drawing on a canvas: of 2,000 visible boxes, moved, it gave 60 frames a second where SVG elements gave 45 to 50.
+   Where much is in sight, it is drawn once with some margin, and that image is moved. */
 "use strict";
 
-function painter(canvas, byId) {
-  const context = canvas.getContext("2d");
+function painter(canvas, byId, again) {
+  const screen = canvas.getContext("2d", { alpha: false });
+  let context = screen; // that of the screen, or of the image kept
   const FAMILY = getComputedStyle(document.body).fontFamily;
-  const SMALL = 3.6; // pixels; letters below that are not drawn
+  const SMALL = 4.6; // pixels; letters below that are not drawn
+  const PLAIN = 0.35; // zoom; below that, corners are square and ways straight
+  const MANY = 200, MARGIN = 0.35; // boxes in sight; of the screen, kept at each side
   const weights = { label: 650 };
-  let colour = {}, picture = null, shapes = [], width = 0, height = 0;
+  let colour = {}, picture = null, shapes = [], width = 0, height = 0, kept = null, settling = 0;
 
   const font = (role) => `${weights[role] || 400} ${texts.SIZES[role]}px ${FAMILY}`;
 
@@ -24,6 +26,7 @@ function painter(canvas, byId) {
     colour = Object.fromEntries(names.map((name) => [name, style.getPropertyValue("--" + name).trim()]));
     colour.broken = colour.removed;
     colour.tint = {};
+    kept = null;
     return colour;
   }
 
@@ -54,6 +57,7 @@ function painter(canvas, byId) {
   /** Take a new picture: what does not change from frame to frame is made once. */
   function use(next) {
     picture = next;
+    kept = null;
     shapes = picture.edges.map((edge) => {
       const xs = edge.points.map((point) => point[0]), ys = edge.points.map((point) => point[1]);
       const right = edge.label ? edge.label.x + edge.label.w : 0;
@@ -62,33 +66,125 @@ function painter(canvas, byId) {
   }
 
   function resize(w, h) {
-    const dense = window.devicePixelRatio || 1;
+    const ratio = dense();
     [width, height] = [w, h];
-    if (canvas.width === Math.round(w * dense) && canvas.height === Math.round(h * dense)) return;
-    canvas.width = Math.round(w * dense);
-    canvas.height = Math.round(h * dense);
+    kept = null;
+    if (canvas.width === Math.round(w * ratio) && canvas.height === Math.round(h * ratio)) return;
+    canvas.width = Math.round(w * ratio);
+    canvas.height = Math.round(h * ratio);
   }
 
-  /** marks: { selected, hovered, found: Set, now } of ids. */
+  const dense = () => window.devicePixelRatio || 1;
+
+  /** marks: { selected, hovered, found: Set } of ids. */
   function draw(view, marks) {
-    const dense = window.devicePixelRatio || 1;
+    const area = { left: 0, top: 0, width, height };
+    const many = inSight(view, area).length > MANY;
+    if (many) show(view, marks);
+    else {
+      kept = null;
+      render(view, marks, area);
+    }
+    context.setTransform(view.k * dense(), 0, 0, view.k * dense(), view.x * dense(), view.y * dense());
+    rings(inSight(view, area), marks, view.k);
+  }
+
+  /** Move the image that is kept; while zooming stretch it, and draw it anew when the zoom rests. */
+  function show(view, marks) {
+    clearTimeout(settling);
+    const [farX, farY] = [Math.round(width * MARGIN), Math.round(height * MARGIN)];
+    const sharp = kept && kept.k === view.k;
+    const grown = kept ? view.k / kept.k : 1;
+    const [x, y] = kept ? [view.x - kept.x * grown, view.y - kept.y * grown] : [0, 0];
+    const inside = kept && (sharp ? Math.abs(x) <= farX && Math.abs(y) <= farY : grown > 0.5 && grown < 2);
+    if (!inside || kept.selected !== marks.selected) {
+      keep(view, marks, { left: -farX, top: -farY, width: width + 2 * farX, height: height + 2 * farY });
+      return show(view, marks);
+    }
+    screen.setTransform(dense(), 0, 0, dense(), 0, 0);
+    screen.fillStyle = colour.page;
+    screen.fillRect(0, 0, width, height);
+    screen.drawImage(kept.image, x - farX * grown, y - farY * grown, (width + 2 * farX) * grown, (height + 2 * farY) * grown);
+    if (!sharp) settling = setTimeout(() => {
+      kept = null;
+      again();
+    }, 120);
+  }
+
+  function keep(view, marks, area) {
+    const image = kept ? kept.image : document.createElement("canvas");
+    const [w, h] = [area.width, area.height].map((size) => Math.round(size * dense()));
+    if (image.width !== w || image.height !== h) Object.assign(image, { width: w, height: h });
+    context = image.getContext("2d", { alpha: false });
+    render(view, marks, area);
+    context = screen;
+    kept = { image, x: view.x, y: view.y, k: view.k, selected: marks.selected };
+  }
+
+  function bounds(view, area) {
+    const [left, top] = [(area.left - view.x) / view.k - 10, (area.top - view.y) / view.k - 12];
+    return { left, top, right: left + area.width / view.k + 20, bottom: top + area.height / view.k + 24 };
+  }
+
+  function inSight(view, area) {
+    const { left, top, right, bottom } = bounds(view, area);
+    return picture.boxes.filter((each) => each.x < right && each.y < bottom && each.x + each.w > left && each.y + each.h > top);
+  }
+
+  function render(view, marks, area) {
+    const scale = view.k * dense();
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = colour.page;
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.setTransform(view.k * dense, 0, 0, view.k * dense, view.x * dense, view.y * dense);
-    const [left, top] = [-view.x / view.k - 10, -view.y / view.k - 12];
-    const [right, bottom] = [left + width / view.k + 20, top + height / view.k + 24];
-    const seen = (each) => each.x < right && each.y < bottom && each.x + each.w > left && each.y + each.h > top;
-    const boxes = picture.boxes.filter(seen);
+    context.fillRect(0, 0, context.canvas.width, context.canvas.height);
+    context.setTransform(scale, 0, 0, scale, (view.x - area.left) * dense(), (view.y - area.top) * dense());
+    const { left, top, right, bottom } = bounds(view, area);
+    const boxes = inSight(view, area);
     const edges = shapes.filter((each) => each.left < right && each.top < bottom && each.right > left && each.bottom > top);
-    for (const spot of boxes) if (spot.open) group(spot, view.k);
-    lines(edges, marks);
-    for (const spot of boxes) if (!spot.open) closed(spot, view.k);
+    const plain = view.k < PLAIN;
+    for (const spot of boxes) if (spot.open) (plain ? block : group)(spot, view.k);
+    (plain ? ways : lines)(edges, marks);
+    for (const spot of boxes) if (!spot.open) (plain ? block : closed)(spot, view.k);
     writing(boxes, edges, view.k);
-    rings(boxes, marks, view.k);
-    if (view.k > 0.3) for (const spot of boxes) badge(spot);
-    return boxes.length;
+    if (!plain) for (const spot of boxes) badge(spot);
   }
+
+  /** A box from afar: three rectangles. */
+  function block(spot, k) {
+    const { box, depth } = byId.get(spot.id);
+    const { fill, rim } = spot.open ? tone(box, true, depth) : afar(box);
+    const thin = (box.mark ? 1.8 : 1) / k / 1.4;
+    context.fillStyle = rim;
+    context.fillRect(spot.x, spot.y, spot.w, spot.h);
+    context.fillStyle = fill;
+    context.fillRect(spot.x + thin, spot.y + thin, spot.w - 2 * thin, spot.h - 2 * thin);
+    stripe(box, spot);
+  }
+
+  /** Stronger than near, so that small boxes still say what they are. */
+  function afar(box) {
+    const strong = box.mark ? colour[box.mark] : stripes(box).slice(-1)[0];
+    const { fill, rim } = tone(box, false);
+    return strong ? { fill: mixed(strong, colour.paper, 0.4), rim: mixed(strong, colour.paper, 0.75) } : { fill, rim };
+  }
+
+  /** Edges from afar: all of one colour in one go. */
+  function ways(edges, marks) {
+    const colours = new Map();
+    for (const { edge } of edges) {
+      const name = edge.mark || (isLit(edge, marks) ? "accent" : "edge");
+      if (!colours.has(name)) colours.set(name, []);
+      colours.get(name).push(edge);
+    }
+    context.lineWidth = 1.5;
+    for (const [name, list] of colours) {
+      context.strokeStyle = colour[name];
+      context.beginPath();
+      for (const { points } of list) points.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
+      context.stroke();
+    }
+  }
+
+  const isLit = (edge, marks) => marks.selected !== null && (edge.source === marks.selected || edge.target === marks.selected);
 
   function radius(box, spot) {
     if (spot.open) return 10;
@@ -100,20 +196,20 @@ function painter(canvas, byId) {
     context.roundRect(spot.x - grow, spot.y - grow, spot.w + 2 * grow, spot.h + 2 * grow, round + grow);
   }
 
-  function group(spot, k) {
+  function group(spot) {
     const { box, depth } = byId.get(spot.id);
     const { fill, rim } = tone(box, true, depth);
     outline(spot, 10);
     context.fillStyle = fill;
     context.fill();
-    stripe(box, spot, 34, k);
+    stripe(box, spot);
     outline(spot, 10);
     context.strokeStyle = rim;
     context.lineWidth = box.mark ? 1.6 : 1;
     context.stroke();
   }
 
-  function closed(spot, k) {
+  function closed(spot) {
     const { box } = byId.get(spot.id);
     const { fill, rim } = tone(box, false);
     const round = radius(box, spot);
@@ -127,7 +223,7 @@ function painter(canvas, byId) {
     }
     outline(spot, round);
     context.fill();
-    stripe(box, spot, spot.h, k);
+    stripe(box, spot);
     if (box.role === "constant" || box.mark === "removed") context.setLineDash([4, 3]);
     outline(spot, round);
     context.stroke();
@@ -135,24 +231,20 @@ function painter(canvas, byId) {
   }
 
   /** What training changes, at the left side; half and half where it changes a part. */
-  function stripe(box, spot, h, k) {
+  function stripe(box, spot) {
     const [first, second] = stripes(box);
-    if (!first || k < 0.08) return;
-    context.save();
-    outline(spot, radius(box, spot));
-    context.clip();
+    if (!first) return;
+    const h = (spot.open ? 34 : spot.h) - 14;
     context.fillStyle = first;
-    context.fillRect(spot.x, spot.y, 4, h);
-    if (second) {
-      context.fillStyle = second;
-      context.fillRect(spot.x, spot.y + h / 2, 4, h / 2);
-    }
-    context.restore();
+    context.fillRect(spot.x + 5, spot.y + 7, 3, h);
+    if (!second) return;
+    context.fillStyle = second;
+    context.fillRect(spot.x + 5, spot.y + 7 + h / 2, 3, h / 2);
   }
 
   function lines(edges, marks) {
     for (const { edge, path } of edges) {
-      const lit = marks.selected !== null && (edge.source === marks.selected || edge.target === marks.selected);
+      const lit = isLit(edge, marks);
       context.strokeStyle = context.fillStyle = edge.mark ? colour[edge.mark] : lit ? colour.accent : colour.edge;
       context.lineWidth = lit || edge.mark ? 1.8 : edge.times > 1 ? 1.8 : 1.2;
       if (edge.mark === "removed") context.setLineDash([5, 3]);
@@ -185,7 +277,7 @@ function painter(canvas, byId) {
         context.fillText(text.text, text.x, text.y);
       }
     }
-    if (k > 0.3) for (const spot of boxes) chevron(spot);
+    if (k > PLAIN) for (const spot of boxes) chevron(spot);
     if (texts.SIZES.shape * k < SMALL + 1) return;
     context.font = font("shape");
     for (const { edge } of edges) {
@@ -243,12 +335,12 @@ function painter(canvas, byId) {
 
   /** All boxes as plain areas, for the small map. */
   function overview(target, across, down) {
-    const dense = window.devicePixelRatio || 1;
+    const ratio = dense();
     const [w, h] = [picture.width * across, picture.height * down];
-    Object.assign(target, { width: Math.ceil(w * dense), height: Math.ceil(h * dense) });
+    Object.assign(target, { width: Math.ceil(w * ratio), height: Math.ceil(h * ratio) });
     Object.assign(target.style, { width: `${w}px`, height: `${h}px` });
     const small = target.getContext("2d");
-    small.scale(across * dense, down * dense);
+    small.scale(across * ratio, down * ratio);
     for (const spot of picture.boxes) {
       const { box } = byId.get(spot.id);
       small.fillStyle = spot.open ? mixed(colour.line, colour.paper, 0.35) : box.mark ? colour[box.mark] : stripes(box).slice(-1)[0] || colour.line;

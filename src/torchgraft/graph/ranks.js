@@ -131,13 +131,20 @@ var ranks = (() => {
     }
   }
 
-  /** Constants at the left of what reads them. */
+  /** A constant says its shape itself. */
+  function besideGap(node, link) {
+    return node.role === "constant" || !flow.said(link) ? BESIDE : BESIDE + texts.width(flow.said(link), "shape");
+  }
+
+  /** What begins by itself lies at the left of what reads it. */
   function placeAside(aside) {
     for (const [node, reader, link] of aside) {
+      const gap = besideGap(node, link);
       const y = reader.y + Math.min(reader.h, 34) / 2;
-      Object.assign(node, { x: reader.x - reader.left - BESIDE - node.right, y: y - node.h / 2, band: reader.band });
+      Object.assign(node, { x: reader.x - reader.left - gap - node.right, y: y - node.h / 2, band: reader.band });
       link.points = [[node.x + node.right, y], [reader.x - reader.left, y]];
       link.skip = false;
+      if (gap > BESIDE) link.at = { x: node.x + node.right + 8, y: y - 5, w: gap - BESIDE, text: flow.said(link), same: false };
     }
   }
 
@@ -153,5 +160,5 @@ var ranks = (() => {
     return points;
   }
 
-  return { place, placeAside, BESIDE, PAD, LANE, LABELLED, RANK };
+  return { place, placeAside, besideGap, PAD, LANE, LABELLED, RANK };
 })();

@@ -72,7 +72,7 @@ var texts = (() => {
   /** Texts of a box of width w, relative to its corner: centred when closed, at the left of its header when open. */
   function textsOf(box, w, open) {
     const words = heading(box);
-    let x = open ? 12 : (w - widthOf(words)) / 2;
+    let x = open ? 15 : (w - widthOf(words)) / 2;
     const texts = words.map(([role, text]) => {
       const placed = { x, y: open ? 21 : !box.role || box.role === "module" ? 18 : 17, role, text };
       x += textWidth(text, role) + SPACE;

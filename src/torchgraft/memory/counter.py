@@ -89,6 +89,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         events: in order.
         phase: what is under way; whoever runs the step sets it.
         step: the number of the optimizer step, from 1; 0 is what was there before.
+        broke: the innermost module that an exception came out of.
     """
 
     def __init__(self) -> None:
@@ -96,6 +97,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.events: list[Event] = []
         self.phase: Phase = "load"
         self.step = 0
+        self.broke = ""
         self._alive: dict[int, tuple[weakref.ref[Any], Block]] = {}
         self._stack: list[str] = []
         self._starts: list[int] = []
@@ -143,6 +145,9 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._turn(path)
         try:
             yield
+        except Exception:
+            self.broke = self.broke or path
+            raise
         finally:
             self._stack.pop()
             self._turn(self._stack[-1] if self._stack else "")

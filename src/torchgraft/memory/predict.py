@@ -220,7 +220,7 @@ def _told(graft: Graft, counter: Counter) -> Iterator[None]:
     except DataDependentOutputException as error:
         raise TrainError(
             f"the {counter.phase} pass asks for a value of a tensor ({error.func}), and fake ones have none",
-            where=_where(graft, counter),
+            where=" / ".join(filter(None, (graft.name, counter.broke))),
             hint="a flow that depends on values can't be predicted; torchgraft profile measures the memory",
         ) from error
     except Exception as error:  # whatever the user's code or torch raises is what is to be told
@@ -228,14 +228,9 @@ def _told(graft: Graft, counter: Counter) -> Iterator[None]:
             f"the {counter.phase} pass breaks off: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
             if str(error).strip()
             else f"the {counter.phase} pass breaks off: {type(error).__name__}",
-            where=_where(graft, counter),
+            where=" / ".join(filter(None, (graft.name, counter.broke))),
             hint="torchgraft check says more; loss=… takes a loss of your own, in Python",
         ) from error
-
-
-def _where(graft: Graft, counter: Counter) -> str:
-    path = counter.events[-1].path if counter.events else ""
-    return f"{graft.name} / {path}" if path else graft.name
 
 
 def _eager() -> Any:

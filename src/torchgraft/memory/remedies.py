@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["blocks_of", "remedies"]
 
+_LESS = ("freeze", "image")
+"""Remedies that train another thing."""
+
 WORTH = 0.01
 """A remedy that saves less than this share of the peak is not told."""
 
@@ -66,7 +69,8 @@ def remedies(
     """
     ways = list(_single(graft, case, most))
     found = [one for way in ways if (one := _tried(way, peak, room, need)) is not None]
-    if room is not None and not room.holds(peak) and not any(one.fits for one in found):
+    whole = [one for one in found if one.name not in _LESS]
+    if room is not None and not room.holds(peak) and not any(one.fits for one in whole):
         together = _together(ways, {one.name for one in found})
         found += [one for way in together if (one := _tried(way, peak, room, need)) is not None]
     return tuple(sorted(found, key=lambda one: (not one.fits, -one.saves)))
@@ -222,8 +226,10 @@ def _smaller_image(graft: Graft, case: Case, most: int | None) -> Iterator[_Way]
 def _together(ways: list[_Way], helping: set[str]) -> Iterator[_Way]:
     """Put together what leaves the training as it is, then what changes it."""
     by_name = {way.name: way for way in ways if way.name in helping}
-    for names in (("checkpointing", "bf16"), ("checkpointing", "bf16", "accumulate"), tuple(by_name)):
-        chosen = [by_name[name] for name in names if name in by_name and name not in ("freeze", "image")]
+    every = (("checkpointing", "bf16"), ("checkpointing", "bf16", "accumulate"), tuple(by_name))
+    groups = (tuple(name for name in names if name in by_name and name not in _LESS) for names in every)
+    for names in dict.fromkeys(groups):
+        chosen = [by_name[name] for name in names]
         if len(chosen) < 2:
             continue
         case = chosen[0].case

@@ -25,6 +25,13 @@ _WORDS = {
     "batch": "batch",
     "temporary": "temporary",
 }
+_SHORT: dict[Phase, str] = {
+    "load": "load",
+    "forward": "fwd",
+    "loss": "loss",
+    "backward": "bwd",
+    "optimizer": "opt",
+}
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -132,7 +139,8 @@ def _course(memory: Memory) -> str:
         else:
             runs.append((phase, 1))
     for phase, wide in runs:
-        words += f"{phase[: wide - 1]:<{wide}}" if wide > 1 else "|"
+        word = next((word for word in (phase, _SHORT[phase], phase[0]) if len(word) < wide), "")
+        words += f"{word:<{wide}}"
     return f"one step  {bars}  {spoken(top)}\n          {words.rstrip()}"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from torchgraft.errors import TrainError
 from torchgraft.memory.counter import KINDS, Block
 from torchgraft.memory.course import Course, of_kinds, summed
 from torchgraft.memory.data import Held, Memory, Remedy
@@ -158,10 +159,17 @@ def _helped(graft: Graft, case: Case, course: Course, found: Memory) -> Memory:
 
     def need(batch: int) -> int:
         if batch not in known:
-            known[batch] = asked(changed(case, batch=batch))
+            try:
+                known[batch] = asked(changed(case, batch=batch))
+            except TrainError:
+                if batch > 1:
+                    raise
+                known[batch] = need(2)  # a BatchNorm over one value can't be trained with one sample
         return known[batch]
 
-    if room is not None:
+    if room is not None and not room.holds(_standing(found)):
+        most = 0
+    elif room is not None:
         most = largest(need, room.holds, room.most, case.plan.batch)
     helping = remedies(graft, case, found.peak, room=room, most=most, need=asked)
     return dataclasses.replace(found, largest=most, remedies=helping)
@@ -173,7 +181,7 @@ def _judged(graft: Graft, found: Memory) -> Memory:
     if room is None:
         return found
     kinds = dict(found.kinds)
-    standing = sum(one.weights + one.gradients + one.optimizer for one in found.modules)
+    standing = _standing(found)
     holders = sorted(kinds.items(), key=lambda pair: -pair[1])[:3]
     fit = Fit(
         need=found.peak,
@@ -189,6 +197,11 @@ def _judged(graft: Graft, found: Memory) -> Memory:
     evidence = Evidence(graft.module, (), name=graft.name, memory=fit)
     told = [one for rule in (TooLarge, NoSampleFits, CloseCall) for one in rule().findings(evidence)]
     return dataclasses.replace(found, findings=tuple(_with_fixes(one, found.remedies) for one in told))
+
+
+def _standing(found: Memory) -> int:
+    """Give what no batch changes: weights, gradients and the state of the optimizer."""
+    return sum(one.weights + one.gradients + one.optimizer for one in found.modules)
 
 
 def _with_fixes(finding: Finding, helping: tuple[Remedy, ...]) -> Finding:

@@ -59,10 +59,13 @@ def timed(
         step: one step; it measures its stretches with the clock.
         device: where it runs.
         steps: how many are measured; as many as are worth it when left out, 3 to 20.
-        warm: how many run before.
+        warm: how many run before, at most.
     """
+    begun = time.perf_counter()
     for _ in range(warm):
         step(Clock(device))
+        if time.perf_counter() - begun > 1:
+            break
     clocks, walls = list[Clock](), list[float]()
     cpu, begun = time.process_time(), time.perf_counter()
     while not _enough(len(walls), steps, time.perf_counter() - begun):

@@ -20,7 +20,7 @@ from torch.utils import data
 
 from torchgraft.profile.spans import MODULE
 
-__all__ = ["Clocks"]
+__all__ = ["Clocks", "around"]
 
 
 @dataclass
@@ -68,10 +68,10 @@ class Clocks:
             for hook in hooks:
                 stack.callback(hook.remove)
             loaders: Any = data.dataloader._BaseDataLoaderIter
-            stack.enter_context(_around(loaders, "__next__", self._timed("data")))
-            stack.enter_context(_around(data.DataLoader, "_get_iterator", self._iterated))
-            stack.enter_context(_around(torch.autograd, "backward", self._timed("backward")))
-            stack.enter_context(_around(torch.autograd, "grad", self._timed("backward")))
+            stack.enter_context(around(loaders, "__next__", self._timed("data")))
+            stack.enter_context(around(data.DataLoader, "_get_iterator", self._iterated))
+            stack.enter_context(around(torch.autograd, "backward", self._timed("backward")))
+            stack.enter_context(around(torch.autograd, "grad", self._timed("backward")))
             yield
 
     @property
@@ -176,7 +176,7 @@ class Clocks:
 
 
 @contextmanager
-def _around(home: Any, name: str, wrap: Callable[..., Any]) -> Iterator[None]:
+def around(home: Any, name: str, wrap: Callable[..., Any]) -> Iterator[None]:
     """Let a function of torch's be called through another while the block runs."""
     own = getattr(home, name)
 

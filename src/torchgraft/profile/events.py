@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ __all__ = ["OUTSIDE", "Allocation", "Ledger", "Sums", "is_product", "middle", "o
 
 OUTSIDE = "\0outside"
 """Stands for the path of what belongs to no module."""
+
+TINY = 3
+"""An operation that takes less than so many times what calling one costs is nothing but its call."""
 
 _NODE = "autograd::engine::evaluate_function: "
 _ACCUMULATE = "AccumulateGrad"
@@ -117,8 +120,9 @@ def on_device(ledger: Ledger, did: Iterable[tuple[int, float]]) -> None:
         ledger: what was read of the host.
         did: the number of the operation that asked, and seconds.
     """
+    host = {key: one.total for key, one in ledger.sums.items()}
     for one in ledger.sums.values():
-        one.products = one.moving = 0.0
+        one.products = one.moving = one.between = 0.0
     for seen in ledger.operations.values():
         seen[0] = 0.0
     for number, seconds in did:
@@ -131,9 +135,28 @@ def on_device(ledger: Ledger, did: Iterable[tuple[int, float]]) -> None:
         else:
             sums.moving += seconds
         ledger.operations.setdefault((phase, name), [0.0, 0])[0] += seconds
+    _idle(ledger, host)
 
 
-def read(roots: Iterable[Any], *, inside: float, watching: float = 0.0, host: int | None = None) -> Ledger:
+def _idle(ledger: Ledger, host: Mapping[tuple[str, str], float]) -> None:
+    """Put the seconds of each phase in which an accelerator did nothing down to those who kept the host busy."""
+    for phase in dict.fromkeys(phase for phase, _ in host):
+        whole = sum(seconds for (its, _), seconds in host.items() if its == phase)
+        idle = max(whole - ledger.phase(phase).useful, 0.0)
+        for (its, path), seconds in host.items():
+            if its == phase and whole:
+                ledger.of(its, path).between = idle * seconds / whole
+
+
+def read(
+    roots: Iterable[Any],
+    *,
+    inside: float,
+    watching: float = 0.0,
+    host: int | None = None,
+    paused: float = 0.0,
+    device: str = "cpu",
+) -> Ledger:
     """Read the tree of events of a profiler.
 
     Args:
@@ -141,10 +164,14 @@ def read(roots: Iterable[Any], *, inside: float, watching: float = 0.0, host: in
         inside: seconds within an operation that calling one costs in any case.
         watching: seconds that recording an event takes between operations: they are taken off.
         host: the thread whose time counts; events of others only say who works for whom.
+        paused: seconds in which that thread had no processor: operations that took far longer than others of
+            their kind are shortened by so much, all together.
+        device: the kind of device whose allocations are listed.
     """
-    reader = _Reader(inside, host)
+    reader = _Reader(inside, device)
     for root in sorted(roots, key=lambda one: one.start_time_ns):
         reader.walk(root, "other", OUTSIDE, counted=host is None or root.start_tid == host)
+    reader.shorten(paused)
     for sums in reader.ledger.sums.values():
         sums.between = max(sums.between - sums.events * watching, 0.1 * sums.between)
     reader.ledger.allocations.sort(key=lambda one: one.at)
@@ -154,16 +181,17 @@ def read(roots: Iterable[Any], *, inside: float, watching: float = 0.0, host: in
 class _Reader:
     """One walk over a tree, in the order of time."""
 
-    def __init__(self, inside: float, host: int | None) -> None:
+    def __init__(self, inside: float, device: str) -> None:
         self.ledger = Ledger()
-        self._inside = inside
+        self._inside, self._device = inside, device
+        self._took: dict[tuple[str, str, str], list[float]] = {}  # seconds of each operation
         self._made: dict[int, str] = {}  # the module whose operation had a sequence number last
         self._last = OUTSIDE
 
     def walk(self, event: Any, phase: str, path: str, *, counted: bool) -> None:
         fields = event.typed[1]
         if hasattr(fields, "alloc_size"):
-            if fields.device.type in ("cpu", "cuda"):
+            if fields.device.type == self._device:
                 self.ledger.allocations.append(
                     Allocation(event.start_time_ns, fields.ptr, fields.alloc_size, phase, path)
                 )
@@ -210,12 +238,33 @@ class _Reader:
         if not is_operation:
             sums.between += own
             return
-        useful = max(own - self._inside, 0.0)
+        useful = own - self._inside if own > TINY * self._inside else 0.0
         sums.between += own - useful
+        self._add(phase, path, name, useful)
+        seen = self.ledger.operations.setdefault((phase, name), [0.0, 0])
+        seen[0] += own
+        seen[1] += 1
+        self._took.setdefault((phase, path, name), []).append(useful)
+
+    def _add(self, phase: str, path: str, name: str, useful: float) -> None:
+        sums = self.ledger.of(phase, path)
         if is_product(name):
             sums.products += useful
         else:
             sums.moving += useful
-        seen = self.ledger.operations.setdefault((phase, name), [0.0, 0])
-        seen[0] += own
-        seen[1] += 1
+
+    def shorten(self, paused: float) -> None:
+        """Take pauses of the thread off the operations that they fell into, as far as these can be told."""
+        over = {key: sum(_over(took)) for key, took in self._took.items()}
+        whole = sum(over.values())
+        share = min(1.0, paused / whole) if whole > 0 else 0.0
+        for (phase, path, name), seconds in over.items():
+            if seconds and share > 0:
+                self._add(phase, path, name, -seconds * share)
+                self.ledger.operations[phase, name][0] -= seconds * share
+
+
+def _over(took: list[float]) -> Iterable[float]:
+    """Give by how much some of several seconds stand out: ten times the median, and a quarter of a millisecond."""
+    usual = statistics.median_low(took)
+    return (one - usual for one in took if one > max(10 * usual, 2.5e-4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -24,8 +25,8 @@ __all__ = ["measured"]
 
 STEP = f"{PHASE}step"
 
-WATCHED = 5
-"""So many steps are watched."""
+WATCHED, FEW = 5, 2
+"""So many steps are watched; few where one takes more than a second."""
 
 _FORWARD = ("forward", "loss")
 
@@ -50,13 +51,15 @@ def measured(
     if task.optimizer is not None:
         task.optimizer.zero_grad(set_to_none=True)
     there = held.before(task.model, task.optimizer if training else None, _given(task))
-    clock = Clock(task.device, spans=True)
+    clock, pauses = Clock(task.device, spans=True), list[float]()
     with spanned(name_of), watching(task.device, memory=True) as seen:
-        for _ in range(WATCHED):
+        for _ in range(WATCHED if bare.seconds < 1 else FEW):
+            start, worked = time.perf_counter(), time.thread_time()
             with torch.profiler.record_function(STEP):
                 step(clock)
+            pauses.append(max(time.perf_counter() - start - (time.thread_time() - worked), 0.0))
     graded = held.gradients(task.model)
-    ledger, watched = _typical(seen, machine, task.device)
+    ledger, watched = _typical(seen, machine, task.device, pauses)
     last = max(one.start_time_ns for one in seen.roots if one.name == STEP)
     peak = held.peak(ledger.allocations, there, graded, since=last, reserved=_reserved(task.device))
     work = _counted(task, step, name_of)
@@ -68,18 +71,27 @@ def _given(task: Task) -> Any:
     return (task.last.args, task.last.kwargs, task.last.targets) if task.last is not None else ()
 
 
-def _typical(seen: Watched, machine: Machine, device: torch.device) -> tuple[Ledger, float]:
+def _typical(
+    seen: Watched, machine: Machine, device: torch.device, pauses: Sequence[float]
+) -> tuple[Ledger, float]:
     """Read the watched steps, and give the medians of each module's seconds, and of the steps'.
 
     One step of many has a pause in some module, since other programs run too; the median has none.
     """
-    steps = [one for one in seen.roots if one.name == STEP]
+    steps = sorted((one for one in seen.roots if one.name == STEP), key=lambda one: one.start_time_ns)
     did = seen.device() if device.type != "cpu" else []
     ledgers = []
-    for step in steps:
+    for step, paused in zip(steps, pauses, strict=True):
         end = step.start_time_ns + step.duration_time_ns
         within = [one for one in seen.roots if step.start_time_ns <= one.start_time_ns <= end]
-        ledger = read(within, inside=machine.inside, watching=machine.watching, host=step.start_tid)
+        ledger = read(
+            within,
+            inside=machine.inside,
+            watching=machine.watching,
+            host=step.start_tid,
+            paused=paused,
+            device=device.type,
+        )
         if device.type != "cpu":
             on_device(ledger, did)
         ledgers.append(ledger)

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from torchgraft.errors import DataError
-from torchgraft.methods import running
+from torchgraft.errors import DataError, EditError, TorchgraftError, TrainError
 from torchgraft.profile.machine import machine
 from torchgraft.profile.measure import measured
 from torchgraft.profile.planned import planned_task
-from torchgraft.profile.record import Part, Profile, Run
+from torchgraft.profile.record import Machine, Part, Profile, Run
 from torchgraft.profile.task import KINDS, Random, Task, plain_task
 from torchgraft.profile.tries import tried
 from torchgraft.profile.verdict import judged, speed_of
@@ -35,36 +34,13 @@ def profiled(
     graft: Graft, *, device: str | None, batch: int | None, steps: int | None, fake: bool, tries: bool, trace: bool
 ) -> Profile:
     """Profile a graft's model; see `torchgraft.profile.profile`."""
-    running(graft, "profile")
     with rng_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         task, random, notes = _task(graft, device, batch, fake=fake)
-        return _profiled(graft, task, random, notes, steps=steps, tries=tries, keep=trace)
-
-
-def _profiled(
-    graft: Graft,
-    task: Task,
-    random: Random | None,
-    notes: tuple[str, ...],
-    *,
-    steps: int | None,
-    tries: bool,
-    keep: bool,
-) -> Profile:
-    best = machine(task.device, KINDS[task.precision])
-    runs, trace = [], b""
-    if task.optimizer is not None:
-        run, seen = measured(task, "training step", best, steps=steps)
-        runs, trace = [run], seen.trace() if keep else b""
-    else:
-        notes = (*notes, "every parameter is frozen: there is no training step")
-    run, seen = measured(task, "prediction", best, steps=steps)
-    runs.append(run)
-    trace = trace or (seen.trace() if keep else b"")
-    found = tried(task, runs[0]) if tries else ()
-    runs = [_noted(graft, run) for run in runs]
-    facts = (*task.facts, *([("loss", random.words)] if random is not None else []))
+        best = machine(task.device, KINDS[task.precision])
+        runs, traces, more = _runs(graft, task, best, steps, keep=trace)
+        found = tried(task, runs[0]) if tries else ()
+    facts = (*task.facts, *([("loss", random.words)] if random is not None and task.optimizer else []))
     speed = speed_of(
         runs[0],
         best,
@@ -75,9 +51,52 @@ def _profiled(
         fused=_is_fused(task.optimizer),
         real=task.real,
     )
-    return Profile(
-        graft.name, best, facts, tuple(runs), judged(speed, graft.name, graft.module), found, notes, trace=trace
+    findings = judged(speed, graft.name, graft.module)
+    runs = [_noted(graft, run) for run in runs]
+    return Profile(graft.name, best, facts, tuple(runs), findings, found, (*notes, *more), trace=traces[0])
+
+
+def _runs(
+    graft: Graft, task: Task, best: Machine, steps: int | None, *, keep: bool
+) -> tuple[list[Run], list[bytes], list[str]]:
+    """Measure a training step, where there is one, and a prediction; give their recordings and notes too."""
+    runs, traces, notes = list[Run](), list[bytes](), list[str]()
+    if task.optimizer is None:
+        notes.append("every parameter is frozen: there is no training step")
+    for kind in ("training step", "prediction"):
+        if kind == "training step" and task.optimizer is None:
+            continue
+        try:
+            run, seen = measured(task, kind, best, steps=steps)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
+            if task.real or kind == "prediction":
+                raise _broken(graft, kind, error) from error
+            notes.append(f"there is no training step, since it breaks off: {_words(error)}")
+            continue
+        runs.append(run)
+        traces.append(seen.trace() if keep else b"")
+    return runs, traces, notes
+
+
+def _broken(graft: Graft, kind: str, error: Exception) -> TorchgraftError:
+    """Say that a step breaks off: with what fake tensors show of it, if they show a fault."""
+    faults = graft._faults()
+    if faults:
+        return EditError(
+            "the model does not run on its input as it is, so it can't be profiled",
+            where=graft.name,
+            hint="see the finding; mend the model or its input first",
+            findings=faults,
+        )
+    return TrainError(
+        f"the {kind} breaks off: {_words(error)}",
+        where=graft.name,
+        hint="torchgraft check says more; where memory is short, take a smaller batch: --batch 1",
     )
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _noted(graft: Graft, run: Run) -> Run:

@@ -109,6 +109,8 @@ def _profile(path: str, best: Machine, whole: Script, run: Run, seen: Clocks, wi
     ]
     if not windows.seconds:
         notes = ["the script was over before torch's profiler saw anything of it"]
+    if windows.failed:
+        notes.append(f"torch's profiler could not go on: {windows.failed}")
     found = judged(speed, name) if windows.seconds else ()
     return Profile(name, best, (), (run,), found, (), tuple(notes), whole, windows.trace)
 

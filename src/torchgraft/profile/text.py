@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torchgraft.probes.speed import BOUNDS
 from torchgraft.profile.classes import kinds
@@ -19,7 +19,7 @@ BAR = 16
 
 def text(profile: Profile, width: int = 110) -> str:
     """Write a profile for a terminal of `width` characters."""
-    blocks = ["\n".join(_head(profile))]
+    blocks = ["\n".join(_wrapped(line, width, 12) for line in _head(profile))]
     if profile.script is not None:
         blocks.append("\n".join(_script(profile.script, width)))
     blocks += ["\n".join(_run(run, width)) for run in profile.runs]
@@ -68,29 +68,30 @@ def _run(run: Run, width: int) -> Iterator[str]:
         steps = f"  in {run.steps:,} optimizer steps, {seconds(run.seconds / run.steps)} each" if run.steps else ""
         yield f"by the clock  {seconds(run.seconds)}{steps}"
     else:
-        yield _title(run)
+        yield from _title(run, width)
     for phase in run.phases if len(run.phases) > 1 else ():
         share = phase.seconds / run.seconds
         name = "data, waiting" if phase.name == "data" else phase.name
         yield f"  {name:<14}{seconds(phase.seconds):>9} {share:>4.0%}  {bar(share)}".rstrip()
     told = [f"{name} {run.split.of(name):.0%}" for name in BOUNDS if run.split.of(name) >= 0.005]
     idle = f"; the device works {run.device_busy:.0%} of the time" if run.device_busy is not None else ""
-    yield f"  {'it goes to':<14}{', '.join(told)}{idle}"
+    yield _wrapped(f"  {'it goes to':<14}{', '.join(told)}{idle}", width, 16)
     if run.parts:
         yield ""
         yield from _table(run, width)
         yield ""
-        yield from _kinds(run)
+        yield from _kinds(run, width)
     if run.peak is not None:
         yield ""
         yield from _peak(run.peak, width)
 
 
-def _title(run: Run) -> str:
+def _title(run: Run, width: int) -> Iterator[str]:
     low, high = run.spread
     rate = f", {run.samples / run.seconds:,.0f} samples a second" if run.samples else ""
     span = f"median of {run.steps}; half lie in {seconds(low)} – {seconds(high)}"
-    return f"{run.kind}  {seconds(run.seconds)}{rate}   ({span})"
+    line = f"{run.kind}  {seconds(run.seconds)}{rate}"
+    yield from [f"{line}   ({span})"] if len(line) + len(span) + 5 <= width else [line, f"  ({span})"]
 
 
 _COLUMNS = ("module", "class", "calls", "forward", "backward", "share", "", "GFLOP/s", "bound by", "holds", "note")
@@ -105,19 +106,25 @@ def _table(run: Run, width: int) -> Iterator[str]:
         share = outside.seconds / run.seconds
         rows.append(("outside of modules", "", "", seconds(outside.forward), _blank(outside.backward),
                      f"{share:.0%}", bar(share), "", outside.bound, "", ""))  # fmt: skip
-    kept = [n for n in range(len(_COLUMNS)) if n == 0 or any(row[n] for row in rows[1:])]
-    for name in _DISPENSABLE:
-        if sum(max(len(row[n]) for row in rows) + 2 for n in kept) <= width:
+    yield from _drawn(rows, _DISPENSABLE, (0, 1, 6, 8, 10), width)
+
+
+def _drawn(
+    rows: Sequence[tuple[str, ...]], dispensable: Sequence[str], left: Sequence[int], width: int
+) -> Iterator[str]:
+    """Draw a table; columns that say nothing are left out, then, until it fits, those that are dispensable."""
+    kept = [n for n in range(len(rows[0])) if n == 0 or any(row[n] for row in rows[1:])]
+    wide = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    for name in dispensable:
+        if sum(wide[n] + 2 for n in kept) <= width:
             break
-        kept = [n for n in kept if _COLUMNS[n] != name]
-    wide = {n: max(len(row[n]) for row in rows) for n in kept}
-    left = {0, 1, 6, 8, 10}
+        kept = [n for n in kept if rows[0][n] != name]
     for row in rows:
         cells = [row[n].ljust(wide[n]) if n in left else row[n].rjust(wide[n]) for n in kept]
         yield f"  {'  '.join(cells)}".rstrip()
 
 
-def _kinds(run: Run) -> Iterator[str]:
+def _kinds(run: Run, width: int) -> Iterator[str]:
     """List the classes of modules that take a hundredth of the step or more."""
     rows: list[tuple[str, ...]] = [("class", "modules", "themselves", "share", "", "GFLOP/s", "GB/s", "bound by")]
     for one in kinds(run):
@@ -126,10 +133,8 @@ def _kinds(run: Run) -> Iterator[str]:
         rates = [f"{value / one.seconds / 1e9:.3g}" if value else "" for value in (one.flops, one.bytes)]
         rows.append((one.name, f"{one.modules}", seconds(one.seconds), f"{one.share:.0%}", bar(one.share), *rates,
                      one.bound))  # fmt: skip
-    wide = [max(len(row[n]) for row in rows) for n in range(8)]
-    for row in rows if len(rows) > 1 else ():
-        cells = [cell.ljust(wide[n]) if n in (0, 4, 7) else cell.rjust(wide[n]) for n, cell in enumerate(row)]
-        yield f"  {'  '.join(cells)}".rstrip()
+    if len(rows) > 1:
+        yield from _drawn(rows, ("GB/s", "GFLOP/s", "modules", "", "themselves"), (0, 4, 7), width)
 
 
 def _cells(line: Line) -> tuple[str, ...]:
@@ -158,7 +163,7 @@ def _peak(peak: Peak, width: int) -> Iterator[str]:
     where = "" if peak.path in ("", OUTSIDE) else f" of {peak.path}"
     at = f" in the {peak.phase}{where}" if peak.phase else ""
     held = f"; the allocator holds {size(peak.reserved)}" if peak.reserved else ""
-    yield f"  memory  {size(peak.bytes)} of tensors at the peak{at}{held}"
+    yield _wrapped(f"  memory  {size(peak.bytes)} of tensors at the peak{at}{held}", width, 10)
     for kind, value in peak.kinds.items():
         share = value / max(peak.bytes, 1)
         most = [(path, one) for path, its, one in peak.holders if its == kind and path != OUTSIDE][:2]
@@ -176,12 +181,13 @@ def _tried(name: str, faster: float, of: str) -> str:
 
 
 def _script(script: Script, width: int) -> Iterator[str]:
-    yield f"script  {seconds(script.seconds)}, {seconds(script.cpu)} of CPU, ended: {script.ended}"
+    line = f"script  {seconds(script.seconds)}, {seconds(script.cpu)} of CPU, ended: {script.ended}"
+    yield _wrapped(line, width, 8)
     for name, words in script.environment:
-        yield f"  {name:<11} {words}"
+        yield _wrapped(f"  {name:<11} {words}", width, 14)
     if script.functions:
         yield ""
-        yield f"  {'calls':>9} {'itself':>9} {'with all':>9}  Python functions that take most"
+        yield f"  {'calls':>9} {'itself':>9} {'with all':>9}  Python functions that take most"[:width]
     for name, calls, own, whole in script.functions:
         yield f"  {calls:>9,} {seconds(own):>9} {seconds(whole):>9}  {_tail(name, width - 34)}"
 
@@ -199,9 +205,8 @@ def _folded(text: str, width: int) -> str:
     return "\n".join([head, *(_wrapped(line, width) for line in rest)])
 
 
-def _wrapped(line: str, width: int) -> str:
-    indent = len(line) - len(line.lstrip())
-    hang = indent + (11 if line.lstrip().startswith("do ") else 2)
+def _wrapped(line: str, width: int, hang: int = 4) -> str:
+    hang = 13 if line.startswith("  do ") else hang
     return "\n".join(
         textwrap.wrap(line, max(width, 40), subsequent_indent=" " * hang, break_long_words=False) or [line]
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from torchgraft.profile.clocks import Clocks
+from torchgraft.profile.clocks import Clocks, around
 from torchgraft.profile.events import OUTSIDE, Ledger, on_device, read
 from torchgraft.profile.record import Machine
 from torchgraft.profile.watch import hushed, start, stop
@@ -51,6 +51,7 @@ class Windows:
         seconds: that were recorded.
         spent: seconds that reading the windows took: no time of the script.
         trace: the first window as Chrome trace JSON.
+        failed: why the windows ended before the script, if they did.
     """
 
     clocks: Clocks
@@ -60,14 +61,18 @@ class Windows:
     seconds: float = 0.0
     spent: float = 0.0
     trace: bytes = b""
+    failed: str = ""
     _open: Any = None
     _opened: float = 0.0
+    _worked: float = 0.0
     _next: float = 0.0
     _pause: float = PAUSE
     _told: float = 0.0
     _started: float = 0.0
     _busy: bool = False
     _early: bool = True
+    _ours: bool = False
+    _theirs: bool = False
     _length: float = FIRST
 
     @contextmanager
@@ -75,20 +80,49 @@ class Windows:
         """Open and close windows while the block runs."""
         self.clocks.calm, self.clocks.forking = self.look, self.close
         self._told = self._started = time.perf_counter()
-        with _ticking(lambda: self.look(False) if self.clocks.is_calm else None):
+        own = torch.autograd.profiler
+
+        def prepare(function: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+            if not self._ours:  # the script has a profiler of its own: there can be only one
+                self._theirs = True
+                self.close()
+            return function(*args, **settings)
+
+        def disable(function: Callable[..., Any]) -> Any:
+            if not self._ours:
+                self._theirs = False
+            return function()
+
+        with (
+            around(own, "_prepare_profiler", prepare),
+            around(own, "_disable_profiler", disable),
+            _ticking(lambda: self.look(False) if self.clocks.is_calm else None),
+        ):
             try:
                 yield
             finally:
                 self.clocks.calm, self.clocks.forking = lambda _: None, lambda: None
                 self.close()
 
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Let a profiler that is started or stopped meanwhile be ours."""
+        self._ours = True
+        try:
+            with hushed():
+                yield
+        finally:
+            self._ours = False
+
     def look(self, updated: bool) -> None:
         """Open or close a window where it is time: best right after a step of the optimizer."""
-        if self._busy:  # the clock ticked while a window was opened or read
+        if self._busy or self._theirs:  # the clock ticked while a window was opened or read
             return
         self._busy = True
         try:
             self._look(updated)
+        except Exception as error:  # whatever it is, the script goes on
+            self.failed, self._theirs = f"{type(error).__name__}: {error}", True
         finally:
             self._busy = False
 
@@ -108,15 +142,15 @@ class Windows:
 
     def _begin(self) -> None:
         begun = time.perf_counter()
-        with hushed():
+        with self._working():
             self._open = start(torch.device(self.machine.device))
-        self._opened = time.perf_counter()
+        self._opened, self._worked = time.perf_counter(), time.thread_time()
         self._early = self.clocks.begun is None
         self.spent += self._opened - begun
 
     def _drop(self) -> None:
         """End a window that saw the script get ready: what it imports is no part of its work."""
-        with hushed():
+        with self._working():
             stop(self._open)
         self._open = None
 
@@ -126,7 +160,8 @@ class Windows:
             return
         made, self._open = self._open, None
         ended = time.perf_counter()
-        with hushed():
+        paused = max(ended - self._opened - (time.thread_time() - self._worked), 0.0)
+        with self._working():
             seen = stop(made)
         if self._early and not seen.roots:
             self.spent += time.perf_counter() - ended
@@ -135,7 +170,8 @@ class Windows:
         if self.keep_trace and not self.trace:
             self.trace = seen.trace()
         host = min((one.start_tid for one in seen.roots), default=None)
-        found = read(seen.roots, inside=self.machine.inside, watching=self.machine.watching, host=host)
+        one = self.machine
+        found = read(seen.roots, inside=one.inside, watching=one.watching, host=host, paused=paused)
         if self.machine.device != "cpu":
             on_device(found, seen.device())
         rate = len(found.owners) / max(ended - self._opened, 1e-3)

@@ -21,8 +21,29 @@ REPEATED = frozenset(
     {"view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "expand", "expand_as", "flatten"}
     | {"__getitem__", "cat", "stack", "add", "sub", "mul", "div", "__add__", "__radd__", "__sub__", "__rsub__"}
     | {"__mul__", "__rmul__", "__truediv__", "neg", "pow", "rsqrt", "mean", "sum", "softmax", "matmul", "bmm"}
-    | {"linear", "scaled_dot_product_attention", "layer_norm", "rms_norm", "gelu", "silu", "relu", "sigmoid", "tanh"}
-    | {"tensor", "conv1d", "conv2d", "embedding", "masked_fill", "where", "roll", "pad", "interpolate", "contiguous"}
+    | {
+        "linear",
+        "scaled_dot_product_attention",
+        "layer_norm",
+        "rms_norm",
+        "gelu",
+        "silu",
+        "relu",
+        "sigmoid",
+        "tanh",
+    }
+    | {
+        "tensor",
+        "conv1d",
+        "conv2d",
+        "embedding",
+        "masked_fill",
+        "where",
+        "roll",
+        "pad",
+        "interpolate",
+        "contiguous",
+    }
 )
 """Operations that write to nothing and draw nothing."""
 
