@@ -13,7 +13,7 @@ from torch import nn
 
 import torchgraft as tg
 from torchgraft.errors import DataError, StoreError
-from torchgraft.features import attention_maps, feature_maps, first_filters, grad_cam, layer_statistics
+from torchgraft.features import attention_maps, drawn, feature_maps, first_filters, grad_cam, layer_statistics
 from torchgraft.features.images import images_of, read_images
 from torchgraft.features.layout import Grids
 from torchgraft.features.pictures import Section, Tile, sheet
@@ -75,31 +75,39 @@ def whole(net, images):
 
 
 def test_the_sheet_looks_as_it_should(net, images):
-    drawn = whole(net, images)
-    drawn = drawn.resize((drawn.width // 2, drawn.height // 2))
+    made = whole(net, images)
+    made = made.resize((made.width // 2, made.height // 2))
     if os.environ.get("WRITE_GOLDEN"):
-        flat(drawn).save(GOLDEN, optimize=True)
+        flat(made).save(GOLDEN, optimize=True)
     wanted = Image.open(GOLDEN).convert("RGB")
-    assert drawn.size == wanted.size
-    apart = np.abs(np.asarray(drawn, dtype=float) - np.asarray(wanted, dtype=float))
+    assert made.size == wanted.size
+    apart = np.abs(np.asarray(made, dtype=float) - np.asarray(wanted, dtype=float))
     assert apart.mean() < 2
     assert (apart.max(2) > 60).mean() < 0.01
+
+
+def test_anything_found_is_drawn_in_python(net, images):
+    x = images.tensor
+    for found in (feature_maps(net, x), grad_cam(net, x), first_filters(net), layer_statistics(net, x)):
+        assert drawn(found, x, title="Net").width == 2000
+    with pytest.raises(DataError, match=r"drawn\(found, images\)"):
+        drawn(grad_cam(net, x))
 
 
 def test_each_map_is_drawn_in_the_colours_of_its_values():
     from matplotlib import colormaps
 
     values = np.array([[-1.0, 0.0], [0.5, 1.0]])
-    drawn = np.asarray(sheet("x", [Section("t", tiles=(Tile(values, "tile"),), unit="value", columns=4)]))
+    made = np.asarray(sheet("x", [Section("t", tiles=(Tile(values, "tile"),), unit="value", columns=4)]))
     for value in values.ravel():
         colour = np.array(colormaps["RdBu_r"]((value + 1) / 2)[:3]) * 255
-        assert (np.abs(drawn - colour).max(2) < 4).sum() > 5000
+        assert (np.abs(made - colour).max(2) < 4).sum() > 5000
 
 
 def test_values_on_one_side_of_zero_have_another_scale():
     values = np.array([[0.0, 1.0], [2.0, 4.0]])
-    drawn = np.asarray(sheet("x", [Section("t", tiles=(Tile(values),), unit="value", columns=4)]))
-    assert (drawn.max(2) < 12).sum() > 5000, "the least is black"
+    made = np.asarray(sheet("x", [Section("t", tiles=(Tile(values),), unit="value", columns=4)]))
+    assert (made.max(2) < 12).sum() > 5000, "the least is black"
 
 
 def test_a_map_lies_over_its_image(images, net):
@@ -111,8 +119,8 @@ def test_a_map_lies_over_its_image(images, net):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_on_a_light_and_on_a_dark_ground(dark):
-    drawn = sheet("title", [Section("t", tiles=(Tile(np.eye(3)),))], dark=dark)
-    assert (drawn.getpixel((1, 1)) == (255, 255, 255)) is not dark
+    made = sheet("title", [Section("t", tiles=(Tile(np.eye(3)),))], dark=dark)
+    assert (made.getpixel((1, 1)) == (255, 255, 255)) is not dark
 
 
 def test_maps_that_are_the_same_everywhere_or_broken_are_drawn():

@@ -157,7 +157,7 @@ def test_alike_blocks_in_a_row_are_one():
 
 
 def test_blocks_that_an_edit_made_different_are_not_folded():
-    g = models.Vit.graft().freeze("encoder.layers.encoder_layer_0")
+    g = models.vit().freeze("encoder.layers.encoder_layer_0")
     held = {box.id: box for box in walk(drawing(g).root)}
     assert held["encoder.layers.encoder_layer_0"].times == 1
     assert held["encoder.layers.encoder_layer_1"].times == 2
@@ -216,6 +216,31 @@ def test_weights_that_an_operation_reads_by_itself_are_its_own():
     assert shown["relative_position_bias_table", "169×3"] == 169 * 3
 
 
+def test_masks_that_are_made_of_nothing_are_not_drawn():
+    shifted = boxes("swin_t")["features.1.1.attn"]
+    assert [box.label for box in shifted.boxes] == ["linear", "matmul", "relative_position_bias_table", "+", "softmax",
+                                                    "matmul", "linear"]  # fmt: skip
+    assert [edge.target for edge in shifted.edges if not edge.source] == [shifted.boxes[0].id]
+
+
+def test_a_shared_part_is_counted_where_it_is_called_first():
+    class Shares(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.common = nn.Linear(4, 4)
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), self.common) for _ in range(3))
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    root = drawing(tg.load(Shares(), input=(4,))).root
+    assert [(box.label, box.times, box.parameters) for box in root.boxes[1:-1]] == [
+        ("blocks.0", 1, 40), ("blocks.1–2", 2, 20)]  # fmt: skip
+    assert root.parameters == 80
+
+
 def test_edits_and_repairs_are_told_apart():
     held = boxes("edited")
     assert (held["fc"].mark, held["fc"].edit) == ("new", 1)
@@ -267,6 +292,13 @@ def test_a_single_layer_is_a_model_too():
     assert [box.label for box in root.boxes] == ["input", "linear", "output"]
     assert len(root.edges) == 2
     assert root.boxes[1].parameters == 15
+
+
+def test_a_scripted_model_is_drawn_from_outside():
+    g = tg.load(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), input=(4,))
+    root = drawing(g).root
+    assert [root.boxes[0].label, root.boxes[-1].label] == ["input", "output"]
+    assert root.parameters == 20
 
 
 def test_a_module_called_again_and_again_is_folded_and_counted_once():

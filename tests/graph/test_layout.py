@@ -177,3 +177,14 @@ def test_a_closed_box_hides_what_is_inside() -> None:
     spots = by_id(laid_out(chained((box("a"), inner))))
     assert set(spots) == {"a", "inner"}
     assert not spots["inner"]["open"]
+
+
+def test_what_an_open_box_reads_stands_beside_the_box_above_it() -> None:
+    layers = box("layers", boxes=(box("a"),), edges=(Edge("", "a", S), Edge("a", "", S)))
+    boxes = (box("in", role="input"), box("words"), box("angles"), layers)
+    edges = (Edge("in", "words", S), Edge("words", "layers", S), Edge("angles", "layers", S))
+    placed = opened(Drawing("", Box("", "", "", boxes=boxes, edges=edges)))
+    spots = by_id(placed)
+    assert spots["words"]["port"] == spots["layers"]["port"] > area(spots["angles"])[2]
+    assert area(spots["angles"])[3] == area(spots["words"])[3]
+    assert not list(overlaps(placed))

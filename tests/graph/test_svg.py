@@ -159,4 +159,4 @@ def test_a_notebook_shows_the_picture():
 
 def test_the_picture_does_not_depend_on_what_was_drawn_before():
     torch.manual_seed(3)
-    assert svg(drawing(models.Vit.graft())) == svg(drawn("vit"))
+    assert svg(drawing(models.vit())) == svg(drawn("vit"))

@@ -109,6 +109,19 @@ def test_a_model_that_needs_two_samples_is_searched_down_to_these():
     assert graft.memory(f"{(two + three) / 2:.0f}B", batch=4).largest == 2
 
 
+def test_where_the_optimizer_makes_the_peak_a_fused_one_takes_less():
+    with torch.device("meta"):
+        wide = nn.Sequential(nn.Flatten(), nn.Linear(192, 20_000), nn.Linear(20_000, 10))
+    graft = tg.load(wide, input=(3, 8, 8))
+    found = graft.memory("24GB", batch=2, optimizer=ADAMW)
+    remedy = next(one for one in found.remedies if one.name == "fused")
+    path, _, value = remedy.fix.settings[0].partition("=")
+    assert path == "train.optimizer"
+    again = graft.memory("24GB", batch=2, optimizer=tg.Recipe.value(value), help=False)
+    assert found.moment.phase == "optimizer"
+    assert again.peak == remedy.peak
+
+
 def test_not_even_one_sample_is_another_finding():
     with torch.device("meta"):
         large = nn.Sequential(nn.Flatten(), nn.Linear(192, 200_000), nn.Linear(200_000, 10))

@@ -42,7 +42,8 @@ def profile(
         A recipe.yaml, whose training plan is run with its own data; a source such as resnet18@none, or a kept
         version, with random inputs; or a script.py.
     arguments
-        Of the script.
+        Of the script: all that follows its name is its own, so options of torchgraft come before it:
+        torchgraft profile --to trace.json train.py --lr 3.
     device
         cpu, cuda, …; that of the plan, or an accelerator where there is one, when left out.
     batch

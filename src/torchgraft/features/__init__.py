@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torchgraft.features.hooks import Capture, capture
     from torchgraft.features.maps import ChannelMaps, feature_maps
     from torchgraft.features.seen import Feature, Seen
+    from torchgraft.features.sheets import drawn
     from torchgraft.features.statistics import LayerStatistics, Statistics, layer_statistics
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Statistics",
     "attention_maps",
     "capture",
+    "drawn",
     "feature_maps",
     "first_filters",
     "grad_cam",
@@ -41,6 +43,7 @@ _HOMES = {
     "hooks": ("Capture", "capture"),
     "maps": ("ChannelMaps", "feature_maps"),
     "seen": ("Feature", "Seen"),
+    "sheets": ("drawn",),
     "statistics": ("LayerStatistics", "Statistics", "layer_statistics"),
 }
 

@@ -150,7 +150,8 @@ class Capture(AbstractContextManager[Seen]):
 
     def _trace(self) -> Trace | None:
         """Give the graft's trace, where it is of use and can be had."""
-        if self._graft is None or not (self._useful_to_stop() or self._keeping.channels is not None):
+        keeping = self._keeping
+        if self._graft is None or not (self._useful_to_stop() or keeping.channels or keeping.measured):
             return None
         try:
             return self._graft.trace()
@@ -288,7 +289,7 @@ class Capture(AbstractContextManager[Seen]):
 def still(module: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode, and put its flags, buffers and the random numbers back afterwards."""
     flags = [(one, one.training) for one in module.modules()]
-    buffers = [(one, one._version, one.detach().clone()) for one in module.buffers()]
+    buffers = [(one, one._version, one.detach().clone()) for one in module.buffers() if not one.is_inference()]
     try:
         with rng_kept():
             module.eval()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -95,16 +96,19 @@ def lasting(tensor: Tensor, held: AbstractSet[int]) -> Tensor:
         or tensor.device.type not in ("cpu", "cuda")
     ):
         return tensor.clone()
-    storage = tensor.untyped_storage()
-    large = storage.nbytes() >= _SHARED_ENOUGH * tensor.numel() * tensor.element_size()
-    if large or storage._cdata in held:
-        return tensor.clone()
     try:
-        return torch._lazy_clone(tensor)
-    except (RuntimeError, AttributeError):  # memory that torch did not allocate, such as that of numpy
+        storage = tensor.untyped_storage()
+        large = storage.nbytes() >= _SHARED_ENOUGH * tensor.numel() * tensor.element_size()
+        return tensor.clone() if large or storage._cdata in held else torch._lazy_clone(tensor)
+    except (RuntimeError, AttributeError):  # memory of numpy's, or a tensor of torch.func, which has none
         return tensor.clone()
 
 
 def storages(*tensors: Tensor) -> set[int]:
     """Give the memory of tensors, to tell it again."""
-    return {one.untyped_storage()._cdata for one in tensors if type(one) in _PLAIN and one.layout is torch.strided}
+    found = set()
+    for one in tensors:
+        if type(one) in _PLAIN and one.layout is torch.strided:
+            with suppress(RuntimeError):  # a tensor of torch.func has none
+                found.add(one.untyped_storage()._cdata)
+    return found

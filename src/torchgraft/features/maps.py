@@ -13,6 +13,7 @@ from torchgraft.errors import DataError, SelectionError
 from torchgraft.features.classes import class_numbers, score_of, scores_of
 from torchgraft.features.hooks import capture
 from torchgraft.features.layout import Grids, Sides, maps_of
+from torchgraft.paths import homes
 
 if TYPE_CHECKING:
     from torchgraft.features.seen import Feature
@@ -151,21 +152,20 @@ def _stages(trace: Trace, grids: Grids, module: nn.Module) -> list[str]:
         if gives_map(trace, call, grids)
     }
     giving = [path for path, size in sizes.items() if size]
-    depth = min((path.count(".") for path in giving), default=0)
-    top = [path for path in giving if path.count(".") == depth]
+    top = _outermost(giving)
     while len(top) <= _FEW:
         whole = next((one for one in top if sizes[one] > _NEARLY_ALL * sum(map(sizes.__getitem__, top))), None)
-        inside = _below(giving, whole) if whole is not None else []
+        inside = _outermost([one for one in giving if one.startswith(f"{whole}.")])
         if not inside:
             break
         top = [deeper for one in top for deeper in (inside if one == whole else [one])]
     return top[-_STAGES:]
 
 
-def _below(giving: Sequence[str], path: str) -> list[str]:
-    deeper = [one for one in dict.fromkeys(giving) if one.startswith(f"{path}.")]
-    depth = min((one.count(".") for one in deeper), default=0)
-    return [one for one in deeper if one.count(".") == depth]
+def _outermost(paths: Sequence[str]) -> list[str]:
+    """Give the paths that lie in none of the others."""
+    known = set(paths)
+    return [path for path in paths if known.isdisjoint(homes(path))]
 
 
 def _chosen(

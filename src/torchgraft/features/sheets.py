@@ -8,22 +8,61 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from torchgraft.errors import DataError
 from torchgraft.features.attention import Attention, on_image, rollout
+from torchgraft.features.cam import Cam
+from torchgraft.features.filters import Filters
+from torchgraft.features.images import Images, images_of
 from torchgraft.features.layout import Grids
-from torchgraft.features.pictures import Section, Tile
+from torchgraft.features.maps import ChannelMaps
+from torchgraft.features.pictures import Section, Tile, sheet
+from torchgraft.features.statistics import Statistics
 from torchgraft.view.canvas import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from PIL.Image import Image
+    from torch import Tensor
 
-    from torchgraft.features.cam import Cam
-    from torchgraft.features.filters import Filters
-    from torchgraft.features.images import Images
-    from torchgraft.features.maps import ChannelMaps
-    from torchgraft.features.statistics import LayerStatistics, Statistics
+    from torchgraft.features.statistics import LayerStatistics
     from torchgraft.view.canvas import Palette
 
-__all__ = ["attention_sections", "cam_sections", "filter_sections", "map_sections", "statistics_sections"]
+__all__ = ["attention_sections", "cam_sections", "drawn", "filter_sections", "map_sections", "statistics_sections"]
+
+
+def drawn(
+    found: Cam | Filters | Statistics | Sequence[ChannelMaps] | Sequence[Attention],
+    images: Tensor | Images | None = None,
+    *,
+    title: str = "",
+    over: bool = False,
+    dark: bool = False,
+) -> Image:
+    """Draw what was found as one sheet: an image of Pillow's, which a notebook shows.
+
+    Args:
+        found: what one of the functions of this package gives.
+        images: the images that it was found in, `[N, C, H, W]`; filters and statistics need none.
+        title: what stands at the top.
+        over: lay maps over their image.
+        dark: on a dark ground.
+
+    Raises:
+        DataError: the images are missing, or the sheet would be too long.
+    """
+    if isinstance(found, Statistics):
+        return sheet(title, statistics_sections(found), dark=dark)
+    if isinstance(found, Filters):
+        return sheet(title, filter_sections(found), dark=dark)
+    if images is None:
+        raise DataError("the images are missing", where="drawn", hint="drawn(found, images): the batch it is of")
+    shown = images if isinstance(images, Images) else images_of(images)
+    if isinstance(found, Cam):
+        return sheet(title, cam_sections(found, shown), dark=dark)
+    maps = [one for one in found if isinstance(one, ChannelMaps)]
+    weights = [one for one in found if isinstance(one, Attention)]
+    sections = map_sections(maps, shown, over=over)
+    return sheet(title, [*sections, *attention_sections(weights, shown, Grids(shown.size), over=over)], dark=dark)
 
 
 def map_sections(found: Sequence[ChannelMaps], images: Images, *, over: bool = False) -> list[Section]:

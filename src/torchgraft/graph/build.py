@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchgraft.graph.detail import detail, shape_of
-from torchgraft.graph.drawing import Box, Edge, Mark
+from torchgraft.graph.drawing import ROOT, Box, Edge, Mark
 from torchgraft.graph.flow import Flow, flow
 from torchgraft.graph.folding import folded
 from torchgraft.graph.holdings import Holdings, state_of
@@ -19,10 +19,7 @@ from torchgraft.trace import Call, Op, Trace
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ROOT", "Names", "built"]
-
-ROOT = "(model)"
-"""The id of the box that is the whole model."""
+__all__ = ["Names", "built"]
 
 _PASSING = frozenset({"Identity", "DropPath", "StochasticDepth"})
 """Modules that hand on what they get, or at times nothing: they are not drawn."""
@@ -70,7 +67,7 @@ class _Builder:
     def root(self, names: Names) -> Box:
         """Give the box of the model: inputs, what is in it, outputs."""
         call = self.trace.calls[0]
-        level = Level(self.flow, call, {})
+        level = Level(self.flow, call)
         for number, name in zip(self.trace.inputs, names.inputs, strict=True):
             unread = number not in self.flow.taken[call.index] and number not in self.trace.outputs
             shape = self.trace.show(number)
@@ -90,7 +87,7 @@ class _Builder:
         prefix = f"{home.path}." if home.path else ""
         level = None
         if not self._is_leaf(call):
-            level = Level(self.flow, call, {})
+            level = Level(self.flow, call)
             self._fill(level, call)
         return self._module(call, id, call.path.removeprefix(prefix), level)
 

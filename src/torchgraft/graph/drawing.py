@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["BREAK", "Box", "Drawing", "Edge", "Mark", "Role", "State"]
+__all__ = ["BREAK", "ROOT", "Box", "Drawing", "Edge", "Mark", "Role", "State"]
 
 Role = Literal["module", "operation", "input", "output", "constant"]
 """What a box stands for; a constant is a parameter or buffer that an operation reads by itself."""
@@ -17,6 +17,9 @@ State = Literal["none", "trainable", "frozen", "partly"]
 Mark = Literal["", "new", "repaired", "added", "removed", "changed", "broken"]
 """What an edit put in, what a repair put in; in a difference, what one side has; where the pass breaks off."""
 
+
+ROOT = "(model)"
+"""The id of the box that is the whole model."""
 
 BREAK = "breaks off at"
 """The name of the fact that says where the pass breaks off, and why."""

@@ -59,8 +59,9 @@ var flow = (() => {
   }
 
   /** Take out what begins by itself and stands beside its only reader, as a constant or an embedding of positions
-      does: the main way then stays straight. Gives the other nodes and their links, renumbered, and
-      [node, reader, link] for each taken out. */
+      does: the main way then stays straight. Beside an open box it would take too much room, so it stands beside the
+      box before that. Gives the other nodes and their links, renumbered, and { node, reader, host, link } for each
+      taken out; it stands beside its host. */
   function parted(nodes, links) {
     const aside = [], served = new Set();
     let begun = links.some((link) => link.from === 0) || nodes.some((node) => node.role === "input");
@@ -69,17 +70,25 @@ var flow = (() => {
       if (node.end || node.open || node.role === "input" || out.length !== 1) return;
       if (links.some((link) => link.to === index)) return;
       if (!begun && node.role !== "constant") return void (begun = true); // where nothing comes in, the way begins here
-      const reader = out[0].to;
-      if (nodes[reader].end || served.has(reader)) return;
-      served.add(reader);
-      aside.push([node, nodes[reader], out[0]]);
+      const reader = nodes[out[0].to], host = reader.open ? before(nodes, links, out[0].to) : reader;
+      if (!host || host.end || served.has(host)) return;
+      served.add(host);
+      aside.push({ node, reader, host, link: out[0] });
     });
-    const gone = new Set(aside.map(([node]) => node));
+    const gone = new Set(aside.map(({ node }) => node));
     const main = nodes.filter((node) => !gone.has(node));
     const place = new Map(main.map((node, index) => [node, index]));
     const rest = links.filter((link) => !gone.has(nodes[link.from]));
     for (const link of rest) [link.from, link.to] = [place.get(nodes[link.from]), place.get(nodes[link.to])];
     return { main, rest, aside };
+  }
+
+  /** The closed box right above, if it is alone in leading here. */
+  function before(nodes, links, index) {
+    const above = links.filter((link) => link.to === index && !link.skip).map((link) => link.from);
+    const others = above.filter((from) => links.some((link) => link.to === from));
+    const host = others.length === 1 ? nodes[others[0]] : null;
+    return host && !host.open && links.filter((link) => link.from === others[0]).length === 1 ? host : null;
   }
 
   /** The nodes over which no edge jumps, the two ends included. */

@@ -65,12 +65,12 @@ def flow(trace: Trace, flows_in: Callable[[str], bool]) -> Flow:
         trace: of one pass.
         flows_in: whether a parameter or buffer of that name counts as something that flows into an operation.
     """
-    trace = _same(trace)
+    trace = _same(trace if trace.calls else _as_one(trace))
     home, items = _homes(trace)
     broken = _broken(trace)
     found = Flow(trace, items, _void(trace, flows_in), broken)
     for op in trace.ops:
-        for value in op.inputs:
+        for value in op.inputs if op.name not in _NOTHING else ():
             _note(found, home, value, home[op.index], op.index)
     if trace.mismatch is not None and broken is not None:
         for value in trace.mismatch.inputs:
@@ -78,6 +78,12 @@ def flow(trace: Trace, flows_in: Callable[[str], bool]) -> Flow:
     for value in trace.outputs:
         _note(found, home, value, -1, len(trace.ops))
     return found
+
+
+def _as_one(trace: Trace) -> Trace:
+    """Make one call of a pass without any: in TorchScript, no module says that it is called."""
+    kind = trace.kinds.get("", "")
+    return replace(trace, calls=(Call(0, "", kind, None, trace.inputs, trace.outputs, 0, len(trace.ops)),))
 
 
 def _same(trace: Trace) -> Trace:
@@ -112,6 +118,13 @@ _HANDS_ON = frozenset({"to", "contiguous", "float", "type", "type_as", "dropout"
 """Operations that may give what they were given, the same tensor."""
 
 
+_NOTHING = frozenset(
+    {"new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like"}
+    | {"rand_like", "randn_like"}
+)
+"""Operations that read no more of what they take than its shape."""
+
+
 def _homes(trace: Trace) -> tuple[list[int], dict[int, list[Item]]]:
     """Give the innermost call of every operation, and what happens in each call."""
     home = [-1] * len(trace.ops)
@@ -140,7 +153,7 @@ def _void(trace: Trace, flows_in: Callable[[str], bool]) -> frozenset[int]:
     inputs = set(trace.inputs)
     void = {number for number, maker in enumerate(trace.makers) if maker is None and number not in inputs}
     for op in trace.ops:
-        if void.issuperset(op.inputs) and not any(flows_in(name) for name in op.params):
+        if op.name in _NOTHING or (void.issuperset(op.inputs) and not any(flows_in(name) for name in op.params)):
             void.update(op.outputs)
     return frozenset(void)
 

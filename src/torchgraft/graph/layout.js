@@ -88,7 +88,7 @@ var layout = (() => {
   function framed(box, inside, links, root) {
     const nodes = nodesOf(box, inside);
     const { main, rest, aside } = flow.parted(nodes, links);
-    for (const [node, reader, link] of aside) reader.beside = node.w + ranks.besideGap(node, link);
+    for (const each of aside) each.host.beside = each.node.w + ranks.besideGap(each);
     flow.markSkips(main.length, rest, root);
     for (const link of rest) if (link.skip) main[link.from].lane = true;
     for (const link of rest) if (link.skip && main[link.to].end) main[link.to].lane = true;
@@ -96,7 +96,7 @@ var layout = (() => {
     ranks.place(main, rest);
     ranks.placeAside(aside);
     lanes.labels(main, rest);
-    const lane = lanes.route(main, rest, aside.map(([node]) => node));
+    const lane = lanes.route(main, rest, aside.map(({ node }) => node));
     const rights = [...nodes.map((node) => node.x + node.w - node.left), ...links.filter((link) => link.at).map(({ at }) => at.x + at.w), lane];
     for (const link of links) for (const [x] of link.points || []) rights.push(x);
     const lefts = [...nodes.map((node) => node.x - node.left), ...links.flatMap((link) => (link.points || []).map(([x]) => x))];

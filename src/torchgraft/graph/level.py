@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from torchgraft.graph.drawing import Box, Edge
+from torchgraft.graph.drawing import ROOT, Box, Edge
 from torchgraft.graph.flow import Flow
 from torchgraft.graph.ops import sign
 from torchgraft.graph.rotary import rotary
@@ -21,10 +22,10 @@ _Folding = Callable[[Sequence[Box], Sequence[Edge]], tuple[Sequence[Box], Sequen
 class Level:
     """Boxes in the order of the pass; operations that are not drawn hand on where their tensors come from."""
 
-    def __init__(self, flow: Flow, call: Call, sources: dict[int, _Ends]) -> None:
-        self.id = call.path or "(model)"
+    def __init__(self, flow: Flow, call: Call) -> None:
+        self.id = call.path or ROOT
         self._flow, self._call = flow, call
-        self._sources = sources
+        self._sources: dict[int, _Ends] = {}
         self._boxes: dict[str, Box] = {}
         self._edges: dict[tuple[str, str], dict[int, str]] = {}
         self._constants: dict[str, Box] = {}
@@ -72,10 +73,12 @@ class Level:
         return ends
 
     def _ends(self, value: int) -> _Ends:
+        if value in self._flow.void:
+            return {}
         known = self._sources.get(value)
         if known is not None:
             return known
-        if value in self._flow.void or self._flow.made_in(value, self._call):
+        if self._flow.made_in(value, self._call):
             return {}
         return {("", value): self._flow.trace.show(value)}
 
@@ -102,6 +105,4 @@ class Level:
 
 
 def _renamed(box: Box) -> Box:
-    from dataclasses import replace
-
     return replace(box, id=f"{box.id}'")

@@ -114,7 +114,8 @@ def _alone(box: Box, kept: Sequence[str]) -> Box:
             edges.setdefault(ends, replace(edge, source=ends[0], target=ends[1]))
     into = tuple(dict.fromkeys(edge.shape for edge in edges.values() if edge.source == "in:"))
     out = tuple(dict.fromkeys(edge.shape for edge in edges.values() if edge.target == "out:"))
-    given, gave = Box("in:", "", "input", role="input", gave=into), Box("out:", "", "output", role="output", given=out)
+    given = Box("in:", "", "input", role="input", gave=into)
+    gave = Box("out:", "", "output", role="output", given=out)
     inner = [child for child in box.boxes if child.id in kept]
     boxes = (*([given] if into else []), *inner, *([gave] if out else []))
     some = replace(box, boxes=boxes, edges=tuple(edges.values()), given=into, gave=out)

@@ -131,20 +131,27 @@ var ranks = (() => {
     }
   }
 
-  /** A constant says its shape itself. */
-  function besideGap(node, link) {
-    return node.role === "constant" || !flow.said(link) ? BESIDE : BESIDE + texts.width(flow.said(link), "shape");
+  /** A constant says its shape itself; others have it written at their line. */
+  function besideGap({ node, reader, host, link }) {
+    const label = node.role === "constant" || !flow.said(link) ? 0 : texts.width(flow.said(link), "shape");
+    if (!label) return BESIDE;
+    return host === reader ? BESIDE + label : Math.max(BESIDE, label + 30 - node.right);
   }
 
-  /** What begins by itself lies at the left of what reads it. */
+  /** What begins by itself lies at the left of what reads it, or of what stands above that. */
   function placeAside(aside) {
-    for (const [node, reader, link] of aside) {
-      const gap = besideGap(node, link);
-      const y = reader.y + Math.min(reader.h, 34) / 2;
-      Object.assign(node, { x: reader.x - reader.left - gap - node.right, y: y - node.h / 2, band: reader.band });
-      link.points = [[node.x + node.right, y], [reader.x - reader.left, y]];
+    for (const each of aside) {
+      const { node, reader, host, link } = each;
+      const gap = besideGap(each);
+      const written = node.role === "constant" || !flow.said(link) ? null : { w: texts.width(flow.said(link), "shape"), text: flow.said(link), same: false };
+      const x = host.x - host.left - gap - node.right;
+      const y = host === reader ? reader.y + Math.min(reader.h, 34) / 2 : host.y + host.h - node.h / 2;
+      Object.assign(node, { x, y: y - node.h / 2, band: host.band });
+      const end = x + node.right, low = y + node.h / 2;
+      const border = reader.x - reader.left, entry = Math.max(x, border + 18);
+      link.points = host === reader ? [[end, y], [border, y]] : [[x, low], [entry, reader.y]];
+      if (written) link.at = host === reader ? { ...written, x: end + 8, y: y - 5 } : { ...written, x: entry + 6, y: low + 13 };
       link.skip = false;
-      if (gap > BESIDE) link.at = { x: node.x + node.right + 8, y: y - 5, w: gap - BESIDE, text: flow.said(link), same: false };
     }
   }
 

@@ -46,7 +46,7 @@ class Remedy:
 
     Attributes:
         name: in one word.
-        sentence: what it does and what it costs.
+        sentence: what it does and what it costs, in words.
         peak: with it, in bytes.
         saves: of the peak without it, in bytes.
         fits: whether it then fits; None where there is no room to compare with.

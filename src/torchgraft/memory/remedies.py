@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -17,6 +19,7 @@ from torchgraft.memory.room import Room, spoken
 from torchgraft.recipe import Recipe
 from torchgraft.rules.finding import Fix
 from torchgraft.select import selected
+from torchgraft.train.optimise import optimizer_class
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
@@ -72,7 +75,8 @@ def remedies(
     whole = [one for one in found if one.name not in _LESS]
     if room is not None and not room.holds(peak) and not any(one.fits for one in whole):
         together = _together(ways, {one.name for one in found})
-        found += [one for way in together if (one := _tried(way, peak, room, need)) is not None]
+        more = [one for way in together if (one := _tried(way, peak, room, need)) is not None]
+        found += [one for one in more if all(one.saves > single.saves for single in _parts(one, found))]
     return tuple(sorted(found, key=lambda one: (not one.fits, -one.saves)))
 
 
@@ -85,12 +89,18 @@ def _tried(way: _Way, peak: int, room: Room | None, need: Callable[[Case], int])
     if peak - size < WORTH * peak:
         return None
     fits = None if room is None else room.holds(size)
-    does = f"{way.does}: {spoken(size)}, {(peak - size) / peak:.0%} less" + (f"; {way.price}" if way.price else "")
-    return Remedy(way.name, does, size, peak - size, fits, Fix(way.name, does, way.edits, way.settings))
+    less = f"{way.does}: {spoken(size)}, {(peak - size) / peak:.0%} less"
+    fix = Fix(way.name, f"{less}; {way.price}", way.edits, way.settings)
+    return Remedy(way.name, f"{way.does}; {way.price}", size, peak - size, fits, fix)
+
+
+def _parts(whole: Remedy, found: list[Remedy]) -> list[Remedy]:
+    """List the single remedies that one of several is made of."""
+    return [one for one in found if one.name in whole.name.split("+")]
 
 
 def _single(graft: Graft, case: Case, most: int | None) -> Iterator[_Way]:
-    for one in (_smaller_batch, _checkpointing, _bf16, _optimizer, _head_only, _smaller_image):
+    for one in (_smaller_batch, _checkpointing, _bf16, _fused, _optimizer, _head_only, _smaller_image):
         yield from one(graft, case, most)
 
 
@@ -187,6 +197,24 @@ def _optimizer(graft: Graft, case: Case, most: int | None) -> Iterator[_Way]:
     )
 
 
+def _fused(graft: Graft, case: Case, most: int | None) -> Iterator[_Way]:
+    """Let one kernel move the weights: the usual form on a GPU makes temporary tensors for all of them at once."""
+    optimizer = case.plan.optimizer
+    settings = {name: one for name, one in optimizer.settings.items() if name != "foreach"}
+    takes = "fused" in inspect.signature(optimizer_class(optimizer.name).__init__).parameters
+    if not takes or not case.accelerated or settings.get("fused"):
+        return
+    made = {optimizer.name: {**settings, "fused": True}}
+    text = yaml.safe_dump(made, default_flow_style=True, sort_keys=False, width=1000).strip()
+    yield _Way(
+        "fused",
+        f"{optimizer.name} in one kernel",
+        "the same step, and a quicker one",
+        replace(case, plan=type(case.plan).model_validate({**_body(case), "optimizer": made}), words=[]),
+        (f"train.optimizer={text}",),
+    )
+
+
 def _body(case: Case) -> dict[str, Any]:
     return {name: getattr(case.plan, name) for name in type(case.plan).model_fields}
 
@@ -226,6 +254,8 @@ def _smaller_image(graft: Graft, case: Case, most: int | None) -> Iterator[_Way]
 def _together(ways: list[_Way], helping: set[str]) -> Iterator[_Way]:
     """Put together what leaves the training as it is, then what changes it."""
     by_name = {way.name: way for way in ways if way.name in helping}
+    if "sgd" in by_name:
+        by_name.pop("fused", None)  # both set the optimizer
     every = (("checkpointing", "bf16"), ("checkpointing", "bf16", "accumulate"), tuple(by_name))
     groups = (tuple(name for name in names if name in by_name and name not in _LESS) for names in every)
     for names in dict.fromkeys(groups):
@@ -239,7 +269,7 @@ def _together(ways: list[_Way], helping: set[str]) -> Iterator[_Way]:
         yield _Way(
             "+".join(way.name for way in chosen),
             " and ".join(way.does for way in chosen),
-            "",
+            "at the price of each",
             case,
             tuple(one for way in chosen for one in way.settings),
         )
@@ -249,6 +279,7 @@ _CHANGES = {
     "accumulate": ("batch", "accumulate"),
     "checkpointing": ("checkpointing",),
     "bf16": ("precision",),
+    "fused": ("optimizer",),
     "sgd": ("optimizer",),
 }
 """What each way changes of the plan."""

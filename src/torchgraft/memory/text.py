@@ -175,8 +175,9 @@ def _remedies(memory: Memory) -> str:
     wide = max(len(one.name) for one in memory.remedies)
     for one in memory.remedies:
         mark = {True: "fits  ", False: "no    ", None: ""}[one.fits]
-        lines.append(f"  {one.name:<{wide}}  {mark}{one.sentence}")
-        lines.append(f"  {'':<{wide}}  {'' if one.fits is None else '      '}{_how(one)}")
+        start = f"  {one.name:<{wide}}  {mark}"
+        lines.append(f"{start}{spoken(one.peak):>9}  {one.saves / memory.peak:>3.0%} less  {one.sentence}")
+        lines.append(f"{'':{len(start)}}{_how(one)}")
     return "\n".join(lines)
 
 

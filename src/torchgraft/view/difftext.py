@@ -98,8 +98,8 @@ def _in_rows(changes: Sequence[ModuleChange]) -> list[_Row]:
 def _patterns(one: ModuleChange) -> list[Any]:
     """Say what others must share with a module to be told with it, for each number in its path."""
     parts = one.path.split(".")
-    told = (one.way, one.kind, one.modules, one.settings, one.forward, one.order, one.training, one.edit)
-    told = (*told, one.parameters[1] - one.parameters[0])
+    delta = one.parameters[1] - one.parameters[0]
+    told = (one.way, one.kind, one.modules, one.settings, one.forward, one.order, one.training, one.edit, delta)
     was = "" if one.before is None or one.after is None or one.before == one.after else one.before
     return [
         (*told, _starred(parts, place), _starred(was.split("."), place))
