@@ -122,6 +122,8 @@ def _model(name: str) -> tuple[Any, Any, dict[str, Any]]:
 def _tasks(name: str, every: bool) -> dict[str, Callable[[], object]]:
     import torch
 
+    from torchgraft.trace.tree import mapped
+
     graft, image, words = _model(name)
     model, layer = graft.module.eval(), MODELS[name]
     given = (image,) if image is not None else ()
@@ -144,7 +146,7 @@ def _tasks(name: str, every: bool) -> dict[str, Callable[[], object]]:
         return seen
 
     def cloned(out: Any) -> Any:
-        return out.clone() if isinstance(out, torch.Tensor) else [cloned(one) for one in out if one is not None]
+        return mapped(torch.Tensor.clone, out)
 
     def captured(one: Any, *at: str) -> object:
         with one.capture(*at) as seen:

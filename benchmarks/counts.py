@@ -283,14 +283,12 @@ def _on_meta_counted(case: Case, model: nn.Module) -> dict[str, int]:
 def _hooked(model: nn.Module, given: Any) -> dict[str, list[tuple[int, ...]]]:
     """Give the shapes that every module gave at its first call."""
     seen: dict[str, list[tuple[int, ...]]] = {}
-    handles = [
-        module.register_forward_hook(
-            lambda _, __, gave, path=path: (
-                seen.setdefault(path, [tuple(one.shape) for one in tensors(gave)]) and None
-            )
-        )
-        for path, module in model.named_modules()
-    ]
+    paths = {id(module): path for path, module in model.named_modules()}
+
+    def note(module: nn.Module, _: Any, gave: Any) -> None:
+        seen.setdefault(paths[id(module)], [tuple(one.shape) for one in tensors(gave)])
+
+    handles = [module.register_forward_hook(note) for module in model.modules()]
     try:
         _run(model, given)
     finally:

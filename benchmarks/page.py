@@ -52,7 +52,7 @@ _SEEN = """(() => {
 
 
 def run() -> str:
-    """Measure three pages; gives a table."""
+    """Measure each page; gives a table."""
     from playwright.sync_api import sync_playwright
 
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
@@ -77,6 +77,7 @@ def _pages() -> Iterator[tuple[str, str]]:
     from torchgraft.graph.draw import drawing
     from torchgraft.graph.page import page
 
+    yield "three boxes: what Chromium gives here at most", page(_columns(1, 1))
     yield "resnet18", page(drawing(tg.load("torchvision:resnet18@none", input=(3, 224, 224))))
     with torch.device("meta"):
         decoder = LlamaForCausalLM(LlamaConfig(max_position_embeddings=4096)).eval()

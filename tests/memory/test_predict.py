@@ -174,6 +174,14 @@ def test_on_a_gpu_dropout_keeps_bytes():
     assert sizes[0] - sizes[1] == pytest.approx(4 * 4096 * 3, rel=0.1)  # fp32 against bytes, 4 samples
 
 
+def test_what_is_checkpointed_finds_the_kernels_of_a_gpu_again():
+    graft = made("decoder")  # with dropout, in attention too
+    plain, again = (
+        predicted(graft, Case(plan(checkpointing=one), accelerated=True)) for one in ((), BLOCKS["decoder"])
+    )
+    assert sum(one.size for one in again.kept()) < 0.7 * sum(one.size for one in plain.kept())
+
+
 # what can't be predicted
 
 

@@ -328,7 +328,7 @@ def test_the_trace_names_the_modules(net):
     assert {"module again.2", "phase backward", "module ."} <= names
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+@pytest.mark.cuda
 def test_a_cuda_device_is_profiled_by_its_own_seconds():
     g = tg.load("resnet18@none", input=(3, 64, 64))
     found = g.profile(device="cuda", batch=16, steps=3, tries=False)

@@ -1,5 +1,5 @@
 /* Drawing on a canvas: of 2,000 visible boxes, moved, it gave 60 frames a second where SVG elements gave 45 to 50.
-   Where much is in sight, it is drawn once with some margin, and that image is moved. */
+   It is drawn once with some margin, and that image is moved. */
 "use strict";
 
 function painter(canvas, byId, again) {
@@ -8,7 +8,7 @@ function painter(canvas, byId, again) {
   const FAMILY = getComputedStyle(document.body).fontFamily;
   const SMALL = 4.6; // pixels; letters below that are not drawn
   const PLAIN = 0.35; // zoom; below that, corners are square and ways straight
-  const MANY = 200, MARGIN = 0.35; // boxes in sight; of the screen, kept at each side
+  const MANY = 200, MARGIN = 0.25; // boxes in sight; of the screen, kept at each side
   const weights = { label: 650 };
   let colour = {}, picture = null, shapes = [], width = 0, height = 0, kept = null, settling = 0;
 
@@ -79,27 +79,22 @@ function painter(canvas, byId, again) {
   /** marks: { selected, hovered, found: Set } of ids. */
   function draw(view, marks) {
     const area = { left: 0, top: 0, width, height };
-    const many = inSight(view, area).length > MANY;
-    if (many) show(view, marks);
-    else {
-      kept = null;
-      render(view, marks, area);
-    }
+    show(view, marks, inSight(view, area).length > MANY);
     context.setTransform(view.k * dense(), 0, 0, view.k * dense(), view.x * dense(), view.y * dense());
     rings(inSight(view, area), marks, view.k);
   }
 
-  /** Move the image that is kept; while zooming stretch it, and draw it anew when the zoom rests. */
-  function show(view, marks) {
+  /** Move the image that is kept; where much is in sight, stretch it while zooming and draw anew when that rests. */
+  function show(view, marks, many) {
     clearTimeout(settling);
     const [farX, farY] = [Math.round(width * MARGIN), Math.round(height * MARGIN)];
     const sharp = kept && kept.k === view.k;
     const grown = kept ? view.k / kept.k : 1;
     const [x, y] = kept ? [view.x - kept.x * grown, view.y - kept.y * grown] : [0, 0];
-    const inside = kept && (sharp ? Math.abs(x) <= farX && Math.abs(y) <= farY : grown > 0.5 && grown < 2);
+    const inside = kept && (sharp ? Math.abs(x) <= farX && Math.abs(y) <= farY : many && grown > 0.5 && grown < 2);
     if (!inside || kept.selected !== marks.selected) {
       keep(view, marks, { left: -farX, top: -farY, width: width + 2 * farX, height: height + 2 * farY });
-      return show(view, marks);
+      return show(view, marks, many);
     }
     screen.setTransform(dense(), 0, 0, dense(), 0, 0);
     screen.fillStyle = colour.page;
@@ -330,6 +325,7 @@ function painter(canvas, byId, again) {
       if (found && !chosen) context.setLineDash([6, 3]);
       context.stroke();
       context.setLineDash([]);
+      if (k >= PLAIN) badge(spot);
     }
   }
 

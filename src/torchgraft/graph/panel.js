@@ -137,7 +137,7 @@ function detailer(panel, graph, { go, shut, toggle }) {
 
   function link({ entry, edge }) {
     const side = edge.shape || entry.box.kind || "";
-    return make("li", {}, make("button", { type: "button", onclick: () => go(entry) }, make("b", {}, entry.box.label), make("span", {}, side)));
+    return make("li", {}, make("button", { type: "button", onclick: () => go(entry) }, make("b", {}, model.isModule(entry.box) ? entry.box.path : entry.box.label), make("span", {}, side)));
   }
 
   function hide() {

@@ -150,7 +150,8 @@ var ranks = (() => {
       const end = x + node.right, low = y + node.h / 2;
       const border = reader.x - reader.left, entry = Math.max(x, border + 18);
       link.points = host === reader ? [[end, y], [border, y]] : [[x, low], [entry, reader.y]];
-      if (written) link.at = host === reader ? { ...written, x: end + 8, y: y - 5 } : { ...written, x: entry + 6, y: low + 13 };
+      if (written && host === reader) link.at = { ...written, x: end + 8, y: y - 5 };
+      else if (written && entry + written.w + 14 < host.x) link.at = { ...written, x: entry + 6, y: low + 13 };
       link.skip = false;
     }
   }

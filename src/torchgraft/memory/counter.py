@@ -152,6 +152,11 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._stack.pop()
             self._turn(self._stack[-1] if self._stack else "")
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether a module is under way."""
+        return bool(self._stack)
+
     def _turn(self, path: str) -> None:
         self._starts.append(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
         self._paths.append(path)

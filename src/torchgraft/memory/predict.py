@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ def _ready(graft: Graft, case: Case) -> Iterator[tuple[Job, Counter]]:
         around.enter_context(torch.enable_grad())
         around.enter_context(_told(graft, counter))
         around.enter_context(stage.mode)
-        if case.accelerated and job.device.type == "cpu":
+        if stage.gpu:
             around.enter_context(AsOnGpu())
         around.enter_context(counter)
         yield job, counter
@@ -112,6 +112,7 @@ class _Stage:
 
     def __init__(self, graft: Graft, case: Case, counter: Counter) -> None:
         self.graft, self.case, self.counter = graft, case, counter
+        self.gpu = case.accelerated and not any(one.device.type != "cpu" for one in _on_devices(graft.module))
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         model: nn.Module = getattr(graft.module, "_orig_mod", graft.module)
         self.body = Body(model, self._stand_in, self._wrapped, lambda _: None)
@@ -141,7 +142,9 @@ class _Stage:
 
     def _wrapped(self, part: Part, forward: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            with self.counter.inside(part.path):
+            # The backward pass knows no function modes, and what is checkpointed has to find the same kernels.
+            again = self.gpu and self.counter.phase == "backward" and not self.counter.is_inside
+            with self.counter.inside(part.path), AsOnGpu() if again else nullcontext():
                 return forward(*args, **kwargs)
 
         call.__wrapped__ = forward  # type: ignore[attr-defined]  # inspect.signature follows it
@@ -194,6 +197,11 @@ class _Stage:
             return args, kwargs, None
         varied = augmentation(self.case.plan)(first)
         return (varied,), kwargs, None if self.case.accelerated else first
+
+
+def _on_devices(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Give the parameters that are somewhere: those on meta are taken as on a CPU."""
+    yield from (one for one in model.parameters() if one.device.type != "meta")
 
 
 def _resized(tree: Any, rows: int, batch: int) -> Any:

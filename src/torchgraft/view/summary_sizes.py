@@ -80,7 +80,7 @@ class Held:
         total = [sum(column) for column in zip(*[part[:3] for part in parts], strict=True)]
         home, elsewhere = f"{path}." if path else "", 0
         for names, size in self.ties.values():
-            inside = sum([name.startswith(home) for name in names])
+            inside = len({name[len(home) :].partition(".")[0] for name in names if name.startswith(home)})
             if inside:
                 total = [all_ - (inside - 1) * one for all_, one in zip(total, size[:3], strict=True)]
                 elsewhere += 0 if names[0].startswith(home) else size.parameters
