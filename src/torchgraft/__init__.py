@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torchgraft import blocks as blocks
     from torchgraft import edits as edits
+    from torchgraft import features as features
     from torchgraft import testing as testing
     from torchgraft.checking import check as check
     from torchgraft.graft import Graft as Graft
@@ -36,7 +37,7 @@ _HOMES = {
     "open": "torchgraft.keep",
 }
 _NAMES = {"open": "open_version"}
-_PACKAGES = ("blocks", "edits", "errors", "testing")
+_PACKAGES = ("blocks", "edits", "errors", "features", "testing")
 
 __all__ = [
     "Graft",
@@ -46,6 +47,7 @@ __all__ = [
     "blocks",
     "check",
     "edits",
+    "features",
     "load",
     "open",
     "testing",
