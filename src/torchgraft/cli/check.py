@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from torchgraft.cli.console import console, recipe_path
+from torchgraft.cli.console import console, recipe_path, shape_of
 
 if TYPE_CHECKING:
     from torchgraft.review import Review
@@ -56,12 +56,9 @@ def check(
         Allow code of your own to run; naming file.py:factory does so for that file.
     """
     from torchgraft.cli.formats import FORMATS
-    from torchgraft.recipe import Recipe
     from torchgraft.review import review
-    from torchgraft.settings import check_settings
 
-    shape = Recipe.value(input_) if input_ else None
-    check_settings({"input": shape}, where="--input")
+    shape = shape_of(input_)
     seen = review(model, input=shape, data=data, weights=weights, fix=fix, prove=prove, real=real, trust=trust)
     if seen.added:
         _write(seen, model, to)

@@ -13,9 +13,10 @@ from torchgraft.errors import StoreError, TorchgraftError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from torchgraft.graft import Graft
     from torchgraft.history import Epoch
 
-__all__ = ["Live", "complain", "console", "count", "recipe_path", "say"]
+__all__ = ["Live", "complain", "console", "count", "opened", "recipe_path", "say", "shape_of"]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -54,6 +55,31 @@ def count(done: int, total: int) -> None:
     if sys.stderr.isatty() and (done == total or done % 100 == 0):
         end = "\r\033[K" if done == total else ""
         print(f"\rreading {done}/{total}{end}", end="", file=sys.stderr, flush=True)
+
+
+def shape_of(text: str | None) -> Any:
+    """Read what `--input` says; None where it says nothing.
+
+    Raises:
+        RecipeError: it is no shape.
+    """
+    from torchgraft.recipe import Recipe
+    from torchgraft.settings import check_settings
+
+    shape = Recipe.value(text) if text else None
+    check_settings({"input": shape}, where="--input")
+    return shape
+
+
+def opened(model: str, input_: str | None, *, trust: bool) -> Graft:
+    """Open what a command was given: a recipe, a source, or a kept version.
+
+    Raises:
+        TorchgraftError: it can't be had, or `--input` is no shape.
+    """
+    from torchgraft.keep import open_named
+
+    return open_named(model, input=shape_of(input_), trust=trust)
 
 
 def recipe_path(model: str, to: str | None, *, other: str) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from torchgraft.cli.console import console, say
+from torchgraft.cli.console import console, say, shape_of
 
 if TYPE_CHECKING:
     from torchgraft.view.difference import Difference
@@ -55,11 +55,8 @@ def diff(
         Allow code of your own to run.
     """
     from torchgraft.comparing import diff_named
-    from torchgraft.recipe import Recipe
-    from torchgraft.settings import check_settings
 
-    shape = Recipe.value(input_) if input_ else None
-    check_settings({"input": shape}, where="--input")
+    shape = shape_of(input_)
     found = diff_named(before, after, input=shape, trust=trust, values=values, to=to)
     if json:
         print(jsonlib.dumps(found.as_data(), allow_nan=False))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from torchgraft.cli.console import say
+from torchgraft.cli.console import opened, say
 
 __all__ = ["draw"]
 
@@ -52,17 +52,12 @@ def draw(
     from torchgraft.graph import drawing, written
     from torchgraft.graph.data import as_json
     from torchgraft.graph.files import kind_of
-    from torchgraft.keep import open_named
-    from torchgraft.recipe import Recipe
-    from torchgraft.settings import check_settings
 
     if depth is not None and depth < 1:
         raise RecipeError(f"a depth of {depth} shows nothing", where="--depth", hint="give 1 or more")
     if not json:
         kind_of(to)
-    shape = Recipe.value(input_) if input_ else None
-    check_settings({"input": shape}, where="--input")
-    graft = open_named(model, input=shape, trust=trust)
+    graft = opened(model, input_, trust=trust)
     drawn = drawing(graft, at=at or None, open=open_ or None, depth=depth, fold=fold)
     if json:
         print(as_json(drawn))

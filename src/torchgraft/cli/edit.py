@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from torchgraft.cli.console import console, recipe_path, say
+from torchgraft.cli.console import console, recipe_path, say, shape_of
 from torchgraft.errors import EditError, TorchgraftError, nearest
 
 if TYPE_CHECKING:
@@ -45,16 +45,13 @@ def edit(
         Allow code of your own to run; naming file.py:factory does so for that file.
     """
     from torchgraft.editing import edited
-    from torchgraft.recipe import Recipe
-    from torchgraft.settings import check_settings
 
     if not edits:
         raise TorchgraftError(
             "no edit is given", where=f"torchgraft edit {model}", hint="such as 'head: {classes: 10}'"
         )
     path = recipe_path(model, to, other="edited.yaml")
-    shape = Recipe.value(input_) if input_ else None
-    check_settings({"input": shape}, where="--input")
+    shape = shape_of(input_)
     try:
         done = edited(model, edits, fix=fix, input=shape, trust=trust)
     except EditError as error:

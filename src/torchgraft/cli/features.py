@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from torchgraft.cli.console import console
+from torchgraft.cli.console import console, opened
 
 __all__ = ["features"]
 
@@ -62,14 +62,9 @@ def features(
         Allow code of your own to run.
     """
     from torchgraft.features.show import Asked, shown, written
-    from torchgraft.keep import open_named
     from torchgraft.reading import preparation
-    from torchgraft.recipe import Recipe
-    from torchgraft.settings import check_settings
 
-    shape = Recipe.value(input_) if input_ else None
-    check_settings({"input": shape}, where="--input")
-    graft = open_named(model, input=shape, trust=trust)
+    graft = opened(model, input_, trust=trust)
     preprocess = graft.recipe.preprocess or preparation(graft)
     found = shown(graft, images, preprocess, Asked(kind, at, class_, top, over=over))
     if json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from torchgraft.cli.console import console
+from torchgraft.cli.console import console, opened
 
 __all__ = ["params"]
 
@@ -38,16 +38,11 @@ def params(
     trust
         Allow code of your own to run.
     """
-    from torchgraft.keep import open_named
-    from torchgraft.recipe import Recipe
-    from torchgraft.settings import check_settings
     from torchgraft.train.rates import groups_of
     from torchgraft.view.params import as_data, table, too_much
     from torchgraft.view.params import params as listed
 
-    shape = Recipe.value(input_) if input_ else None
-    check_settings({"input": shape}, where="--input")
-    graft = open_named(model, input=shape, trust=trust)
+    graft = opened(model, input_, trust=trust)
     plan = graft.recipe.train
     found = listed(graft, at or None, groups=groups_of(graft, plan) if plan is not None else None)
     if json:

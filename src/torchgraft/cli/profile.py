@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from torchgraft.cli.console import console
+from torchgraft.cli.console import console, opened
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
@@ -94,9 +94,6 @@ def _opened(target: str, arguments: tuple[str, ...], input_: str | None, *, trus
         TorchgraftError: it can't be had, or was given arguments as if it were a script.
     """
     from torchgraft.errors import TorchgraftError
-    from torchgraft.keep import open_named
-    from torchgraft.recipe import Recipe
-    from torchgraft.settings import check_settings
 
     if arguments:
         raise TorchgraftError(
@@ -104,6 +101,4 @@ def _opened(target: str, arguments: tuple[str, ...], input_: str | None, *, trus
             where=f"torchgraft profile {target}",
             hint="only a script.py takes arguments of its own",
         )
-    shape = Recipe.value(input_) if input_ else None
-    check_settings({"input": shape}, where="--input")
-    return open_named(target, input=shape, trust=trust)
+    return opened(target, input_, trust=trust)

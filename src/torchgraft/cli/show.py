@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from torchgraft.cli.console import console
+from torchgraft.cli.console import console, opened
 
 __all__ = ["show"]
 
@@ -49,16 +49,11 @@ def show(
     trust
         Allow code of your own to run.
     """
-    from torchgraft.keep import open_named
-    from torchgraft.recipe import Recipe
-    from torchgraft.settings import check_settings
     from torchgraft.view.summary import as_data
     from torchgraft.view.summary import show as shown
     from torchgraft.view.summary_text import coloured
 
-    shape = Recipe.value(input_) if input_ else None
-    check_settings({"input": shape}, where="--input")
-    graft = open_named(model, input=shape, trust=trust)
+    graft = opened(model, input_, trust=trust)
     found = shown(graft, at or None, depth, by=by, takes=takes, train=train)
     if json:
         print(jsonlib.dumps(as_data(found)))
