@@ -73,6 +73,14 @@ def test_everything_after_a_scripts_name_is_the_scripts(capsys, folder):
     assert (folder / "t.json").exists()
 
 
+def test_the_trace_is_where_it_was_asked_for_though_the_script_goes_elsewhere(capsys, folder):
+    (folder / "elsewhere").mkdir()
+    (folder / "script.py").write_text("import os\nos.chdir('elsewhere')\n" + SCRIPT)
+    code, _, _ = said(capsys, "--to", "t.json", "script.py")
+    assert code == 0
+    assert (folder / "t.json").exists()
+
+
 def test_a_script_as_data_has_its_own_words_first(capsys, folder):
     code, out, _ = said(capsys, "--json", "script.py")
     assert code == 0

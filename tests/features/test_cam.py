@@ -8,7 +8,7 @@ from torch import nn
 
 import torchgraft as tg
 from torchgraft.errors import DataError, SelectionError
-from torchgraft.features import grad_cam, score_cam
+from torchgraft.features import feature_maps, grad_cam, score_cam
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,7 @@ def test_a_class_is_named_or_numbered(glyphs, digits):
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
+        ({"target": "²"}, "there is no class '²'(.|\n)*from 0 to 296"),
         ({"target": 400}, "there is no class 400(.|\n)*from 0 to 296"),
         ({"target": "sing 8", "classes": ["sign 8"]}, "did you mean sign 8"),
         ({"at": "fc"}, r"no map is given there: fc \[1, 297\]"),
@@ -139,3 +140,21 @@ def test_a_class_is_named_or_numbered(glyphs, digits):
 def test_mistakes_are_told(glyphs, digits, settings, what):
     with pytest.raises((DataError, SelectionError), match=what):
         grad_cam(glyphs, digits[0][:1], **settings)
+
+
+def test_one_number_alone_has_no_probability():
+    g = tg.load(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)), input=(3, 8, 8)
+    )
+    found = grad_cam(g, torch.rand(2, 3, 8, 8))
+    assert found.at == "0"
+    assert [chance != chance for chance in found.chances] == [True, True]  # NaN
+
+
+def test_images_of_another_shape_than_the_models_own_have_their_map():
+    g = tg.load("resnet18@none", input=(3, 64, 64))
+    images = torch.rand(1, 3, 64, 128)
+    found = grad_cam(g, images)
+    assert (found.at, found.maps.shape[1:]) == ("layer4", (2, 4))
+    own = [one.name for one in feature_maps(g, torch.rand(1, 3, 64, 64))]
+    assert [one.name for one in feature_maps(g, images)] == own

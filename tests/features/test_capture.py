@@ -444,6 +444,25 @@ def test_a_buffer_that_a_pass_writes_to_is_put_back():
     assert float(model.passes) == 0
 
 
+def test_a_buffer_that_a_pass_puts_another_for_is_put_back():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.line = nn.Linear(2, 2)
+            self.register_buffer("passes", torch.zeros(()))
+
+        def forward(self, x):
+            self.passes = self.passes + 1
+            return self.line(x)
+
+    model = Counting()
+    before = model.passes
+    with capture(model, "line") as seen:
+        seen.run(torch.zeros(1, 2))
+    assert model.passes is before
+    assert float(before) == 0
+
+
 def test_a_trace_within_the_block_is_none_of_its_passes(resnet18, images):
     resnet18.module.eval()
     whole = len(resnet18.trace(cached=False).calls)

@@ -328,3 +328,20 @@ def test_parallel_blocks_of_one_kind_are_one():
 
     root = drawing(tg.load(Experts(), input=(4,))).root
     assert [(box.label, box.times) for box in root.boxes[1:3]] == [("experts.0–5", 6), ("cat", 1)]
+
+
+def test_an_input_is_called_as_the_forward_calls_it_and_not_by_what_follows():
+    class Masked(nn.Linear):
+        def forward(self, x, attn_mask=None):
+            return super().forward(x)
+
+    class Words(nn.Embedding):
+        def forward(self, ids, mask=None):
+            return super().forward(ids)
+
+    assert _inputs(tg.load(Masked(4, 4), input=(4,))) == ["input"]
+    assert _inputs(tg.load(Words(4, 4), input=torch.zeros(2, 3, dtype=torch.long))) == ["ids"]
+
+
+def _inputs(g: tg.Graft) -> list[str]:
+    return [box.label for box in drawing(g).root.boxes if box.role == "input"]

@@ -62,3 +62,10 @@ def test_a_selector_that_matches_nothing_is_refused():
         drawing(resnet18(), at="layr2")
     with pytest.raises(SelectionError, match="layr2"):
         drawing(resnet18(), open="layr2")
+
+
+def test_adapters_everywhere_do_not_open_everything():
+    pytest.importorskip("peft")
+    made = drawing(models.resnet18().adapter("**:Conv2d", rank=2))
+    assert any(box.mark == "new" for box in walk(made.root))
+    assert len(shown(made)) <= 40

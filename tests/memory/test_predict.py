@@ -31,11 +31,11 @@ def near(ours, theirs, share=0.1):
 
 
 CASES = [
-    *[("resnet", way, False) for way in WAYS],
-    *[("vit", way, False) for way in ("sgd", "bf16", "checkpointed")],
-    *[("bert", way, False) for way in ("adamw", "bf16", "checkpointed")],
-    *[("decoder", way, False) for way in ("adamw", "accumulated", "checkpointed")],
-    *[("resnet", "sgd", True), ("vit", "adamw", True), ("bert", "bf16", True), ("decoder", "checkpointed", True)],
+    *[("resnet", way, False) for way in ("sgd", "adamw", "accumulated", "checkpointed")],
+    *[("vit", way, False) for way in ("sgd", "bf16")],
+    *[("bert", way, False) for way in ("adamw", "checkpointed")],
+    *[("decoder", way, False) for way in ("bf16", "accumulated")],
+    *[("resnet", "sgd", True), ("vit", "adamw", True), ("decoder", "checkpointed", True)],
 ]
 
 
@@ -67,13 +67,12 @@ def test_the_training_loop_itself_takes_what_is_predicted():
     assert near(ours, most, 0.15)  # the loop also holds images that are read, and judges the validation set
 
 
-@pytest.mark.parametrize("name", ["resnet", "decoder"])
-def test_a_second_prediction_that_knows_the_optimizer_gives_the_same_peak(name):
+@pytest.mark.parametrize(("name", "accumulate"), [("resnet", 1), ("decoder", 2)])
+def test_a_second_prediction_that_knows_the_optimizer_gives_the_same_peak(name, accumulate):
     graft = made(name)
     known = predicted(graft, Case(plan(optimizer=ADAMW)))
-    for settings in ({"batch": 64}, {"batch": 64, "accumulate": 2}):
-        asked = Case(plan(optimizer=ADAMW, **settings))
-        assert near(predicted_peak(graft, asked, known), predicted(graft, asked).peak(), 0.01)
+    asked = Case(plan(optimizer=ADAMW, batch=64, accumulate=accumulate))
+    assert near(predicted_peak(graft, asked, known), predicted(graft, asked).peak(), 0.01)
 
 
 def test_the_model_is_as_it_was(snapshot):

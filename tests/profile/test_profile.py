@@ -89,9 +89,9 @@ def test_what_is_computed_again_for_the_backward_pass_is_its_modules_backward_ti
 
 
 def test_the_work_is_what_torch_counts():
-    g = tg.load("resnet18@none", input=(3, 32, 32))
+    g = tg.load("bundled:glyphs")
     run = g.profile(batch=2, steps=1, tries=False).training
-    model, x = g.module, torch.randn(2, 3, 32, 32)
+    model, x = g.module, torch.randn(2, *g.input_shape)
     with FlopCounterMode(display=False) as counter:
         model.eval()(x).sum().backward()
     model.zero_grad()
@@ -223,6 +223,34 @@ def test_a_recipe_runs_as_it_is_trained_with_its_own_data():
     kinds = profile.training.peak.kinds
     trained = sum(one.numel() for one in found.module.parameters() if one.requires_grad)
     assert kinds["optimizer state"] == pytest.approx(8 * trained, rel=0.01)  # two moments
+
+
+def test_batches_that_are_gathered_and_blocks_that_are_computed_again_are_those_of_the_plan():
+    plain = opened(DIGITS).profile(steps=1, tries=False, fake=True).training
+    found = opened(DIGITS.replace("batch: 32", "batch: 32, accumulate: 3, checkpointing: [layer2, layer3]"))
+    profile = found.profile(steps=1, tries=False, fake=True)
+    run = profile.training
+    assert run.samples == 3 * plain.samples == 96
+    assert part(run, "fc").calls == 3
+    assert profile.prediction.samples == 32
+    assert run.peak.kinds["activations"] < plain.peak.kinds["activations"]
+    assert sum(one.flops for one in run.parts) > 3 * sum(one.flops for one in plain.parts)
+    assert dict(profile.facts)["checkpointing"] == "layer2, layer3"
+    assert "forward" not in vars(found.module.layer2)
+
+
+def test_what_the_plan_unfreezes_on_the_way_is_trained_from_the_start():
+    late = DIGITS.replace("epochs: 2", "epochs: 2, accumulate: 9, unfreeze: {epoch: 2, at: [stem, layer1]}")
+    g = opened(late)
+    profile = g.profile(steps=1, tries=False, fake=True)
+    run = profile.training
+    assert part(run, "stem.0").backward > 0
+    assert part(run, "stem.0").note == ""
+    assert not g.module.stem[0].weight.requires_grad
+    weights = sum(one.numel() for one in g.module.parameters())
+    assert run.peak.kinds["optimizer state"] == pytest.approx(8 * weights, rel=0.01)
+    assert run.samples == 4 * 32
+    assert any("gathers 9 batches" in note for note in profile.notes)
 
 
 def opened(text):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sys
 import textwrap
 
@@ -8,6 +9,7 @@ import torch
 from torch.nn.modules import module as hooks
 
 from torchgraft.errors import SourceError
+from torchgraft.profile.clocks import Clocks
 from torchgraft.profile.script import profile_script
 
 NET = """
@@ -227,6 +229,31 @@ def test_a_script_may_use_a_profiler_of_its_own(script):
     found, code = profile_script(script(own))
     assert (code, found.script.ended) == (0, "finished")
     assert found.script.watched > 0
+
+
+def test_a_step_that_breaks_off_does_not_keep_later_ones_from_being_timed():
+    class Picky(torch.optim.SGD):
+        def step(self, closure=None):
+            if next(breaks):
+                raise RuntimeError("not now")
+            return super().step()
+
+    breaks, net = iter((False, True, False, False)), torch.nn.Linear(4, 4)
+    optimizer, clocks = Picky(net.parameters(), lr=0.1), Clocks()
+    with clocks.running():
+        for _ in range(4):
+            net(torch.zeros(2, 4)).sum().backward()
+            with contextlib.suppress(RuntimeError):
+                optimizer.step()
+    assert clocks.steps == 3
+    assert clocks.is_calm
+
+
+def test_a_torch_that_does_not_tell_of_other_profilers_is_not_watched(script, monkeypatch):
+    monkeypatch.setattr("torchgraft.profile.windows._TOLD_BY", ("_no_such_function", "_nor_this_one"))
+    found, code = profile_script(script(NET), ["--lr", "1"])
+    assert (code, found.script.steps, found.script.watched) == (0, 6, 0)
+    assert any("does not tell" in note for note in found.notes)
 
 
 def test_processes_that_are_started_afresh_find_the_script(script):

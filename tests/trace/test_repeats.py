@@ -80,3 +80,20 @@ def test_what_was_changed_in_place_is_not_remembered():
     with FakeTensorMode():
         x = torch.zeros(3)
         assert made_of(functional.relu(x, inplace=True), [x], 0) is None
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_sparse_tensors_have_no_strides_to_tell_them_by_and_are_run():
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.ReLU()
+
+        def forward(self, x):
+            rows = x.to_sparse_csr()
+            return [torch.matmul(self.inner(rows), x.t()) for _ in range(2)]
+
+    quick, whole = trace(Rows(), torch.zeros(2, 8)), trace(Rows(), torch.zeros(2, 8), cached=False)
+    assert quick == whole
+    assert quick.mismatch is None
+    assert quick.output_shapes() == [(2, 2), (2, 2)]

@@ -455,3 +455,24 @@ def test_recipes_of_the_same_edits_in_another_order_say_so():
         {(False, "head"), (True, "head")},
         {(False, "freeze"), (True, "freeze")},
     )
+
+
+def test_what_holds_a_layer_now_brings_only_its_own_numbers():
+    pytest.importorskip("peft")
+    g = small().adapter("head", rank=2)
+    around = next(one for one in g.diff().modules if one.way == "added" and one.after == "head")
+    assert around.parameters == (0, 2 * (4 + 5))
+    back = compare(side_of(g), base_side(g)).modules
+    assert [one.parameters for one in back if one.way == "removed" and one.before == "head"] == [(18, 0)]
+
+
+def test_sparse_tensors_are_compared_by_their_numbers():
+    def made(share: float) -> Any:
+        model = nn.Sequential(nn.Linear(4, 4))
+        model.register_buffer("pairs", (torch.eye(4) * share).to_sparse())
+        torch.nn.init.ones_(model[0].weight)
+        torch.nn.init.zeros_(model[0].bias)
+        return tg.load(model, input=(4,))
+
+    assert tensors(made(1.0).diff(made(1.0))) == {}
+    assert tensors(made(1.0).diff(made(2.0))) == {"pairs": "changed"}

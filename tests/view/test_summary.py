@@ -388,3 +388,35 @@ def test_mistakes_are_told(mixed, asked, error, words):
 def test_an_input_that_is_not_known_is_asked_for():
     with pytest.raises(SourceError, match="is not known"):
         tg.load(nn.Linear(2, 2)).show()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_a_sparse_buffer_takes_what_its_indices_and_values_take():
+    class Joined(nn.Linear):
+        def __init__(self):
+            super().__init__(8, 3)
+            self.register_buffer("pairs", torch.eye(4).to_sparse())
+            self.register_buffer("rows", torch.eye(4).to_sparse_csr())
+
+        def forward(self, x):
+            return super().forward(torch.sparse.mm(self.pairs, x))
+
+    made = tg.load(Joined(), input=torch.zeros(4, 8)).show()
+    pairs, rows = 2 * 4 * 8 + 4 * 4, 5 * 8 + 4 * 8 + 4 * 4
+    assert made.buffer_bytes == pairs + rows
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_what_runs_in_torchscript_is_not_said_to_be_never_called():
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(8, 8), nn.ReLU()))
+    found = tg.load(nn.Sequential(scripted, nn.Linear(8, 2)), input=torch.zeros(2, 8)).show()
+    assert {row.state for row in found.rows} == {""}
+
+
+def test_the_parts_of_adapters_are_new_and_the_layers_that_they_are_put_around_are_not():
+    pytest.importorskip("peft")
+    g = tg.load(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), input=(8,)).adapter("0", rank=2)
+    table = {row.path: row for row in g.show().rows}
+    assert table["0.lora_A"].edit == table["0.lora_B.default"].edit == 1
+    assert table["0"].edit is table["0.base_layer"].edit is None
+    assert g.show().new == g.new_parameters()[1] == 32

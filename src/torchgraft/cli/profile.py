@@ -69,14 +69,15 @@ def profile(
     from torchgraft.profile.text import text
 
     check_trace(to)
+    trace = to.absolute() if to is not None else None  # a script may go to another folder
     if is_script(target):
         found, code = profile_script(target, arguments, trace=to is not None)
     else:
         graft, code = _opened(target, arguments, input_, trust=trust), 0
         keep = to is not None
         found = profiled(graft, device=device, batch=batch, steps=steps, fake=fake, tries=not quick, trace=keep)
-    if to is not None:
-        write_trace(found, to)
+    if trace is not None:
+        write_trace(found, trace)
     if json:
         print(jsonlib.dumps(as_data(found)))
     else:

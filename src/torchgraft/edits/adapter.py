@@ -95,6 +95,8 @@ class Adapter(Edit):
         surgery.trade(pairs)
         held = {id(one) for layer in layers for one in layer.parameters()}
         surgery.drawn += [one for new in made for one in new.parameters() if id(one) not in held]
+        firsts = {id(one): path for path, one in reversed(paths)}
+        surgery.added += [f"{firsts[id(old)]}.{name}" for old, new in pairs.items() for name in _small(old, new)]
         search.slow_path(layers)
         moved = {f"{path}.base_layer": path for path, _ in paths}
         return self.model_copy(update={"at": tuple(chosen), "left": search.left, "moved": moved})
@@ -113,6 +115,11 @@ class Adapter(Edit):
             if self.left
             else ""
         )
+
+
+def _small(old: nn.Module, new: nn.Module) -> list[str]:
+    """Name the parts of an adapter that hold something, all but the layer that it is put around."""
+    return [name for name, one in new.named_children() if one is not old and any(True for _ in one.parameters())]
 
 
 class _Search:

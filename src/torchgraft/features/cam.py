@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -38,7 +39,7 @@ class Cam:
         images: the same brought to the size of the images, bilinear, each scaled from 0 to 1: `[N, H, W]`.
         classes: the class of each image, by number.
         names: and by name.
-        chances: the probability of that class.
+        chances: the probability of that class; NaN where the model gives one number alone.
     """
 
     method: Literal["grad-cam", "score-cam"]
@@ -162,7 +163,7 @@ def _candidates(trace: Trace, grids: Grids, at: str | None) -> list[str]:
     """Give the layers that may do: the one named, or those that give the last maps, each map once."""
     if at is not None:
         return [at]
-    found: dict[int, str] = {}
+    grids, found = grids.as_traced(trace), dict[int, str]()
     for call in sorted(trace.calls, key=lambda call: (-call.last_op, call.index)):
         if len(trace.calls_of(call.path)) > 1 or _in_attention(trace, call.path):
             continue
@@ -211,6 +212,8 @@ def _cam(
     size = (images.shape[-2], images.shape[-1])
     large = nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)
     chances = scores.detach().float().softmax(1).cpu()[torch.arange(len(scores)), list(numbers)]
+    if scores.shape[1] == 1:  # one number is no choice between classes: its softmax is always 1
+        chances = torch.full_like(chances, math.nan)
     names = tuple(class_name(number, classes) for number in numbers)
     return Cam(method, at, maps, _scaled(large)[:, 0], numbers, names, tuple(chances.tolist()))
 

@@ -47,7 +47,7 @@ def class_numbers(scores: Tensor, target: int | str | None, classes: Sequence[st
     count = scores.shape[1]
     if isinstance(target, str) and target in classes:
         number = list(classes).index(target)
-    elif isinstance(target, int) or target.isdigit():
+    elif isinstance(target, int) or target.isdecimal():
         number = int(target)
     else:
         hint = nearest(target, classes) or (

@@ -289,6 +289,7 @@ class Capture(AbstractContextManager[Seen]):
 def still(module: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode, and put its flags, buffers and the random numbers back afterwards."""
     flags = [(one, one.training) for one in module.modules()]
+    homes = [(one._buffers, dict(one._buffers)) for one in module.modules()]
     buffers = [(one, one._version, one.detach().clone()) for one in module.buffers() if not one.is_inference()]
     try:
         with rng_kept():
@@ -297,6 +298,8 @@ def still(module: nn.Module) -> Iterator[None]:
     finally:
         for one, flag in flags:
             one.training = flag
+        for home, held in homes:
+            home.update(held)
         with torch.no_grad():
             for buffer, version, before in buffers:
                 if buffer._version != version:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torchgraft.trace.layout import side
@@ -68,6 +68,11 @@ class Grids:
         sizes = {size for shape in shapes for size in (shape[2:], shape[1:3])}
         rows = {one.shape[1] for one in trace.values if len(one.shape) == 3 and one.shape[0] == trace.batch}
         return Grids(image, tuple(sorted((a, b) for a, b in sizes)), frozenset(rows))
+
+    def as_traced(self, trace: Trace) -> Grids:
+        """Give the same for the image of the trace: those that are looked at may have another size."""
+        sizes = [shape[-2:] for number in trace.inputs if len(shape := trace.values[number].shape) == 4]
+        return replace(self, image=(sizes[0][0], sizes[0][1])) if sizes else self
 
     def fits(self, size: tuple[int, int]) -> bool:
         """Tell whether a map may be one of the image: about of its shape, and not of tokens by tokens."""

@@ -146,6 +146,7 @@ def gives_map(trace: Trace, call: Call, grids: Grids) -> bool:
 
 def _stages(trace: Trace, grids: Grids, module: nn.Module) -> list[str]:
     """Give the outermost modules with weights that give maps; one that holds nearly all of them is opened."""
+    grids = grids.as_traced(trace)
     sizes = {
         call.path: sum(one.numel() for one in module.get_submodule(call.path).parameters())
         for call in trace.calls

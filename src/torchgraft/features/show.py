@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -145,10 +146,12 @@ def _cam(graft: Graft, images: Images, asked: Asked) -> _Made:
     at = asked.at[0] if asked.at else None
     cam = make(graft, images.tensor, at=at, target=asked.target, classes=_classes(graft))
     rows: list[dict[str, Any]] = [
-        {"image": name, "class": which, "number": number, "probability": chance}
+        {"image": name, "class": which, "number": number, "probability": None if isnan(chance) else chance}
         for name, which, number, chance in zip(images.names, cam.names, cam.classes, cam.chances, strict=True)
     ]
-    said = ", ".join(f"{row['class']} {percent(row['probability'])}" for row in rows[:3])
+    said = ", ".join(
+        f"{row['class']} {percent(chance)}" for row, chance in zip(rows[:3], cam.chances, strict=False)
+    )
     return cam_sections(cam, images), f"{asked.kind} at {cam.at}: {said}", {"at": cam.at, "images": rows}, ""
 
 

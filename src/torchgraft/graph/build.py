@@ -278,6 +278,8 @@ class _Builder:
         module = self.holdings.modules.get(call.path)
         if module is None:
             return []
+        if type(module).__module__ == "torch.jit._script":
+            return []  # its parts are called in TorchScript, where nobody sees it
         never = [path for path in _children(call.path, module) if not self._is_used(path)]
         passing = self.passed[call.index]
         why = "the pass broke off before" if self.trace.mismatch is not None else "never called"

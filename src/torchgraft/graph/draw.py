@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,10 @@ from torchgraft.graph.drawing import BREAK, Box, Drawing
 from torchgraft.graph.files import kind_of, written
 from torchgraft.graph.holdings import Holdings
 from torchgraft.graph.opening import deepest, narrowed, opened
-from torchgraft.probes.arguments import taken
+from torchgraft.probes.arguments import input_names
 from torchgraft.rules import judge
 from torchgraft.select import modules
 from torchgraft.trace import Trace
-from torchgraft.trace.tree import labelled
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
@@ -99,15 +98,11 @@ def _names(graft: Graft, trace: Trace) -> Names:
 
 
 def _input_names(graft: Graft, trace: Trace) -> list[str]:
-    """Name inputs by the keys of a dict, or by the parameters of the forward pass."""
-    given = graft._inputs()
-    named = [name for name, _ in labelled(given)]
-    if isinstance(given, Mapping) and len(named) == len(trace.inputs):
-        return named
-    known = [name for name in taken(graft.module) if name not in ("x", "input", "inputs")]
-    alone = len(trace.inputs) == 1
-    by_place = list(taken(graft.module))[: len(trace.inputs)] if not alone else known[:1]
-    return by_place if len(by_place) == len(trace.inputs) else [""] * len(trace.inputs)
+    """Name inputs as the forward pass does; a single one that is just called `x` goes without."""
+    names = list(input_names(graft._inputs(), graft.module))
+    if len(names) != len(trace.inputs) or names in (["x"], ["input"], ["inputs"]):
+        return [""] * len(trace.inputs)
+    return names
 
 
 def _unlike(names: Sequence[str], noun: str) -> list[str]:

@@ -12,6 +12,9 @@ __all__ = ["deepest", "narrowed", "opened", "walk"]
 _AT_A_GLANCE = 30
 """So many boxes are shown at first, about."""
 
+_TOO_MANY = 80
+"""Where all that edits put in would take more boxes, such as adapters everywhere, it is not searched out."""
+
 _EXAMPLE = 10
 """And as many more in one block, to show what all of its kind hold."""
 
@@ -42,12 +45,18 @@ def opened(root: Box, wanted: Iterable[str] = ()) -> frozenset[str]:
     """
     asked = set(wanted)
     found = {root.id, *(id for way in _ways(root, (), asked) for id in way)}
+    if not asked and _seen(root, found) > _TOO_MANY:
+        found = {root.id}
     return frozenset(found if asked else _at_a_glance(root, found))
+
+
+def _seen(root: Box, found: set[str]) -> int:
+    return sum(len(box.boxes) for box in walk(root) if box.id in found)
 
 
 def _at_a_glance(root: Box, found: set[str]) -> set[str]:
     """Open more, level by level; where a level is too much, one example of the most frequent kind."""
-    seen = sum(len(box.boxes) for box in walk(root) if box.id in found)
+    seen = _seen(root, found)
     level, whole, plain = list(root.boxes), True, len(found) == 1
     while level and whole:
         closed = [box for box in level if box.boxes and box.id not in found]

@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torchgraft.trace.tree import labelled
+
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["by_place", "is_named", "needed", "several", "taken"]
+__all__ = ["by_place", "input_names", "is_named", "needed", "several", "taken"]
 
 _WRAPPED = ("module", "base_model", "model", "_orig_mod")
 """Where wrappers keep what they wrap."""
@@ -51,6 +53,15 @@ def is_named(given: Any, model: nn.Module) -> bool:
         return False
     kinds = {one.kind for one in _all(model).values()}
     return given.keys() <= taken(model).keys() or kinds == {inspect.Parameter.VAR_KEYWORD}
+
+
+def input_names(given: Any, model: nn.Module) -> tuple[str, ...]:
+    """Name each tensor that goes into a model as its forward does: `ids`, `masks.0`; by its place where hidden."""
+    if is_named(given, model):
+        return tuple([name for name, _ in labelled(given)])
+    entries = given if isinstance(given, tuple) else (given,)
+    places = [*taken(model), *map(str, range(len(entries)))]
+    return tuple([name for name, _ in labelled(dict(zip(places, entries, strict=False)))])
 
 
 def by_place(given: Mapping[str, Any], model: nn.Module) -> tuple[Any, ...] | None:

@@ -67,7 +67,7 @@ class Clocks:
             )
             for hook in hooks:
                 stack.callback(hook.remove)
-            loaders: Any = data.dataloader._BaseDataLoaderIter
+            loaders: Any = getattr(data.dataloader, "_BaseDataLoaderIter", None)
             stack.enter_context(around(loaders, "__next__", self._timed("data")))
             stack.enter_context(around(data.DataLoader, "_get_iterator", self._iterated))
             stack.enter_context(around(torch.autograd, "backward", self._timed("backward")))
@@ -158,9 +158,10 @@ class Clocks:
 
     def _before_update(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._here():
-            self._begin()
-            self.deep += 1
-            optimizer.__dict__.setdefault("_torchgraft_begun", time.perf_counter())
+            now = self._begin()
+            if "_torchgraft_begun" not in optimizer.__dict__:  # else its last step broke off
+                self.deep += 1
+            optimizer.__dict__["_torchgraft_begun"] = now
 
     def _after_update(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         start = optimizer.__dict__.pop("_torchgraft_begun", None)
@@ -177,8 +178,11 @@ class Clocks:
 
 @contextmanager
 def around(home: Any, name: str, wrap: Callable[..., Any]) -> Iterator[None]:
-    """Let a function of torch's be called through another while the block runs."""
-    own = getattr(home, name)
+    """Let a function of torch's be called through another while the block runs, where torch has it."""
+    own = getattr(home, name, None)
+    if own is None:
+        yield
+        return
 
     @functools.wraps(own)
     def called(*args: Any, **kwargs: Any) -> Any:

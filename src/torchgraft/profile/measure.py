@@ -139,7 +139,7 @@ def _run(
         seconds=bare.seconds,
         spread=bare.spread,
         steps=bare.steps,
-        samples=task.last.size if task.last is not None else 0,
+        samples=task.last.size * (task.together if kind == "training step" else 1) if task.last is not None else 0,
         phases=tuple(Phase(name, seconds) for name, seconds in merged.items() if seconds),
         parts=tuple(parts.values()),
         outside=outside,

@@ -52,7 +52,7 @@ def profiled(
         real=task.real,
     )
     findings = judged(speed, graft.name, graft.module)
-    runs = [_noted(graft, run) for run in runs]
+    runs = [_noted(graft, run, task.model) for run in runs]
     return Profile(graft.name, best, facts, tuple(runs), findings, found, (*notes, *more), trace=traces[0])
 
 
@@ -99,10 +99,10 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _noted(graft: Graft, run: Run) -> Run:
-    """Note which modules are frozen, and which edit put one in."""
+def _noted(graft: Graft, run: Run, model: nn.Module) -> Run:
+    """Note which modules are frozen in what ran, and which edit put one in."""
     added = graft.added
-    table = dict(graft.module.named_modules())
+    table = dict(model.named_modules())
 
     def noted(part: Part) -> Part:
         flags = {one.requires_grad for one in table[part.path].parameters()} if part.path in table else set()
@@ -132,8 +132,8 @@ def _task(
             )
     else:
         notes = ("the inputs are random: the wait for data was not measured",)
-    task, _ = planned_task(graft, plan, where, data=False)
-    return task, None, notes
+    task, more = planned_task(graft, plan, where, data=False)
+    return task, None, (*notes, *more)
 
 
 def _is_fused(optimizer: torch.optim.Optimizer | None) -> bool | None:

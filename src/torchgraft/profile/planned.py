@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ from torchgraft.probes.batch import Batch
 from torchgraft.profile.task import Random, Task, batch_of, double_of, moved
 from torchgraft.train.augment import augmentation
 from torchgraft.train.batches import batches
+from torchgraft.train.checkpointing import checkpointed_modules
 from torchgraft.train.optimise import loss_of, optimizer_of, schedule_of
-from torchgraft.train.rates import groups_of
+from torchgraft.train.rates import groups_of, unfreezing
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetching", "planned_task"]
 
+
+TOGETHER = 4
+"""So many batches are run at most for one optimizer step, where a plan gathers more."""
 
 FIRST_EPOCH = (
     "the wait for data is that of a first epoch: later ones find up to 512 MB of transformed images in memory"
@@ -60,9 +65,11 @@ def planned_task(
 
     Raises:
         DataError: the data can't be read.
-        TrainError: the optimizer is none of torch's.
+        TrainError: the optimizer is none of torch's, or a module can't be checkpointed.
+        SelectionError: a selector of the plan matches nothing.
     """
     model = double_of(graft.module, device)
+    _free(graft, plan, model)
     optimizer = _optimizer(graft, plan, model)
     notes: tuple[str, ...] = ()
     loader: Any = None
@@ -88,11 +95,30 @@ def planned_task(
 
     task = Task(
         model, device, source, loss, optimizer, _facts(plan, data=data), plan.precision, scaler, plan.clip,
-        schedule_of(plan, optimizer, plan.epochs * len(loader)) if optimizer is not None and loader else None,
+        schedule_of(plan, optimizer, plan.epochs * math.ceil(len(loader) / plan.accumulate))
+        if optimizer is not None and loader else None,
         vary if plan.augment != "none" else None,
-        data, plan.workers if data else None, train_mode,
+        data, plan.workers if data else None, train_mode, min(plan.accumulate, TOGETHER),
+        _again(graft, plan, model),
     )  # fmt: skip
+    if plan.accumulate > TOGETHER:
+        fewer = f"a step of the plan gathers {plan.accumulate} batches, {TOGETHER} are run"
+        notes = (*notes, f"{fewer}: the optimizer's share is smaller")
     return task, notes
+
+
+def _again(graft: Graft, plan: TrainPlan, model: nn.Module) -> tuple[nn.Module, ...]:
+    """Find the double's modules that the plan checkpoints."""
+    asked = checkpointed_modules(graft.module, plan.checkpointing, roles=graft.roles)
+    return tuple(model.get_submodule(path) for path in asked)
+
+
+def _free(graft: Graft, plan: TrainPlan, model: nn.Module) -> None:
+    """Unfreeze in the double all that the plan unfreezes on the way."""
+    names = {name for step in unfreezing(graft, plan) for name in step.names}
+    every = any(one.every is not None for one in plan.unfreeze)
+    for name, one in model.named_parameters():
+        one.requires_grad_(one.requires_grad or every or name in names)
 
 
 def _optimizer(graft: Graft, plan: TrainPlan, model: nn.Module) -> torch.optim.Optimizer | None:
@@ -101,6 +127,9 @@ def _optimizer(graft: Graft, plan: TrainPlan, model: nn.Module) -> torch.optim.O
     groups = [{**group, "params": [twins[one] for one in group["params"]]} for group in groups_of(graft, plan)]
     for group in groups:
         group.pop("names", None)
+    known = {id(one) for group in groups for one in group["params"]}
+    late = [one for one in model.parameters() if one.requires_grad and id(one) not in known]
+    groups += [{"params": late}] if late else []
     return optimizer_of(plan, groups) if groups else None
 
 
@@ -126,7 +155,8 @@ def _preparation(graft: Graft) -> Preprocess:
 def _facts(plan: TrainPlan, *, data: bool) -> tuple[tuple[str, str], ...]:
     workers = f", {plan.workers} workers" if data else ""
     return (
-        ("batch", str(plan.batch)),
+        ("batch", f"{plan.batch}, {plan.accumulate} of them a step" if plan.accumulate > 1 else str(plan.batch)),
+        *([("checkpointing", ", ".join(plan.checkpointing))] if plan.checkpointing else []),
         ("data", f"{plan.data}{workers}" if data else f"random, in place of {plan.data}"),
         ("optimizer", plan.optimizer.name),
         ("precision", plan.precision),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import cProfile
 import os
 import platform
-import resource
 import sys
 import time
 import types
@@ -86,10 +85,10 @@ def profile_script(path: str, arguments: Sequence[str] = (), *, trace: bool = Fa
         steps=seen.steps,
         watched=windows.seconds,
         functions=hottest(python, seconds),
-        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        environment=tuple(_environment(best)),
+        memory=(memory := _most_memory()),
+        environment=tuple(_environment(memory)),
     )
-    run = _run(seen, windows.ledger, whole, begun)
+    run = _run(seen, windows.ledger, whole, begun + windows.before)
     return _profile(path, best, whole, run, seen, windows), ended.code
 
 
@@ -189,10 +188,19 @@ def _operations(ledger: Ledger, most: int = 12) -> tuple[Operation, ...]:
     return tuple(Operation(name, seconds, calls) for name, (seconds, calls) in order[:most])
 
 
-def _environment(best: Machine) -> list[tuple[str, str]]:
+def _most_memory() -> int:
+    """Give the most bytes that this process held in RAM; 0 where the system does not tell, as Windows."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _environment(memory: int) -> list[tuple[str, str]]:
     here = torch.cuda.is_available()
     cuda = f"CUDA {torch.version.cuda}, {torch.cuda.device_count()} devices" if here else "no CUDA"
     return [
         ("torch", f"{torch.__version__}, {cuda}, Python {platform.python_version()} on {platform.system()}"),
-        ("memory", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6:,.0f} MB of RAM at most"),
+        *([("memory", f"{memory / 1e6:,.0f} MB of RAM at most")] if memory else []),
     ]

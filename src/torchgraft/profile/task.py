@@ -19,13 +19,13 @@ from torchgraft.probes.double import Double
 from torchgraft.probes.loss import judged, main_of
 from torchgraft.profile.clock import Clock
 from torchgraft.trace.tree import mapped, tensors
+from torchgraft.train.checkpointing import checkpointed
+from torchgraft.train.step import KINDS
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
 
 __all__ = ["KINDS", "Random", "Task", "batch_of", "double_of", "moved", "plain_task"]
-
-KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -46,6 +46,8 @@ class Task:
         augment: varies inputs that are trained with.
         real: the batches are those of a plan.
         workers: processes that load; None where nothing is loaded.
+        together: batches of one optimizer step.
+        again: modules whose activations are computed again in the backward pass.
         train_mode: puts the model into training mode.
     """
 
@@ -63,6 +65,8 @@ class Task:
     real: bool = False
     workers: int | None = None
     train_mode: Callable[[nn.Module], Any] = train_mode
+    together: int = 1
+    again: tuple[nn.Module, ...] = ()
     last: Batch | None = None
 
     def prediction(self, clock: Clock) -> None:
@@ -72,25 +76,31 @@ class Task:
             self.model(*batch.args, **batch.kwargs)
 
     def training(self, clock: Clock) -> None:
-        """Run one training step."""
+        """Run one training step, of several batches where their gradients are gathered."""
         assert self.optimizer is not None
+        with clock.of("optimizer"):
+            self.optimizer.zero_grad(set_to_none=True)
+        for _ in range(self.together):
+            self._learn(clock)
+        with clock.of("optimizer"):
+            self._update()
+
+    def _learn(self, clock: Clock) -> None:
+        """Add the gradients of one batch."""
         with clock.of("data"):
             batch = self._fetch()
             batch = self.augment(batch) if self.augment is not None else batch
-        with clock.of("optimizer"):
-            self.optimizer.zero_grad(set_to_none=True)
-        with torch.enable_grad(), self._cast():
+        with torch.enable_grad(), self._cast(), checkpointed(self.again):
             with clock.of("forward"):
                 output = _forward(self.model, batch)
             with clock.of("loss"):
                 loss = self.loss(output, batch)
                 if self.real:  # the loop of torchgraft reads it in every step
                     float(loss.detach())
-        scaled = self.scaler.scale(loss) if self.scaler is not None else loss
+        weighed = loss if self.together == 1 else loss / self.together
+        scaled = self.scaler.scale(weighed) if self.scaler is not None else weighed
         with clock.of("backward"):
             scaled.backward()
-        with clock.of("optimizer"):
-            self._update()
 
     def _update(self) -> None:
         assert self.optimizer is not None

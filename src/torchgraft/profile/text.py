@@ -57,10 +57,11 @@ def _head(profile: Profile) -> Iterator[str]:
     one = profile.machine
     threads = f"{one.threads} of {one.cores} cores, " if one.device == "cpu" else ""
     yield profile.name
-    yield f"  on        {one.name or one.device}, {threads}at most {one.flops / 1e9:,.0f} GFLOP/s and " \
+    wide = max([9, *(len(name) for name, _ in profile.facts)])
+    yield f"  {'on':<{wide}} {one.name or one.device}, {threads}at most {one.flops / 1e9:,.0f} GFLOP/s and " \
           f"{one.bandwidth / 1e9:,.0f} GB/s (measured)"  # fmt: skip
     for name, words in profile.facts:
-        yield f"  {name:<9} {words}"
+        yield f"  {name:<{wide}} {words}"
 
 
 def _run(run: Run, width: int) -> Iterator[str]:

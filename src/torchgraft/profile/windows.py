@@ -39,6 +39,9 @@ TICK = 0.1
 NEWS = 30.0
 """Seconds between two lines that say how far a long script is, on a terminal."""
 
+_TOLD_BY = ("_prepare_profiler", "_disable_profiler")
+"""Functions in torch.autograd.profiler that every profiler of torch calls when it starts and when it ends."""
+
 
 @dataclass
 class Windows:
@@ -49,7 +52,8 @@ class Windows:
         machine: what the script runs on.
         ledger: the sums of all windows.
         seconds: that were recorded.
-        spent: seconds that reading the windows took: no time of the script.
+        spent: seconds that opening and reading the windows took: no time of the script.
+        before: of these, the ones before the script first called a model, a loader or an optimizer.
         trace: the first window as Chrome trace JSON.
         failed: why the windows ended before the script, if they did.
     """
@@ -60,6 +64,7 @@ class Windows:
     ledger: Ledger = field(default_factory=Ledger)
     seconds: float = 0.0
     spent: float = 0.0
+    before: float = 0.0
     trace: bytes = b""
     failed: str = ""
     _open: Any = None
@@ -81,6 +86,8 @@ class Windows:
         self.clocks.calm, self.clocks.forking = self.look, self.close
         self._told = self._started = time.perf_counter()
         own = torch.autograd.profiler
+        if not all(hasattr(own, one) for one in _TOLD_BY):
+            self._theirs, self.failed = True, "this torch does not tell whether the script uses it too"
 
         def prepare(function: Callable[..., Any], *args: Any, **settings: Any) -> Any:
             if not self._ours:  # the script has a profiler of its own: there can be only one
@@ -90,12 +97,12 @@ class Windows:
 
         def disable(function: Callable[..., Any]) -> Any:
             if not self._ours:
-                self._theirs = False
+                self._theirs = bool(self.failed)
             return function()
 
         with (
-            around(own, "_prepare_profiler", prepare),
-            around(own, "_disable_profiler", disable),
+            around(own, _TOLD_BY[0], prepare),
+            around(own, _TOLD_BY[1], disable),
             _ticking(lambda: self.look(False) if self.clocks.is_calm else None),
         ):
             try:
@@ -146,13 +153,20 @@ class Windows:
             self._open = start(torch.device(self.machine.device))
         self._opened, self._worked = time.perf_counter(), time.thread_time()
         self._early = self.clocks.begun is None
-        self.spent += self._opened - begun
+        self._spend(self._opened - begun)
+
+    def _spend(self, seconds: float) -> None:
+        self.spent += seconds
+        if self.clocks.begun is None:
+            self.before += seconds
 
     def _drop(self) -> None:
         """End a window that saw the script get ready: what it imports is no part of its work."""
+        begun = time.perf_counter()
         with self._working():
             stop(self._open)
         self._open = None
+        self._spend(time.perf_counter() - begun)
 
     def close(self) -> None:
         """Close the window that is open, if one is, and add up what it showed."""
@@ -164,7 +178,7 @@ class Windows:
         with self._working():
             seen = stop(made)
         if self._early and not seen.roots:
-            self.spent += time.perf_counter() - ended
+            self._spend(time.perf_counter() - ended)
             return
         self.seconds += ended - self._opened
         if self.keep_trace and not self.trace:
@@ -178,7 +192,7 @@ class Windows:
         self._length = min(LENGTH, max(EVENTS / max(rate, 1.0), 0.02))
         self._add(found, sum(one.duration_time_ns for one in seen.roots if one.start_tid == host) / 1e9, ended)
         took = time.perf_counter() - ended
-        self.spent += took
+        self._spend(took)
         self._next = time.perf_counter() + max(self._pause, 5 * took)
         self._pause *= 1.5
 

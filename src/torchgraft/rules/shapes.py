@@ -133,6 +133,8 @@ class NeverCalled(Rule):
         seen = frozenset().union(*(run.called for run in evidence.runs))
         used = {op_path for run in evidence.runs for op in run.ops for op_path in op.params}
         for path, number in evidence.added.items():
+            if number <= len(evidence.edits) and evidence.edits[number - 1].kind() == "adapter":
+                continue  # it stands where its layer does, called or not
             if path not in seen and not any(name.startswith(f"{path}.") for name in used):
                 yield self.found(
                     evidence.place(path),

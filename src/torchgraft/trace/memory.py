@@ -87,7 +87,7 @@ def asked(tape: Tape, args: Any, kwargs: Any) -> Hashable | None:
     own = _own()
 
     def one(tensor: Tensor) -> Hashable:
-        if id(tensor) in tape.names or type(tensor) is not FakeTensor:
+        if id(tensor) in tape.names or type(tensor) is not FakeTensor or tensor.layout != torch.strided:
             raise Open("a parameter, or a tensor of another kind")
         place = order.setdefault(id(tensor), len(order))
         number = tape.numbers.get(id(tensor))

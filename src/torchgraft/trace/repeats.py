@@ -100,8 +100,8 @@ def _frozen(one: Any, given: list[Tensor]) -> Hashable:
 
 
 def _geometry(one: FakeTensor, given: list[Tensor]) -> Hashable:
-    if _has_values(one) or one.requires_grad:
-        raise Open("a tensor with values")
+    if _has_values(one) or one.requires_grad or one.layout != torch.strided:
+        raise Open("a tensor with values, or without strides")
     given.append(one)
     return (one.shape, one.stride(), one.dtype, one.fake_device, one.is_conj(), one.is_neg())
 

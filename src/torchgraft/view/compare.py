@@ -138,6 +138,7 @@ class _Modules:
         part, side = (second, self.after) if first is None else (first, self.before)
         if part is None:
             return None
+        paired = self.back if first is None else self.pairs
 
         def pair(mine: Any, empty: Any) -> Any:
             return (empty, mine) if first is None else (mine, empty)
@@ -148,12 +149,12 @@ class _Modules:
             pair(part.kind, ""),
             given=pair(part.given, ()),
             gave=pair(part.gave, ()),
-            parameters=pair(side.parameters(part.path), 0),
-            trainable=pair(side.parameters(part.path, trainable=True), 0),
+            parameters=pair(side.parameters(part.path, but=paired), 0),
+            trainable=pair(side.parameters(part.path, trainable=True, but=paired), 0),
             macs=pair(part.macs, 0),
             edit=part.edit,
             modules=sum(1 for _ in side.below(part.path)),
-            implied=self._with_parent(part.path, self.back if first is None else self.pairs),
+            implied=self._with_parent(part.path, paired),
         )
 
     def _with_parent(self, path: str, paired: Mapping[str, str]) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Distance", "distance", "kept_part"]
+__all__ = ["Distance", "distance", "kept_part", "plain"]
 
 _CHUNK = 1 << 20
 """So many numbers are compared at once: what a comparison takes beside the two tensors is a few of these."""
@@ -47,7 +47,10 @@ class Distance:
 def distance(before: Tensor, after: Tensor) -> Distance:
     """Compare two tensors of one shape, piece by piece in double precision; neither is copied as a whole."""
     size = before.numel() * (2 if before.is_complex() else 1)
-    if not size or _same_memory(before, after):
+    if not size or before is after:
+        return Distance(size, 0)
+    before, after = plain(before), plain(after)
+    if _same_memory(before, after):
         return Distance(size, 0)
     sums = _Sums()
     for one, other in zip(_pieces(before), _pieces(after), strict=True):
@@ -60,7 +63,15 @@ def kept_part(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor] | None:
     if before.dim() != after.dim() or not before.dim():
         return None
     place = tuple(slice(min(pair)) for pair in zip(before.shape, after.shape, strict=True))
-    return before[place], after[place]
+    return plain(before)[place], plain(after)[place]
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Give a tensor whose numbers can be read in order; a sparse one with its zeros."""
+    import torch
+
+    dense = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
+    return dense.resolve_conj().resolve_neg()
 
 
 class _Sums:
@@ -102,12 +113,7 @@ class _Sums:
 
 
 def _same_memory(before: Tensor, after: Tensor) -> bool:
-    if before is after:
-        return True
-    place = [
-        (one.device, one.data_ptr(), one.dtype, one.shape, one.stride(), one.is_conj(), one.is_neg())
-        for one in (before, after)
-    ]
+    place = [(one.device, one.data_ptr(), one.dtype, one.shape, one.stride()) for one in (before, after)]
     return place[0] == place[1]
 
 
@@ -115,9 +121,8 @@ def _pieces(tensor: Tensor) -> Iterator[Tensor]:
     """Give the numbers in order, flat, piece by piece; complex ones as pairs."""
     import torch
 
-    plain = tensor.detach().resolve_conj().resolve_neg()
-    plain = torch.view_as_real(plain) if plain.is_complex() else plain
-    return iter(torch.split(plain.reshape(-1), _CHUNK))
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return iter(torch.split(real.reshape(-1), _CHUNK))
 
 
 def _differ(before: Tensor, after: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.paths import joined
+from torchgraft.view.distance import plain
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -127,11 +128,18 @@ class Side:
             for name in part.children:
                 yield from self.below(part.child(name))
 
-    def parameters(self, path: str = "", *, trainable: bool = False) -> int:
-        """Count the numbers in the parameters of a module; a tied one counts at its first name alone."""
+    def parameters(self, path: str = "", *, trainable: bool = False, but: Container[str] = ()) -> int:
+        """Count the numbers in the parameters of a module; a tied one counts at its first name alone.
+
+        Args:
+            path: of the module.
+            trainable: only of those that training may change.
+            but: paths of modules whose own are left out.
+        """
         return sum(
             one.size
             for part in self.below(path)
+            if part.path not in but
             for one in part.held.values()
             if not (one.buffer or one.tied) and (one.trainable or not trainable)
         )
@@ -165,7 +173,10 @@ class Side:
         if known or one.meta or not one.size:
             return known
         tensor = self.read(one.name)
-        return "" if tensor is None else _digest(tensor.detach().reshape(-1)[:: max(one.size // 8, 1)].tolist())
+        if tensor is None:
+            return ""
+        numbers = plain(tensor).reshape(-1)
+        return _digest(numbers[:: max(numbers.numel() // 8, 1)].tolist())
 
 
 def side(

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torchgraft.errors import RecipeError, nearest
-from torchgraft.probes.arguments import is_named, taken
+from torchgraft.probes.arguments import input_names
 from torchgraft.rules import judge
 from torchgraft.select import modules
-from torchgraft.trace.tree import labelled
 from torchgraft.view.summary_rows import Row, Rows, Shape
+from torchgraft.view.summary_sizes import bytes_of
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
@@ -151,7 +151,7 @@ def show(
     made = Rows(graft.module, trace, graft.added)
     rows = made.all()
     asked = () if at is None else (at,) if isinstance(at, str) else tuple(at)
-    names = _input_names(graft)
+    names = input_names(graft._inputs(), graft.module)
     return Summary(
         title=graft.name,
         rows=_under(rows, set(modules(graft.module, asked, roles=graft.roles))) if asked else rows,
@@ -163,8 +163,8 @@ def show(
         outputs=_seen(trace, trace.outputs, trace.calls[0].names if trace.calls else ()),
         tensors=made.held.tensors,
         tied=len(made.held.ties),
-        weight_bytes=sum([one.nbytes for one in graft.module.parameters()]),
-        buffer_bytes=sum([one.nbytes for one in graft.module.buffers()]),
+        weight_bytes=bytes_of(graft.module.parameters()),
+        buffer_bytes=bytes_of(graft.module.buffers()),
         broke=_finding(graft, trace),
         broke_at=trace.mismatch.path if trace.mismatch is not None else "",
         asked=asked,
@@ -204,16 +204,6 @@ def _under(rows: tuple[Row, ...], wanted: set[str]) -> tuple[Row, ...]:
         if home is not None:
             kept.append(row)
     return tuple(kept)
-
-
-def _input_names(graft: Graft) -> tuple[str, ...]:
-    """Name what goes into a model, as its forward does."""
-    given = graft._inputs()
-    if is_named(given, graft.module):
-        return tuple([name for name, _ in labelled(given)])
-    entries = given if isinstance(given, tuple) else (given,)
-    places = [*taken(graft.module), *map(str, range(len(entries)))]
-    return tuple([name for name, _ in labelled(dict(zip(places, entries, strict=False)))])
 
 
 def _seen(trace: Trace, numbers: tuple[int, ...], names: tuple[str, ...]) -> tuple[Seen, ...]:

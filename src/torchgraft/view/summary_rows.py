@@ -126,7 +126,7 @@ class Rows:
             calls=len(calls),
             tied=() if parts else tuple([one for part in own for one in part.tied]),
             edit=self.held.edit(path),
-            state=self._state(path, calls, heads, own),
+            state="" if _is_scripted(module) else self._state(path, calls, heads, own),
         )  # fmt: skip
         return [row, *own, *self._in_order(path, depth + 1, parts, work)] if parts else [row]
 
@@ -192,6 +192,13 @@ class Rows:
 
 JOINS = frozenset(["iadd", "add_", "imul", "mul_"])
 """Operations that are told though they take no memory: they join two ways."""
+
+
+def _is_scripted(module: nn.Module) -> bool:
+    """Tell whether a module lives in TorchScript, where no call of its parts is seen."""
+    import torch
+
+    return isinstance(module, torch.jit.ScriptModule)
 
 
 def _idle(row: Row) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from torchgraft.paths import homes
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-__all__ = ["Held", "Size"]
+__all__ = ["Held", "Size", "bytes_of"]
 
 
 class Size(NamedTuple):
@@ -85,3 +86,25 @@ class Held:
                 total = [all_ - (inside - 1) * one for all_, one in zip(total, size[:3], strict=True)]
                 elsewhere += 0 if names[0].startswith(home) else size.parameters
         return Size(total[0], total[1], total[2], elsewhere)
+
+
+_SPARSE = ("_indices", "_values", "crow_indices", "ccol_indices", "row_indices", "col_indices", "values")
+"""What gives the pieces of a sparse tensor, of one layout or another."""
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Add up the memory of tensors; a sparse one takes that of its indices and values."""
+    return sum([piece.nbytes for one in tensors for piece in _pieces(one)])
+
+
+def _pieces(one: Tensor) -> list[Tensor]:
+    import torch
+
+    if one.layout == torch.strided:
+        return [one]
+    asked = _SPARSE[:2] if one.layout == torch.sparse_coo else _SPARSE[2:]
+    found: list[Tensor] = []
+    for name in asked:
+        with suppress(RuntimeError):  # of another layout
+            found.append(getattr(one, name)())
+    return found
