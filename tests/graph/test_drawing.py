@@ -345,3 +345,13 @@ def test_an_input_is_called_as_the_forward_calls_it_and_not_by_what_follows():
 
 def _inputs(g: tg.Graft) -> list[str]:
     return [box.label for box in drawing(g).root.boxes if box.role == "input"]
+
+
+def test_a_break_is_said_in_one_line_and_large_numbers_keep_three_digits():
+    class Wrong(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) @ x.flatten()
+
+    assert "; the pass breaks off at" in drawing(tg.load(Wrong(8, 8), input=(3, 8))).summary()
+    wide = drawing(tg.load(nn.Linear(999_999, 1, device="meta"), input=(999_999,)))
+    assert dict(wide.facts)["multiply-accumulates"] == "1 M"

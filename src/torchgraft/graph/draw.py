@@ -15,6 +15,7 @@ from torchgraft.probes.arguments import input_names
 from torchgraft.rules import judge
 from torchgraft.select import modules
 from torchgraft.trace import Trace
+from torchgraft.view.summary_text import si
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
@@ -131,17 +132,9 @@ def _title(graft: Graft, path: str) -> str:
 def _facts(graft: Graft, trace: Trace, root: Box, words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     facts = [("parameters", f"{root.parameters:,}")]
     facts += [("trainable", f"{root.trainable:,}")] if root.trainable != root.parameters else []
-    facts += [("multiply-accumulates", _short(root.macs))] if root.macs else []
+    facts += [("multiply-accumulates", si(root.macs))] if root.macs else []
     facts += [("input", ", ".join(root.given))] if root.given else []
     facts += [("edits", str(len(graft.recipe.edits)))] if graft.recipe.edits else []
     if trace.mismatch is not None:
         facts.append((BREAK, f"{trace.mismatch.path or 'the model itself'}: {' – '.join(words[:2])}"))
     return tuple(facts)
-
-
-def _short(number: int) -> str:
-    """Write a large number with three digits: `1.81 G`."""
-    for power, unit in ((12, " T"), (9, " G"), (6, " M"), (3, " k")):
-        if number >= 10**power:
-            return f"{number / 10**power:.3g}{unit}"
-    return str(number)

@@ -114,11 +114,12 @@ class Drawing:
     facts: tuple[tuple[str, str], ...] = field(default=())
 
     def summary(self) -> str:
-        """Say how much is in the picture."""
+        """Say how much is in the picture, and where the pass breaks off."""
         shown = sum(len(box.boxes) for box in _walked(self.root) if box.id in self.opened)
         inside = sum(1 for _ in _walked(self.root)) - 1
         more = f", {inside - shown} more in closed ones" if inside > shown else ""
-        return f"{shown} boxes{more}"
+        broke = "".join(f"; the pass {BREAK} {words}" for name, words in self.facts if name == BREAK)
+        return f"{shown} boxes{more}{broke}"
 
     def __str__(self) -> str:
         return f"{self.title}: {self.summary()}"

@@ -244,12 +244,23 @@ class _Tensors:
         both = (first, second) if first.shape == second.shape else kept_part(first, second)
         if both is None:
             return {}
-        return {"distance": distance(*both), "statistics": self._is_statistic(other)}
+        statistics = _is_statistic(self.after, other) and (
+            _is_statistic(self.before, one) or _is_base(self.before, self.after)
+        )
+        return {"distance": distance(*both), "statistics": statistics}
 
-    def _is_statistic(self, one: Held) -> bool:
-        home, _, name = one.name.rpartition(".")
-        weights = [held for held in self.after.parts[home].held.values() if not held.buffer]
-        return one.buffer and name in _STATISTICS and bool(weights) and not any(x.trainable for x in weights)
+
+def _is_statistic(side: Side, one: Held) -> bool:
+    """Tell whether a buffer is a running statistic of a norm whose weights training does not change."""
+    home, _, name = one.name.rpartition(".")
+    weights = [held for held in side.parts[home].held.values() if not held.buffer]
+    return one.buffer and name in _STATISTICS and bool(weights) and not any(x.trainable for x in weights)
+
+
+def _is_base(before: Side, after: Side) -> bool:
+    """Tell whether one side is what the other was made from."""
+    same = (before.recipe.base, before.recipe.seed) == (after.recipe.base, after.recipe.seed)
+    return same and not before.recipe.edits
 
 
 def _alone(one: Held | None, other: Held | None) -> TensorChange:
@@ -268,11 +279,16 @@ def _alone(one: Held | None, other: Held | None) -> TensorChange:
 
 
 def _drift(changes: tuple[TensorChange, ...]) -> Iterator[str]:
-    """Say where a norm's statistics moved though its weights are frozen."""
+    """Say where a norm's statistics moved though its weights are frozen, and the same on both sides.
+
+    Two trainings of one base, one of all and one with a frozen base, differ in the weights of their norms too.
+    """
+    trained = {one.name.rpartition(".")[0] for one in changes if not one.buffer and one.way != "frozen"}
     moved = dict.fromkeys(
         one.name.rpartition(".")[0]
         for one in changes
         if one.statistics and one.way == "changed" and not one.name.endswith("num_batches_tracked")
+        and one.name.rpartition(".")[0] not in trained
     )
     if moved:
         yield (

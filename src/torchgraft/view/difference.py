@@ -111,7 +111,8 @@ class TensorChange:
         distance: how far the numbers are apart; of a reshaped one, in the part that both share. None where they
             were not compared.
         unknown: one side has no values (meta), so nobody can tell.
-        statistics: a running statistic of a norm whose own parameters training does not change.
+        statistics: a running statistic of a norm whose own parameters training changes on neither side, or after
+            its own base.
     """
 
     before: str | None

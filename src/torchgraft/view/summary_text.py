@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torchgraft.view.summary import Seen, Summary
     from torchgraft.view.summary_rows import Row, Shape
 
-__all__ = ["coloured", "html", "plain"]
+__all__ = ["coloured", "html", "plain", "si"]
 
 Span = tuple[str, str]
 """Words, and how they look."""
@@ -165,7 +165,7 @@ def _row(summary: Summary, line: Line, fit: _Fit, *, broke: bool) -> tuple[Cell,
     first, many = rows[0], len(rows) > 1
     parameters = sum(row.parameters for row in rows)
     share = _share(summary, rows)
-    count = "" if not parameters else _si(parameters) if fit.short else f"{parameters:,}"
+    count = "" if not parameters else si(parameters) if fit.short else f"{parameters:,}"
     elsewhere = parameters and sum(row.elsewhere for row in rows) == parameters
     moving = {row.trainable == row.parameters for row in rows} | {row.trainable > 0 for row in rows}
     trained = "" if not parameters else "partly" if len(moving) > 1 else "yes" if moving == {True} else "no"
@@ -177,7 +177,7 @@ def _row(summary: Summary, line: Line, fit: _Fit, *, broke: bool) -> tuple[Cell,
         ((_gives(first, summary.batch, fit.shapes), style if style == "dim" else ""),),
         ((f"({count})" if elsewhere else count, "dim" if elsewhere else ""),),
         ((trained, "blue" if trained == "no" else ""),),
-        ((_si(sum(row.macs for row in rows)), ""),),
+        ((si(sum(row.macs for row in rows)), ""),),
         ((_bytes(sum(row.activations for row in rows)), ""),),
         ((f"{share:.1%}" if share else "", ""),),
         ((_bar(share), "cyan"),),
@@ -274,7 +274,7 @@ def _shape(shape: Shape, batch: int) -> str:
     return Value(shape, "").show(batch)
 
 
-def _si(number: float) -> str:
+def si(number: float) -> str:
     """Write a count in three digits: `1.81 G`."""
     for unit in ("", " k", " M", " G", " T"):
         if number < 999.5 or unit == " T":
@@ -369,7 +369,7 @@ def _totals(summary: Summary) -> list[str]:
     lines = [
         whole + ", ".join(held),
         memory,
-        f"{sample}: {_si(macs) or 'no'} MACs ({_si(2 * macs) or 'no'} FLOPs), "
+        f"{sample}: {si(macs) or 'no'} MACs ({si(2 * macs) or 'no'} FLOPs), "
         f"activations {_bytes(summary.activations) or 'none'}; {mode} mode, {how}",
         f"takes {_listed(summary.inputs, summary.batch)}",
     ]
