@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from torchgraft.errors import StoreError, TorchgraftError
 from torchgraft.graph import drawing, written
 from torchgraft.graph.between import between
-from torchgraft.graph.files import kind_of
 from torchgraft.keep import is_version, open_named, open_version, split_reference
 from torchgraft.loading import replay
 from torchgraft.recipe import Recipe, is_recipe
@@ -19,6 +18,7 @@ from torchgraft.sources import parse_source
 from torchgraft.store import Manifest, Store, state_digest
 from torchgraft.view.compare import compare
 from torchgraft.view.diff import Difference, base_of, side_of
+from torchgraft.view.places import check_place
 from torchgraft.view.sides import Side
 from torchgraft.weights.plan import tensors_of
 
@@ -56,7 +56,7 @@ def diff_named(
         TorchgraftError: one of them can't be opened, or the file can't be written.
     """
     if to is not None:
-        kind_of(to)
+        check_place(to)
     bases = _Bases(trust)
     (first, one), (second, other) = (
         opened(name, input=input, trust=trust, bases=bases) for name in (before, after)
@@ -76,7 +76,7 @@ def draw_diff(told: Difference, graft: Graft, other: Graft | None, to: str | Pat
         StoreError: the file can't be written.
         SourceError: the shape of an input is not known.
     """
-    kind_of(to)
+    check_place(to)
     if other is None:
         with base_of(graft) as bare:
             before = drawing(bare, fold=False)

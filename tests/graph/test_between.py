@@ -8,6 +8,7 @@ import torchgraft as tg
 from torchgraft.graph import Box, drawing
 from torchgraft.graph.between import between
 from torchgraft.graph.opening import walk
+from torchgraft.graph.svg import svg
 from torchgraft.view.diff import base_of
 
 
@@ -113,6 +114,21 @@ def test_what_is_shown_open_leads_to_the_marks():
     g = tg.load("resnet18@none", input=(3, 32, 32)).replace("layer3.1.bn2", nn.Identity())
     drawn = against_base(g)
     assert {"layer3", "layer3.1"} <= drawn.opened
+
+
+def test_the_legend_names_the_colours_of_edges_too():
+    g = small().insert(nn.Conv2d(4, 4, 1), after="stem", name="extra")
+    drawn = against_base(g)
+    assert "removed" not in marks(drawn).values()
+    assert any(mark == "removed" for box in walk(drawn.root) for *_, mark in edge_marks(box))
+    assert ">removed</text>" in svg(drawn)
+    assert ">removed</text>" not in svg(drawing(g))
+
+
+def test_what_is_folded_is_named_from_the_first_to_the_last_as_draw_does():
+    drawn = against_base(small())
+    assert at(drawn, "body.0").label == "0–3" == at(drawing(small()), "body.0").label
+    assert ("modules", "no difference") in drawn.facts
 
 
 @pytest.mark.parametrize("ending", ["svg", "png", "dot", "json"])

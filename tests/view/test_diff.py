@@ -343,6 +343,28 @@ def test_after_training_with_a_frozen_backbone_only_the_head_and_the_statistics_
     assert any("20 frozen norms moved" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("other", [{"all_but": "head"}, None], ids=["frozen", "trained whole"])
+def test_statistics_are_said_to_move_only_where_the_norms_were_frozen_on_both_sides(other):
+    whole, frozen = (tg.load("resnet18@none", input=(3, 32, 32)) for _ in range(2))
+    if other:
+        whole.freeze(**other)
+    trained(whole)
+    frozen.freeze(all_but="head")
+    for found in (whole.diff(frozen), frozen.diff(whole)):
+        assert any("frozen norms moved" in note for note in found.notes) == bool(other)
+
+
+def test_counters_are_left_out_of_the_distance():
+    g = tg.load("resnet18@none", input=(3, 32, 32))
+    other = tg.load("resnet18@none", input=(3, 32, 32))
+    with torch.no_grad():
+        for name, one in other.module.named_buffers():
+            one.add_(15 if name.endswith("num_batches_tracked") else 0.01)
+    lines = str(g.diff(other)).splitlines()
+    assert any("at most 0.01" in line for line in lines)
+    assert not any("at most 15" in line for line in lines)
+
+
 def test_a_base_that_was_handed_over_says_what_it_cannot_tell():
     g = small().head(3)
     assert any("handed over in Python" in note for note in g.diff().notes)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchgraft.errors import DataError, nearest
 from torchgraft.trace.tree import tensors
 
-__all__ = ["class_name", "class_numbers", "score_of", "scores_of"]
+__all__ = ["called", "class_name", "class_numbers", "score_of", "scores_of"]
 
 
 def scores_of(output: Any) -> Tensor:
@@ -67,3 +67,8 @@ def score_of(scores: Tensor, numbers: Sequence[int]) -> Tensor:
 def class_name(number: int, classes: Sequence[str]) -> str:
     """Name a class, by its number where it has no name."""
     return classes[number] if number < len(classes) else f"class {number}"
+
+
+def called(name: str) -> str:
+    """Say that a name which is a bare number is that of a class."""
+    return f"class {name}" if name.isdecimal() else name

@@ -24,6 +24,9 @@ _CAPTION = 0.2
 _HEAD = 0.52
 _SCALE = 0.85
 _GAP = 0.06
+_BOLD, _PLAIN = 0.0105, 0.0088
+"""Inches that a letter takes on average, for each point of its size, rather too many than too few."""
+
 _MOST_INCHES = 160.0
 """A sheet that is higher than this is no picture any more: 32,000 dots."""
 
@@ -70,6 +73,16 @@ class Section:
     inches: float = 0.0
 
     @property
+    def width(self) -> float:
+        """Inches of the sheet that it needs, with its title and its scale."""
+        if self.paint is not None:
+            return _WIDTH
+        across = min(len(self.tiles), self.columns) + (self.lead is not None)
+        tiles = across * (self.tile + _GAP) + (_SCALE if self.unit else 0)
+        words = len(self.title) * 10 * _BOLD + len(self.detail) * 8 * _PLAIN + 0.15
+        return min(2 * _EDGE + max(tiles, words), _WIDTH)
+
+    @property
     def height(self) -> float:
         """Inches, with the title."""
         if self.paint is not None:
@@ -103,6 +116,8 @@ def sheet(title: str, sections: Sequence[Section], *, note: str = "", dark: bool
         DataError: it would be too long to be a picture.
     """
     palette = DARK if dark else LIGHT
+    told = max(len(title) * 13 * _BOLD, len(note) * 8 * _PLAIN) + 2 * _EDGE
+    width = min(max([told, *(one.width for one in sections)]), _WIDTH)
     head = 0.45 + (0.2 if note else 0)
     height = head + sum(one.height for one in sections) + _EDGE
     if height > _MOST_INCHES:
@@ -114,7 +129,7 @@ def sheet(title: str, sections: Sequence[Section], *, note: str = "", dark: bool
 
     def paint(figure: Figure) -> None:
         figure.set_layout_engine("none")  # every part has its place
-        place = _Place(figure, height, palette)
+        place = _Place(figure, (width, height), palette)
         place.text(_EDGE, 0.12, title, size=13, weight="bold")
         if note:
             place.text(_EDGE, 0.38, note, colour=palette.bad)
@@ -123,26 +138,27 @@ def sheet(title: str, sections: Sequence[Section], *, note: str = "", dark: bool
             _section(place, one, top)
             top += one.height
 
-    return picture((_WIDTH, height), palette, paint)
+    return picture((width, height), palette, paint)
 
 
 class _Place:
     """A figure measured in inches from its upper left corner."""
 
-    def __init__(self, figure: Figure, height: float, palette: Palette) -> None:
-        self.figure, self.height, self.palette = figure, height, palette
+    def __init__(self, figure: Figure, size: tuple[float, float], palette: Palette) -> None:
+        self.figure, self.palette = figure, palette
+        self.width, self.height = size
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         """Give axes at a place."""
         low = self.height - top - height
-        return self.figure.add_axes((left / _WIDTH, low / self.height, width / _WIDTH, height / self.height))
+        return self.figure.add_axes((left / self.width, low / self.height, width / self.width, height / self.height))
 
     def text(
         self, left: float, top: float, words: str, *, size: float = 8, weight: str = "normal", colour: str = ""
     ) -> Any:
         """Write words, their upper left corner at a place."""
         return self.figure.text(
-            left / _WIDTH, 1 - top / self.height, words, size=size, weight=weight, va="top",
+            left / self.width, 1 - top / self.height, words, size=size, weight=weight, va="top",
             color=colour or self.palette.ink,
         )  # fmt: skip
 
@@ -195,7 +211,7 @@ def _scale(one: Section) -> _Scale | None:
 
 def _tile(place: _Place, tile: Tile, at: tuple[float, float, float], scale: _Scale | None) -> None:
     left, top, side = at
-    place.text(left, top, label(tile.caption), size=6.5, colour=place.palette.soft)
+    place.text(left, top, label(tile.caption, width=max(16, int(side / 0.06))), size=6.5, colour=place.palette.soft)
     height, width = tile.values.shape[:2] if tile.under is None else tile.under.shape[:2]
     room = side - 0.02
     wide, high = (room, room * height / width) if width >= height else (room * width / height, room)
@@ -217,7 +233,7 @@ def _bar(place: _Place, one: Section, top: float, scale: _Scale) -> None:
     """Draw the scale of a section at its right."""
     import numpy as np
 
-    left = _WIDTH - _EDGE - _SCALE + 0.16
+    left = place.width - _EDGE - _SCALE + 0.16
     axes = place.axes(left, top + _HEAD + 0.06, 0.1, max(min(one.pitch - _CAPTION, 1.2) - 0.1, 0.4))
     ramp = np.linspace(1, 0, 128)[:, None]
     axes.imshow(ramp, aspect="auto", cmap=scale.colours, extent=(0, 1, scale.low, scale.high))

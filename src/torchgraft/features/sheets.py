@@ -11,6 +11,7 @@ from torch import nn
 from torchgraft.errors import DataError
 from torchgraft.features.attention import Attention, on_image, rollout
 from torchgraft.features.cam import Cam
+from torchgraft.features.classes import called
 from torchgraft.features.filters import Filters
 from torchgraft.features.images import Images, images_of
 from torchgraft.features.layout import Grids
@@ -128,7 +129,7 @@ def cam_sections(cam: Cam, images: Images) -> list[Section]:
     """Lay out where a model looks: each image, and the same with the map over it."""
     tiles: list[Tile] = []
     for number, name in enumerate(images.names):
-        chance = f"{cam.names[number]} {percent(cam.chances[number])}"
+        chance = f"{called(cam.names[number])} · {percent(cam.chances[number])}"
         tiles += [
             Tile(images.shown[number], name),
             Tile(cam.images[number].numpy(), chance, images.shown[number]),

@@ -150,7 +150,7 @@ def _cam(graft: Graft, images: Images, asked: Asked) -> _Made:
         for name, which, number, chance in zip(images.names, cam.names, cam.classes, cam.chances, strict=True)
     ]
     said = ", ".join(
-        f"{row['class']} {percent(chance)}" for row, chance in zip(rows[:3], cam.chances, strict=False)
+        f"{called(row['class'])} · {percent(chance)}" for row, chance in zip(rows[:3], cam.chances, strict=False)
     )
     return cam_sections(cam, images), f"{asked.kind} at {cam.at}: {said}", {"at": cam.at, "images": rows}, ""
 

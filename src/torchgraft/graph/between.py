@@ -9,6 +9,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from torchgraft.graph.drawing import Box, Drawing, Edge, Mark
+from torchgraft.graph.folding import span
 from torchgraft.graph.opening import opened
 from torchgraft.paths import joined
 from torchgraft.view.difference import Difference, TensorChange
@@ -44,7 +45,7 @@ def _facts(told: Difference) -> tuple[tuple[str, str], ...]:
     counts = [f"{count} {way}" for way, count in told.counted().items() if count]
     return (
         *((name, f"{old:,} → {new:,}" if old != new else f"{old:,}") for name, old, new in pairs if old and new),
-        ("modules", ", ".join(counts) or "none differs"),
+        ("modules", ", ".join(counts) or "no difference"),
     )
 
 
@@ -202,7 +203,7 @@ def _folded(boxes: list[Box], edges: list[Edge]) -> tuple[list[Box], list[Edge]]
     stands: dict[str, Box] = {}
     for run in _runs(boxes, into, out):
         paths = tuple(box.path for box in run)
-        first = replace(run[0], times=len(run), folded=paths, gave=run[-1].gave)
+        first = replace(run[0], label=span(run), times=len(run), folded=paths, gave=run[-1].gave)
         stands |= {box.id: first for box in run}
     kept = {stands.get(box.id, box).id: stands.get(box.id, box) for box in boxes}
     joins: dict[tuple[str, str, str], Edge] = {}

@@ -17,6 +17,7 @@ VERSION = 1
 def as_data(drawing: Drawing) -> dict[str, Any]:
     """Give a drawing as plain data; what has its default is left out."""
     return {
+        "generator": "torchgraft",
         "version": VERSION,
         "title": drawing.title,
         "facts": [list(fact) for fact in drawing.facts],

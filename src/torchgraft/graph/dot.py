@@ -8,6 +8,7 @@ from torchgraft.graph.colours import LIGHT
 from torchgraft.graph.drawing import Box, Drawing, Edge
 from torchgraft.graph.tones import line_of, tone
 from torchgraft.graph.words import told
+from torchgraft.view.places import MARKS
 
 __all__ = ["dot"]
 
@@ -17,6 +18,7 @@ def dot(drawing: Drawing) -> str:
     facts = [f"{name} {value}" for name, value in drawing.facts]
     title = "\\n".join([_escaped(drawing.title), *map(_escaped, facts)])
     lines = [
+        MARKS[".dot"].decode().rstrip(),
         "digraph model {",
         f'  graph [label="{title}", labelloc=t, compound=true, fontname="DejaVu Sans", fontsize=11, '
         f'bgcolor="{LIGHT.page}"]',

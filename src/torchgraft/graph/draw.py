@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from torchgraft.graph.build import Names, built
 from torchgraft.graph.drawing import BREAK, Box, Drawing
-from torchgraft.graph.files import kind_of, written
+from torchgraft.graph.files import written
 from torchgraft.graph.holdings import Holdings
 from torchgraft.graph.opening import deepest, narrowed, opened
 from torchgraft.probes.arguments import input_names
 from torchgraft.rules import judge
 from torchgraft.select import modules
 from torchgraft.trace import Trace
+from torchgraft.view.places import check_place
 from torchgraft.view.summary_text import si
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def draw(
         SourceError: the shape of the input is not known.
     """
     if to is not None:
-        kind_of(to)
+        check_place(to)
     made = drawing(graft, at=at, open=open, depth=depth, fold=fold)
     return made if to is None else written(made, to)
 

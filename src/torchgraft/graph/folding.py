@@ -10,7 +10,7 @@ from dataclasses import replace
 from torchgraft.graph.drawing import Box, Edge
 from torchgraft.graph.holdings import Holdings
 
-__all__ = ["folded"]
+__all__ = ["folded", "span"]
 
 _Links = dict[str, dict[str, tuple[str, int]]]
 """For every box its neighbours on one side, and what goes between: shape and number."""
@@ -138,12 +138,17 @@ def _numbered_alike(one: str, other: str) -> bool:
 
 def _first(run: Sequence[Box]) -> Box:
     """Give the box that stands for a run."""
-    first, last = run[0], run[-1]
+    first = run[0]
     paths = tuple(dict.fromkeys(box.path for box in run))
     if len(paths) == 1:
         note = f"one module, called {len(run)} times in a row"
         return replace(first, times=len(run), folded=paths, notes=(note, *first.notes), call=1, calls=1)
-    prefix = first.label.rstrip("0123456789")
-    ends = last.label.removeprefix(prefix) if last.label.startswith(prefix) else last.label
-    times = sum(box.times for box in run)
-    return replace(first, label=f"{first.label}–{ends}", times=times, folded=paths)
+    return replace(first, label=span(run), times=sum(box.times for box in run), folded=paths)
+
+
+def span(run: Sequence[Box]) -> str:
+    """Write the names of a run as one: `0–3`, `block1–4`."""
+    first, last = run[0].label, run[-1].label
+    prefix = first.rstrip("0123456789")
+    ends = last.removeprefix(prefix) if last.startswith(prefix) else last
+    return first if first == last else f"{first}–{ends}"

@@ -393,12 +393,13 @@
 
   function legend() {
     const boxes = graph.list.slice(1).map((entry) => entry.box);
+    const marked = new Set(graph.list.flatMap((entry) => (entry.box.edges || []).map((edge) => edge.mark)));
     const names = [
       ["state", "trainable", "trainable"], ["state", "frozen", "frozen"], ["state", "partly", "partly frozen"],
       ["mark", "new", "new"], ["mark", "repaired", "put in by a repair"], ["mark", "added", "added"], ["mark", "removed", "removed"],
       ["mark", "changed", "changed"], ["mark", "broken", "the pass breaks off"],
     ];
-    const held = names.filter(([field, value]) => boxes.some((box) => box[field] === value));
+    const held = names.filter(([field, value]) => boxes.some((box) => box[field] === value) || (field === "mark" && marked.has(value)));
     $("legend").replaceChildren(...held.map(([field, value, text]) => {
       const entry = document.createElement("li"), sample = document.createElement("i");
       const box = { [field]: value };

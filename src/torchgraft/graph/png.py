@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torchgraft.graph.drawing import Drawing
 from torchgraft.graph.svg import svg
+from torchgraft.view.places import marked_png
 
 __all__ = ["png"]
 
@@ -17,7 +18,7 @@ _MOST = 16_000
 
 def png(drawing: Drawing) -> bytes:
     """Write a drawing as PNG, at twice the size of the SVG where that is not too large."""
-    return rendered(svg(drawing))
+    return marked_png(rendered(svg(drawing)))
 
 
 def rendered(text: str) -> bytes:

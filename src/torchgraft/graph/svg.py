@@ -13,8 +13,9 @@ from torchgraft.graph.colours import LIGHT
 from torchgraft.graph.drawing import BREAK, Box, Drawing
 from torchgraft.graph.layout import laid_out
 from torchgraft.graph.opening import walk
-from torchgraft.graph.tones import Tone, line_of, names, tone
+from torchgraft.graph.tones import Tone, line_of, lines, names, tone
 from torchgraft.graph.words import told
+from torchgraft.view.places import MARKS
 
 __all__ = ["svg"]
 
@@ -49,6 +50,7 @@ def svg(drawing: Drawing) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {_n(width)} {_n(height)}" '
         f'font-family="{_FONT}" fill="{LIGHT.ink}">',
+        MARKS[".svg"].decode(),
         f"<title>{escape(drawing.title)}</title>",
         _arrows(placed["edges"]),
         f'<rect {size} fill="{LIGHT.page}"/>',
@@ -168,14 +170,16 @@ class _Entry:
     row: int
     x: float
     name: str
-    tone: Tone | None
+    tone: Tone | str
+    """Of a box; of a line, its colour."""
 
 
 def _placed_key(shown: Sequence[Box], placed: dict[str, Any], width: float) -> list[_Entry]:
     """Place the entries of the legend in rows."""
-    said: list[tuple[str, Tone | None]] = list(names(shown))
+    said: list[tuple[str, Tone | str]] = list(names(shown))
+    said += lines({edge["mark"] for edge in placed["edges"]} - {box.mark for box in shown})
     if any(edge["skip"] and not edge["mark"] for edge in placed["edges"]):
-        said.append(("goes past what lies between", None))
+        said.append(("goes past what lies between", LIGHT.accent))
     entries: list[_Entry] = []
     row, x = 0, float(_MARGIN)
     for name, colours in said:
@@ -189,8 +193,8 @@ def _placed_key(shown: Sequence[Box], placed: dict[str, Any], width: float) -> l
 
 def _entry(entry: _Entry, foot: float) -> Iterator[str]:
     y, colours = foot + 20 * entry.row, entry.tone
-    if colours is None:
-        yield f'<path d="M{_n(entry.x)} {_n(y + 6)}h14" stroke="{LIGHT.accent}" stroke-width="1.7"/>'
+    if isinstance(colours, str):
+        yield f'<path d="M{_n(entry.x)} {_n(y + 6)}h14" stroke="{colours}" stroke-width="1.7"/>'
     else:
         spot = {"x": entry.x, "y": y - 1, "w": 15, "h": 14, "open": False}
         yield _rect(spot, Box("", "", ""), colours) + "".join(

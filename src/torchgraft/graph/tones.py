@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from torchgraft.graph.colours import LIGHT
 from torchgraft.graph.drawing import Box
 
-__all__ = ["Tone", "line_of", "names", "tone"]
+__all__ = ["Tone", "line_of", "lines", "names", "tone"]
 
 _MARKS = {
     "new": ("new, by an edit", LIGHT.new),
@@ -60,6 +60,11 @@ def names(boxes: Iterable[Box]) -> Iterator[tuple[str, Tone]]:
     for mark, (name, colour) in _MARKS.items():
         if any(box.mark == mark for box in held):
             yield name, Tone(_mixed(colour, 0.16), colour, ())
+
+
+def lines(marks: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Give what the colours of edges say that no box says, each once."""
+    yield from ((name, colour) for mark, (name, colour) in _MARKS.items() if mark in marks)
 
 
 def _mixed(colour: str, share: float) -> str:

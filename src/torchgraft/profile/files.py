@@ -10,10 +10,9 @@ from typing import Any
 from torchgraft.errors import StoreError
 from torchgraft.profile.events import OUTSIDE
 from torchgraft.profile.record import Profile
+from torchgraft.view.places import MARKS, check_place
 
 __all__ = ["as_data", "check_trace", "write_trace"]
-
-_OURS = b'"traceEvents"'
 
 
 def check_trace(path: Path | None) -> None:
@@ -22,14 +21,8 @@ def check_trace(path: Path | None) -> None:
     Raises:
         StoreError: says why.
     """
-    if path is None:
-        return
-    if path.suffix != ".json":
-        raise StoreError(f"a trace is a .json file, not '{path.suffix}'", where=str(path), hint="--to trace.json")
-    if not path.parent.is_dir():
-        raise StoreError("there is no such folder", where=str(path.parent), hint=f"mkdir -p {path.parent}")
-    if path.exists() and (path.is_dir() or _OURS not in path.read_bytes()[:4096]):
-        raise StoreError("there is a file already, which is no trace", where=str(path), hint="name another file")
+    if path is not None:
+        check_place(path, (".json",), what="a trace")
 
 
 def write_trace(profile: Profile, path: str | Path) -> None:
@@ -42,7 +35,7 @@ def write_trace(profile: Profile, path: str | Path) -> None:
     check_trace(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(profile.trace)
+        beside.write_bytes(profile.trace.replace(b"{", MARKS[".json"] + b",", 1))
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)

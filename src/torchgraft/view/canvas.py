@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torchgraft.view.places import marked_png
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
@@ -90,7 +92,7 @@ def png(image: Image) -> bytes:
     """Give an image as the bytes of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return marked_png(buffer.getvalue())
 
 
 def flat(image: Image) -> Image:
@@ -151,9 +153,9 @@ def _glyphs() -> frozenset[int]:
     return frozenset(code for path in paths for code in font_manager.get_font(path).get_charmap())
 
 
-def label(name: str, instead: str = "") -> str:
+def label(name: str, instead: str = "", width: int = 16) -> str:
     """Trim a name to what the fonts can draw: `instead` of one they can't, or a question mark for a sign."""
-    name = trim(name)
+    name = trim(name, width)
     missing = {sign for sign in name if ord(sign) not in _glyphs()}
     if missing and instead:
         return instead

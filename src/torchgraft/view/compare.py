@@ -287,7 +287,9 @@ def _drift(changes: tuple[TensorChange, ...]) -> Iterator[str]:
     moved = dict.fromkeys(
         one.name.rpartition(".")[0]
         for one in changes
-        if one.statistics and one.way == "changed" and not one.name.endswith("num_batches_tracked")
+        if one.statistics
+        and one.way == "changed"
+        and not one.name.endswith("num_batches_tracked")
         and one.name.rpartition(".")[0] not in trained
     )
     if moved:

@@ -148,6 +148,11 @@ class TensorChange:
         return next((word for word, is_so in known if is_so), "moved")
 
     @property
+    def counts(self) -> bool:
+        """Whether it is a counter, such as `num_batches_tracked`: how far two are apart is no distance."""
+        return self.buffer and self.shape[1] == () and all("int" in one for one in self.dtype)
+
+    @property
     def size(self) -> int:
         """How many numbers it holds, or held."""
         count = 1

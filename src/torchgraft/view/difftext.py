@@ -322,13 +322,17 @@ def _figures(group: Sequence[TensorChange]) -> list[str]:
         return ["bits alone: signs of zeros, or NaNs"]
     changed, size = sum(one.changed for one in known), sum(one.size for one in known)
     said = [] if changed == size else [f"{changed:,} of {size:,} numbers"]
+    distances = [one.distance for one in group if one.distance is not None and not one.counts]
+    if not distances:
+        return [f"a counter, by {max(one.max_abs for one in known):,.0f}"]
+    broken, mended = sum(one.broken for one in known), sum(one.mended for one in known)
+    known = distances
     relative = sorted(one.relative for one in known if one.relative)
     said += [f"relative {_span([_percent(one) for one in relative])}"] if relative else []
     largest = max(one.max_abs for one in known)
     said += [f"at most {largest:.3g}"] if largest else []
     cosines = [one.cosine for one in known if one.cosine is not None]
     said += [f"cosine {min(cosines):.4f}"] if cosines and min(cosines) < 0.99995 else []
-    broken, mended = sum(one.broken for one in known), sum(one.mended for one in known)
     said += [f"{broken:,} became NaN or infinite"] if broken else []
     return [*said, *([f"{mended:,} were NaN or infinite"] if mended else [])]
 
@@ -356,7 +360,7 @@ def _sums(told: Difference) -> list[Line]:
     listed = [f"{count} {words.get(way, way)}" for way, count in tensors.items() if count]
     modules = f"modules: {', '.join(counts)}; " if counts else ""
     return [
-        ("", f"{modules}tensors: {', '.join(listed) or 'none differs'}; {kept} {how}{known}"),
+        ("", f"{modules}tensors: {', '.join(listed) or 'no difference'}; {kept} {how}{known}"),
         ("", _totals(told)),
     ]
 
