@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -48,6 +50,7 @@ def test_unfolded_blocks_are_drawn_one_by_one(capsys):
     ("arguments", "what"),
     [
         (("--to", "model.gif"), "ends in '.gif'"),
+        (("--to", "mine.svg"), "no SVG of torchgraft's, and would be lost"),
         (("--to", "nowhere/model.svg"), "there is no folder nowhere"),
         (("--depth", "0"), "a depth of 0 shows nothing"),
         (("--at", "layr1"), "'layr1' matches no module"),
@@ -55,8 +58,38 @@ def test_unfolded_blocks_are_drawn_one_by_one(capsys):
 )
 def test_mistakes_are_told_in_three_lines(capsys, arguments, what, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.svg").write_text("<svg/>")
     code, _, error = run(capsys, "resnet18@none", *arguments)
     assert code == 2
     assert what in error
     assert "do:" in error
-    assert not list(tmp_path.iterdir())
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.svg"]
+    assert (tmp_path / "mine.svg").read_text() == "<svg/>"
+
+
+def test_a_pass_that_breaks_off_is_drawn_and_told(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef bad():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(4))\n"
+    )
+    code, out, _ = run(capsys, "net.py:bad", "--input", "[3,8,8]")
+    assert code == 1
+    assert "the pass breaks off at 1: S001" in out
+    assert (tmp_path / "model.svg").exists()
+    assert run(capsys, "net.py:bad", "--input", "[3,8,8]", "--json")[0] == 1
+
+
+@pytest.mark.parametrize("to", ["model.gif", "nowhere/model.svg", "mine.svg"])
+def test_a_file_that_will_not_do_is_told_before_torch_is_loaded(tmp_path, to):
+    (tmp_path / "mine.svg").write_text("<svg/>")
+    code = f"import sys; from torchgraft.cli.draw import draw; draw('resnet18@none', to={to!r})"
+    told = (
+        "try:\n    exec(code)\nexcept Exception as error:\n    print(type(error).__name__, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; code = {code!r}\n{told}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout == "StoreError False\n", done.stderr

@@ -118,19 +118,43 @@ def test_a_kept_version_knows_the_names_of_its_classes(capsys, digits, tmp_path)
             "[N, C, H, W]",
         ),
         (("bundled:glyphs", "digit3.png", "--kind", "grad-cam", "--class", "one"), "no class 'one'", "0 to 296"),
-        (("bundled:glyphs", "digit3.png", "--to", "text.png"), "no PNG", "--to features.png"),
-        (("bundled:glyphs", "digit3.png", "--to", "out.svg"), "is a PNG", "--to out.png"),
+        (("bundled:glyphs", "digit3.png", "--to", "digit8.png"), "no PNG of torchgraft's", "name another file"),
+        (("bundled:glyphs", "digit3.png", "--to", "digit3.png"), "the file that is read", "name another file"),
+        (("bundled:glyphs", "digit3.png", "--to", "text.png"), "no PNG", "name another file"),
+        (("bundled:glyphs", "digit3.png", "--to", "out.svg"), "ends in '.svg'", "--to out.png"),
         (("bundled:glyphs", "digit3.png", "--kind", "filters", "--at", "fc"), "no convolution", "--kind maps"),
         (("bundled:glyphs", "digit3.png", "--kind", "map"), "map", "--help"),
     ],
 )
 def test_mistakes_are_told_in_three_lines(capsys, digits, tmp_path, arguments, what, do):
     (tmp_path / "text.png").write_text("no image")
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
     code, _, err = said(capsys, *arguments)
     assert code == 2
     assert what in err
     assert do in err
-    assert (tmp_path / "text.png").read_text() == "no image"
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+
+
+def test_a_sheet_is_drawn_anew_but_not_over_itself_as_an_image(capsys, digits, tmp_path):
+    asked = ("bundled:glyphs", "--kind", "filters", "--to", "out.png")
+    assert [said(capsys, *asked)[0] for _ in range(2)] == [0, 0]
+    assert said(capsys, "bundled:glyphs", "out.png", "--to", "out.png")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("none.png",), ("text.png",), ("digit3.png", "--to", "out.svg"), ("digit3.png", "--to", "digit3.png"), ()],
+)
+def test_what_costs_nothing_to_see_is_told_before_torch_is_loaded(digits, tmp_path, arguments):
+    (tmp_path / "text.png").write_text("no image")
+    code = (
+        "import sys\nfrom torchgraft.cli.main import main\n"
+        f"try:\n    main(['features', 'bundled:glyphs', *{arguments!r}])\n"
+        "except SystemExit as left:\n    print(left.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "2 False\n", done.stderr
 
 
 def test_help_needs_no_torch():

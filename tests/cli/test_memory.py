@@ -68,7 +68,10 @@ def test_json_is_one_object(capsys, recipe):
     ("arguments", "words"),
     [
         (("--device", "24"), "'24' is neither a size nor a device"),
-        (("--set", "head.classes=3"), "says nothing about memory"),
+        (("--set", "store.keep=3"), "--set store.keep"),
+        (("--set", "head.classes=3"), "head is an edit"),
+        (("--set", "freeze.all_but=head"), "recipe.yaml 'freeze: {all_but: head}'"),
+        (("--device", "8", "GB"), "write --device 8GB"),
         (("--set", "train.batches=3"), "train.batches"),
         (("--precision", "fp8"), "precision"),
         (("--batch", "0"), "batch"),

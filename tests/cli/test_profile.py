@@ -5,6 +5,7 @@ import json
 import pytest
 
 from torchgraft.cli.main import main
+from torchgraft.profile.files import check_trace
 
 RECIPE = """
 base: bundled:glyphs
@@ -55,6 +56,16 @@ def test_a_recipe_is_profiled_as_it_is_trained(capsys, folder):
         assert words in out
     assert "ui.perfetto.dev" in out
     assert "traceEvents" in json.loads((folder / "trace.json").read_text())
+    check_trace(folder / "trace.json")
+
+
+def test_a_trace_that_torch_wrote_for_the_user_is_left(capsys, folder):
+    before = '{"schemaVersion": 1, "traceEvents": []}'
+    (folder / "trace.json").write_text(before)
+    code, _, err = said(capsys, "recipe.yaml", "--quick", "--to", "trace.json")
+    assert code == 2
+    assert "no JSON of torchgraft's, and would be lost" in err
+    assert (folder / "trace.json").read_text() == before
 
 
 def test_a_source_is_profiled_as_data(capsys, folder):

@@ -58,6 +58,28 @@ def test_shares_of_parameters_and_what_goes_in_are_shown(capsys, recipe):
     assert "training mode" in out
 
 
+def test_a_pass_that_breaks_off_leaves_with_1(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef bad():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(4))\n"
+    )
+    code, out, _ = said(capsys, "net.py:bad", "--input", "[3,8,8]")
+    assert (code, "breaks off here" in out) == (1, True)
+    assert said(capsys, "net.py:bad", "--input", "[3,8,8]", "--json")[0] == 1
+
+
+@pytest.mark.parametrize("name", ["net.py", "net.py:nofactory"])
+def test_the_factories_that_are_there_are_named(capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nfrom torch.nn import ReLU\ndef tiny():\n    return nn.ReLU()\n"
+        "def sized(n):\n    return nn.Linear(n, n)\ndef _own():\n    return tiny()\nready = nn.ReLU()\n"
+    )
+    code, _, err = said(capsys, name)
+    assert code == 2
+    assert err.splitlines()[2].endswith(": net.py:tiny, net.py:ready")
+
+
 @pytest.mark.parametrize(
     ("arguments", "what", "do"),
     [

@@ -117,7 +117,7 @@ def test_what_is_shown_open_leads_to_the_marks():
 
 
 def test_the_legend_names_the_colours_of_edges_too():
-    g = small().insert(nn.Conv2d(4, 4, 1), after="stem", name="extra")
+    g = small().insert(nn.Conv2d(4, 4, 1), after="body.0", name="extra")
     drawn = against_base(g)
     assert "removed" not in marks(drawn).values()
     assert any(mark == "removed" for box in walk(drawn.root) for *_, mark in edge_marks(box))

@@ -14,7 +14,7 @@ from torchgraft.graph.opening import walk
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _LIST = rf"\[(?:\w+=(?:{_QUOTED}|\w+|[\d.]+)(?:, )?)+\]"
 _LINES = re.compile(
-    rf"\s*(?:digraph model \{{|\}}|(?:graph|node|edge) {_LIST}|subgraph {_QUOTED} \{{|{_QUOTED} {_LIST}|"
+    rf"// drawn by torchgraft|\s*(?:digraph model \{{|\}}|(?:graph|node|edge) {_LIST}|subgraph {_QUOTED} \{{|{_QUOTED} {_LIST}|"
     rf"{_QUOTED} -> {_QUOTED} {_LIST})"
 )
 

@@ -13,13 +13,14 @@ from torchgraft.errors import SelectionError, StoreError
 from torchgraft.graph import Box, drawing
 from torchgraft.graph.data import as_data
 from torchgraft.graph.opening import walk
+from torchgraft.view.places import MARKS
 
 BEGINS = {
     ".svg": b"<svg",
     ".png": b"\x89PNG",
     ".html": b"<!doctype html",
-    ".dot": b"digraph",
-    ".json": b'{"version": 1',
+    ".dot": b"// drawn by torch",
+    ".json": b'{"generator": "tor',
 }
 
 
@@ -51,9 +52,20 @@ def test_an_unknown_ending_is_refused_before_anything_is_done(tmp_path):
 def test_another_file_is_not_overwritten(graft, tmp_path):
     path = tmp_path / "config.json"
     path.write_text('{"classes": 10}')
-    with pytest.raises(StoreError, match="no JSON drawing, and would be lost"):
+    with pytest.raises(StoreError, match="no JSON of torchgraft's, and would be lost"):
         graft.draw(path)
     assert path.read_text() == '{"classes": 10}'
+
+
+@pytest.mark.parametrize("ending", [".svg", ".html", ".dot", ".png"])
+def test_nor_is_a_drawing_of_somebody_else(graft, tmp_path, ending):
+    path = graft.draw(tmp_path / f"model{ending}")
+    mark = MARKS[ending]
+    path.write_bytes(path.read_bytes().replace(mark, mark[:-8] + b" " * 8))
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="would be lost"):
+        graft.draw(path)
+    assert path.read_bytes() == before
 
 
 def test_a_folder_that_is_not_there_is_named(graft, tmp_path):

@@ -154,6 +154,20 @@ def test_the_loss_is_chosen_by_the_output(module, words):
     assert words in case.words[0]
 
 
+def test_every_output_takes_part_in_the_loss():
+    module = Net(
+        lambda net, x: {"boxes": net.box(x.flatten(1)), "logits": net.names(x.flatten(1))},
+        names=nn.Linear(192, 3),
+        box=nn.Linear(192, 4),
+    )
+    found = tg.load(module, input=(3, 8, 8)).memory(help=False, optimizer={"adamw": {"lr": 0.1}})
+    for one in found.modules:
+        assert one.gradients == one.weights
+        assert one.optimizer >= 2 * one.weights
+    said = dict(found.facts)["loss:"]
+    assert said == "the sum over the outputs: the mean of squares (boxes), cross-entropy of classes (logits)"
+
+
 def test_a_loss_of_ones_own_is_given_targets_of_the_batch():
     seen = []
 

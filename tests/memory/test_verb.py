@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shlex
 
 import pytest
 import torch
+import yaml
 from tests.memory.models import ADAMW, BLOCKS, SGD, made, plan
 from torch import nn
 from torchvision import models
 
 import torchgraft as tg
+from torchgraft.edits import kinds
 from torchgraft.errors import RecipeError, TrainError
 from torchgraft.memory.predict import Case, predicted
 from torchgraft.memory.remedies import blocks_of
 from torchgraft.memory.room import CONTEXT
+from torchgraft.memory.text import text
 
 
 def mib(size):
@@ -86,6 +91,26 @@ def test_freezing_is_an_edit_that_saves_what_it_says(tight):
     assert (
         abs(graft.memory("640MiB", batch=512, optimizer=ADAMW, help=False).peak - remedy.peak) < 0.02 * tight.peak
     )
+
+
+def test_freezing_is_told_as_a_command_that_can_be_pasted(tight):
+    assert "torchgraft edit MODEL 'freeze: {all_but: head}'" in str(tight)
+    line = next(one for one in text(tight, model="my net.yaml").splitlines() if "torchgraft edit" in one)
+    assert shlex.split(line) == ["torchgraft", "edit", "my net.yaml", "freeze: {all_but: head}"]
+    edit = yaml.safe_load(shlex.split(line)[-1])
+    (fix,) = (one.fix for one in tight.remedies if one.name == "freeze")
+    assert kinds()["freeze"].of(**edit["freeze"]).brief() == fix.edits[0].brief()
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_terminal_gets_no_line_that_is_wider_than_it_is(tight, width):
+    assert max(map(len, str(tight).splitlines())) > 80
+    lines = text(tight, width).splitlines()
+    commands = [line for line in lines if line.startswith("    ") and re.match(r" +(--set|torchgraft edit)", line)]
+    assert len(commands) == len(tight.remedies)  # each whole, to be pasted
+    assert max(len(line) for line in lines if line not in commands) <= width
+    words = str(tight).split("what would take less")
+    assert "".join(text(tight, 80).split("what would take less")[1].split()) == "".join(words[1].split())
 
 
 def test_where_nothing_alone_is_enough_several_are_put_together():

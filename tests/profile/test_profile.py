@@ -305,6 +305,28 @@ def test_dicts_go_in_and_come_out_and_tied_weights_count_once():
     assert dict(found.facts)["loss"].startswith("cross-entropy")
 
 
+class Finder(nn.Module):
+    """Gives scores and boxes."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.names, self.box = nn.Linear(4, 16), nn.Linear(16, 3), nn.Linear(16, 4)
+
+    def forward(self, x):
+        held = self.body(x)
+        return {"boxes": self.box(held), "logits": self.names(held)}
+
+
+def test_every_output_takes_part_in_the_loss():
+    found = tg.load(Finder(), input=(4,)).profile(batch=5, steps=2, tries=False)
+    said = dict(found.facts)["loss"]
+    assert "cross-entropy of classes (logits)" in said
+    assert "the mean of squares (boxes)" in said
+    backward = {one.path: one.backward for one in found.training.parts}
+    assert backward["box"] > 0
+    assert backward["names"] > 0
+
+
 def test_an_edited_graft_is_profiled_as_it_is_now():
     g = tg.load(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), input=(4,))
     g.insert(nn.ReLU(), after="0", name="act")
@@ -367,3 +389,21 @@ def test_a_cuda_device_is_profiled_by_its_own_seconds():
         one.numel() * one.element_size() for one in (*g.module.parameters(), *g.module.buffers())
     )
     assert run.peak.reserved >= run.peak.bytes
+
+
+def test_a_span_that_is_too_short_to_measure_decides_nothing(machine):
+    from dataclasses import replace
+
+    from torchgraft.profile import measure
+    from torchgraft.profile.events import Ledger
+    from torchgraft.profile.record import Part
+    from torchgraft.profile.work import Work
+
+    best = replace(machine, device="cpu", flops=100e9)
+    sure = Part("a", "Conv2d", forward=1.0, products=1.0, flops=80e9)
+    short = Part("b", "Conv2d", forward=5.0, products=0.1, between=4.9, flops=26e9)
+    assert measure._bound(sure, Work(), best) == "compute"
+    assert measure._bound(short, Work(), best) == ""
+    assert measure._bound(short, Work(), replace(best, flops=300e9)) == "Python"
+    split = measure._split(6.0, {}, (sure, short), Ledger(), 1.0, Work(), best)
+    assert split.compute == pytest.approx(1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import textwrap
+import time
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from torch.nn.modules import module as hooks
 
 from torchgraft.errors import SourceError
 from torchgraft.profile.clocks import Clocks
+from torchgraft.profile.events import OUTSIDE
 from torchgraft.profile.script import profile_script
+from torchgraft.profile.windows import Windows
 
 NET = """
 import argparse, sys, time
@@ -160,7 +163,8 @@ def test_a_wrong_argument_ends_it_as_argparse_does(script, capfd):
     found, code = profile_script(script(NET), ["--nonsense"])
     assert code == 2
     assert "unrecognized arguments" in capfd.readouterr().err
-    assert found.findings == ()
+    assert found.findings == found.runs == found.script.functions == ()
+    assert "torchgraft profile --to trace.json train.py" in found.notes[-1]
 
 
 def test_processes_that_load_data_are_fine(script):
@@ -281,3 +285,97 @@ def test_a_compiled_by_script_module_and_a_thread_do_no_harm(script):
     """
     found, code = profile_script(script(mixed))
     assert (code, found.script.ended) == (0, "finished")
+
+
+SHORT = """
+    import time
+    import torch
+    from torch import nn
+    time.sleep({sleep})
+    net = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    for _ in range({steps}):
+        net(torch.zeros(2, 4)).sum().backward()
+        optimizer.step()
+"""
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_few_steps_get_no_verdict_and_no_figure_is_negative(script, steps):
+    found, _ = profile_script(script(SHORT.format(sleep=0.3, steps=steps)))
+    run = found.runs[0]
+    assert run.too_few
+    assert found.findings == ()
+    assert any("too few" in note for note in found.notes)
+    assert run.seconds > 0
+    assert {"forward", "backward", "optimizer"} <= {one.name for one in run.phases}
+    assert all(one.seconds >= 0 for one in (*run.phases, *run.parts, run.outside))
+
+
+def test_what_comes_before_the_first_step_is_no_part_of_a_step(script):
+    found, _ = profile_script(script(SHORT.format(sleep=2, steps=8)))
+    run = found.runs[0]
+    assert found.script.before >= 2
+    assert run.seconds == pytest.approx(found.script.seconds - found.script.before, abs=1e-6)
+    assert sum(one.seconds for one in run.phases) <= run.seconds * 1.000001
+    assert 0 < run.each <= run.seconds / 3  # the median of seven that add up to less than all
+
+
+def test_a_step_is_the_median_of_those_after_the_first_without_what_torchgraft_took():
+    clocks = Clocks()
+    net = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def opened(updated):  # a window that takes long to open
+        if updated:
+            clocks.away += 1000.0
+
+    clocks.calm = opened
+    with clocks.running():
+        for _ in range(4):
+            net(torch.zeros(1, 2)).sum().backward()
+            time.sleep(0.01)
+            optimizer.step()
+    assert len(clocks.gaps) == clocks.steps - 1 == 3
+    assert all(one < -900 for one in clocks.gaps)  # these seconds did not really pass
+
+
+def test_a_window_that_is_closed_while_the_clock_ticks_is_closed_once(machine, monkeypatch):
+    from torchgraft.profile import windows
+
+    one, own = Windows(Clocks(), machine), windows.stop
+
+    def ticks(made):
+        one.look(False)
+        return own(made)
+
+    monkeypatch.setattr(windows, "stop", ticks)
+    one.look(False)
+    one.close()
+    assert one._open is None
+    assert not one._busy
+
+
+def test_what_windows_saw_before_the_script_was_at_work_is_forgotten(machine):
+    one = Windows(Clocks(), machine)
+    one.look(False)
+    torch.zeros(4).add_(1)
+    one.close()
+    assert one.seconds > 0
+    assert one.ledger.of("other", OUTSIDE).between > 0
+    one.clocks._begin()
+    one.look(False)
+    one._drop()
+    assert one.seconds == 0
+    assert not one.ledger.sums
+
+
+def test_imports_are_one_line_of_the_functions(script, tmp_path):
+    (tmp_path / "late_import.py").write_text("def busy():\n    return sum(n for n in range(200_000))\nbusy()\n")
+    found, _ = profile_script(script("import late_import\ndef own():\n    return 1\nown()\n"))
+    sys.modules.pop("late_import")
+    rows = {name: calls for name, calls, *_ in found.script.functions}
+    assert found.script.functions[-1][0] == "imports of modules"
+    assert rows["imports of modules"] == 1
+    assert not any("late_import" in name or "importlib" in name for name in rows)
+    assert any(name.endswith(" own") for name in rows)

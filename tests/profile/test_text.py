@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,18 +72,18 @@ def script():
         ("torch/nn/modules/conv.py:546 _conv_forward", 20, 0.2, 0.2),
     )
     whole = Script(
-        "train.py", ("--lr", "1"), 4.0, 1.5, "finished", 20, 1.2, functions, 10**9, (("torch", "2.15"),)
+        "train.py", ("--lr", "1"), 4.0, 1.5, "finished", 20, 1.2, functions, 10**9, (("torch", "2.15"),), 0.5
     )
     parts = (
         layer("Net", "Net", 0.01, 0.02),
         layer("Net.fc", "Linear", 0.2, 0.1),
         layer("Loss", "Loss", 0.01, 0.01),
     )
-    phases = (Phase("to first step", 0.5), Phase("data", 3.0), Phase("forward", 0.22), Phase("backward", 0.13))
+    phases = (Phase("data", 3.0), Phase("forward", 0.22), Phase("backward", 0.13))
     outside = Part("", "", forward=0.05)
     split = Split(0.86, 0.04, 0.02, 0.08)
-    run = Run("script", 4.0, (4.0, 4.0), 20, 0, phases, parts, outside, split, 0.4)
-    speed = speed_of(run, CPU, what="the script, once at work,", seconds=3.5, workers=2, batch=0)
+    run = Run("script", 3.5, (3.5, 3.5), 20, 0, phases, parts, outside, split, 0.4, each=0.17)
+    speed = speed_of(run, CPU, what="the script, once at work,", workers=2, batch=0)
     return Profile("train.py", CPU, (), (run,), judged(speed, "train.py"), script=whole)
 
 
@@ -97,6 +98,23 @@ def test_the_report_looks_as_it_should(name, make, width):
 @pytest.mark.parametrize(("name", "make", "width"), CASES)
 def test_no_line_is_wider_than_the_terminal(name, make, width):
     assert max(map(len, text(make(), width).splitlines())) <= width
+
+
+def test_a_rate_above_what_the_machine_can_do_is_left_out():
+    fast = replace(layer("fc", "Linear", 1.0), flops=263e9)
+    run = replace(training(), parts=(fast, layer("conv", "Conv2d", 1.0)))
+    told = text(Profile("net", CPU, (), (run,)))
+    assert "263" not in told
+    assert "80" in told
+    assert "263" in text(Profile("net", replace(CPU, flops=300e9), (), (run,)))
+
+
+@pytest.mark.parametrize(("steps", "words"), [(1, "1 optimizer step,"), (3, "3 optimizer steps,")])
+def test_too_few_steps_are_told_and_get_no_figure(steps, words):
+    whole = script()
+    told = text(replace(whole, runs=(replace(whole.runs[0], steps=steps, each=0.0),), findings=()))
+    assert f"{words} too few to say what one takes" in told
+    assert "it goes to" not in told
 
 
 def test_a_tree_keeps_every_second():

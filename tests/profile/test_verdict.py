@@ -35,6 +35,11 @@ def test_the_wait_for_data_comes_with_what_it_costs():
     assert "workers 8" in one.hint
 
 
+@pytest.mark.parametrize(("workers", "words"), [(1, "with 1 worker"), (2, "with 2 workers")])
+def test_workers_are_counted_in_good_english(workers, words):
+    assert findings((0.75, 0.05, 0.1, 0.1), workers=workers)["M101"].facts[0].endswith(words)
+
+
 def test_what_was_tried_comes_first_and_what_did_not_help_is_not_advised():
     one = findings(
         (0, 0.1, 0.1, 0.8), precision="fp32", images=True, tried=(("bf16", 1.4), ("channels_last", 0.8))

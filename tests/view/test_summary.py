@@ -420,3 +420,10 @@ def test_the_parts_of_adapters_are_new_and_the_layers_that_they_are_put_around_a
     assert table["0.lora_A"].edit == table["0.lora_B.default"].edit == 1
     assert table["0"].edit is table["0.base_layer"].edit is None
     assert g.show().new == g.new_parameters()[1] == 32
+
+
+def test_shapes_in_which_the_batch_stands_elsewhere_are_said_to_be_of_a_batch_of_2():
+    said = "shapes without N, such as [4, 2, 64], are those of a batch of 2"
+    layers = tg.load(nn.LSTM(16, 64, num_layers=4, batch_first=True), input=torch.zeros(2, 5, 16))
+    assert said in str(layers.show())
+    assert "shapes without N" not in str(tg.load(nn.Linear(4, 3), input=(4,)).show())

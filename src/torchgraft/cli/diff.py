@@ -54,6 +54,11 @@ def diff(
     trust
         Allow code of your own to run.
     """
+    if to is not None:
+        from torchgraft.view.places import check_place
+
+        check_place(to)
+
     from torchgraft.comparing import diff_named
 
     shape = shape_of(input_)

@@ -26,6 +26,8 @@ def draw(
 ) -> int:
     """Draw a model: modules as nested boxes, the operations that matter, shapes on the edges.
 
+    Exit code 1 where the pass breaks off; the picture shows where.
+
     Parameters
     ----------
     model
@@ -49,19 +51,21 @@ def draw(
         Allow code of your own to run.
     """
     from torchgraft.errors import RecipeError
-    from torchgraft.graph import drawing, written
-    from torchgraft.graph.data import as_json
-    from torchgraft.graph.files import kind_of
+    from torchgraft.view.places import check_place
 
     if depth is not None and depth < 1:
         raise RecipeError(f"a depth of {depth} shows nothing", where="--depth", hint="give 1 or more")
     if not json:
-        kind_of(to)
+        check_place(to)
+
+    from torchgraft.graph import drawing, written
+    from torchgraft.graph.data import as_json
+
     graft = opened(model, input_, trust=trust)
     drawn = drawing(graft, at=at or None, open=open_ or None, depth=depth, fold=fold)
     if json:
         print(as_json(drawn))
-        return 0
+        return int(bool(drawn.broke))
     path = written(drawn, to)
     say("drawn", f"{path}: {drawn.summary()}")
-    return 0
+    return int(bool(drawn.broke))

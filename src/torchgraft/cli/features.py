@@ -61,6 +61,11 @@ def features(
     trust
         Allow code of your own to run.
     """
+    from torchgraft.features.early import check_wanted
+
+    place = to if to is not None or json or kind == "statistics" else Path("features.png")
+    check_wanted(images, kind, place, model=model)
+
     from torchgraft.features.show import Asked, shown, written
     from torchgraft.reading import preparation
 
@@ -72,8 +77,8 @@ def features(
     out = console(stderr=json)
     if found.text and not json:
         out.print(found.text)
-    if to is not None or not (json or found.text):
-        path = written(found, to or Path("features.png"), dark=dark)
+    if place is not None:
+        path = written(found, place, images=images, dark=dark)
         out.print(f"{path}   {found.summary}")
     if found.note and not json:
         out.print(found.note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         complain(error)
         sys.exit(2)
     except CycloptsError as error:
-        hint = "torchgraft --help, or torchgraft COMMAND --help"
+        hint = _joined(given) or "torchgraft --help, or torchgraft COMMAND --help"
         complain(TorchgraftError(str(error), where=f"torchgraft {shlex.join(given)}", hint=hint))
         sys.exit(2)
     except KeyboardInterrupt:
@@ -71,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _joined(arguments: list[str]) -> str:
+    """Say how a size is written that was given in two words: `--device 8 GB`."""
+    found = re.search(r"--device[ =](\d+(?:\.\d+)?) ([KMGT]?i?B?)(?: |$)", " ".join(arguments), re.IGNORECASE)
+    return f"write --device {found[1]}{found[2]}, without a space" if found and found[2] else ""
 
 
 def _spelled(arguments: list[str]) -> list[str]:

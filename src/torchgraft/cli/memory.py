@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import Annotated
+import shlex
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -57,6 +58,7 @@ def memory(
     from torchgraft.keep import open_named
     from torchgraft.memory import memory as predicted
     from torchgraft.memory import room_of
+    from torchgraft.memory.text import text
     from torchgraft.recipe import Recipe
     from torchgraft.settings import COMMAND_LINE, check_settings, settings_of, taken
 
@@ -69,11 +71,7 @@ def memory(
     check_settings({"input": shape}, where="--input")
     check_settings({f"train.{name}": one for name, one in own.items()}, where="{}")
     if settings:
-        raise RecipeError(
-            f"'{next(iter(settings))}' says nothing about memory",
-            where=f"--set {next(iter(settings))}",
-            hint="set the plan: train.…; or the shape of the input: input=[3,224,224]",
-        )
+        raise _misplaced(model, *next(iter(settings.items())))
     if device is not None:
         room_of(device)  # told before the model is loaded
     graft = open_named(model, input=shape, trust=trust)
@@ -81,5 +79,28 @@ def memory(
     if json:
         print(jsonlib.dumps(found.as_data()))
     else:
-        console().print(str(found))
+        out = console()
+        out.print(text(found, out.width if out.is_terminal else None, model=model))
     return int(any(finding.is_error for finding in found.findings))
+
+
+def _misplaced(model: str, name: str, value: Any) -> RecipeError:
+    """Say where a setting belongs that is not the plan's: an edit has a command of its own."""
+    from torchgraft.edits.base import kinds
+    from torchgraft.recipe import is_recipe
+
+    kind, _, setting = name.partition(".")
+    if kind not in kinds():
+        return RecipeError(
+            f"'{name}' says nothing about memory",
+            where=f"--set {name}",
+            hint="set the plan: train.…; or the shape of the input: input=[3,224,224]",
+        )
+    edit = shlex.quote(f"{kind}: {{{setting}: {value}}}" if setting else f"{kind}: {value}")
+    written = model if is_recipe(model) else "recipe.yaml"
+    return RecipeError(
+        f"{kind} is an edit, and --set changes the training plan",
+        where=f"--set {name}",
+        hint=f"torchgraft edit {shlex.quote(model)} {edit} writes it down; "
+        f"torchgraft memory {shlex.quote(written)} then counts it",
+    )

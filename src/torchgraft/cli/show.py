@@ -27,6 +27,8 @@ def show(
 ) -> int:
     """Show a model as a tree: what each module gives, its parameters, work and memory, and its share of the whole.
 
+    Exit code 1 where the pass breaks off, with the reason at the top.
+
     Parameters
     ----------
     model
@@ -57,7 +59,7 @@ def show(
     found = shown(graft, at or None, depth, by=by, takes=takes, train=train)
     if json:
         print(jsonlib.dumps(as_data(found)))
-        return 0
+        return int(bool(found.broke))
     out = console()
     out.print(coloured(found, out.width if out.is_terminal else None))
-    return 0
+    return int(bool(found.broke))

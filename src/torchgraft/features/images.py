@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchgraft.data.images import decode
 from torchgraft.errors import DataError
+from torchgraft.features.early import decoded
 
 if TYPE_CHECKING:
     from torchgraft.preprocess import Preprocess
@@ -46,7 +46,7 @@ def read_images(paths: Sequence[Path], preprocess: Preprocess) -> Images:
         DataError: one can't be read.
     """
     transform = preprocess.transform()
-    tensor = torch.stack([transform(_decoded(path)) for path in paths])
+    tensor = torch.stack([transform(decoded(path)) for path in paths])
     return images_of(tensor, preprocess, names=[path.name for path in paths])
 
 
@@ -74,14 +74,3 @@ def images_of(tensor: Tensor, preprocess: Preprocess | None = None, *, names: Se
         plain = (plain - low) / (high - low).clamp(min=1e-12)
     shown = plain.clamp(0, 1).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
     return Images(tensor, tuple(names) or tuple(f"image {n}" for n in range(1, len(tensor) + 1)), shown)
-
-
-def _decoded(path: Path) -> Any:
-    if path.is_dir():
-        raise DataError("this is a folder, not an image", where=str(path), hint=f"name its images: {path}/*.png")
-    try:
-        return decode(path)
-    except FileNotFoundError as error:
-        raise DataError("there is no such image", where=str(path), hint="check the path") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"the image can't be read: {error}", where=str(path), hint="give an image file") from error

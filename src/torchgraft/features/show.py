@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from torchgraft.errors import DataError, SelectionError, StoreError
 from torchgraft.features.attention import attention_maps
 from torchgraft.features.cam import grad_cam, score_cam
+from torchgraft.features.classes import called
+from torchgraft.features.early import check_sheet, check_wanted
 from torchgraft.features.filters import first_filters
 from torchgraft.features.images import Images, read_images
 from torchgraft.features.layout import Grids
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "Kind", "Shown", "shown", "written"]
 
 Kind = Literal["maps", "grad-cam", "score-cam", "filters", "attention", "statistics"]
-_PNG = b"\x89PNG"
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,7 @@ def shown(graft: Graft, paths: Sequence[Path], preprocess: Preprocess | None, as
         DataError: an image can't be read, none is named, or the model takes none.
         SelectionError: a selector matches nothing, or nothing of that kind.
     """
-    if asked.kind != "filters" and not paths:
-        raise DataError(
-            "no image is named", where=asked.kind, hint=f"torchgraft features {graft.recipe.base} IMAGE.png …"
-        )
+    check_wanted(paths, asked.kind, None, model=graft.recipe.base)
     if asked.kind != "filters" and preprocess is None:
         raise DataError(
             f"{graft.name} does not take images: its input is {list(graft.input_shape or ()) or 'not known'}",
@@ -192,18 +190,13 @@ def _classes(graft: Graft) -> tuple[str, ...]:
     return tuple(graft.version.classes) if graft.version is not None else ()
 
 
-def written(found: Shown, path: Path, *, dark: bool = False) -> Path:
+def written(found: Shown, path: Path, *, images: Sequence[Path] = (), dark: bool = False) -> Path:
     """Draw the sheet and write it as a PNG, beside and renamed over.
 
     Raises:
-        StoreError: the name is not that of a PNG, another kind of file is there, or it can't be written.
+        StoreError: see `check_sheet`, or it can't be written.
     """
-    if path.suffix.lower() != ".png":
-        raise StoreError(
-            f"a sheet is a PNG, and '{path.name}' is none", where=str(path), hint=f"--to {path.stem}.png"
-        )
-    if path.is_dir() or (path.exists() and path.read_bytes()[:4] != _PNG):
-        raise StoreError("what is there is no PNG", where=str(path), hint="name another file: --to features.png")
+    check_sheet(path, images)
     made = png(sheet(found.title, found.sections, note=found.note, dark=dark))
     beside = path.with_name(f".{path.name}.part")
     try:

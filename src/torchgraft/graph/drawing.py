@@ -113,6 +113,11 @@ class Drawing:
     opened: frozenset[str] = frozenset()
     facts: tuple[tuple[str, str], ...] = field(default=())
 
+    @property
+    def broke(self) -> str:
+        """Where the pass breaks off, and why; empty where it does not."""
+        return dict(self.facts).get(BREAK, "")
+
     def summary(self) -> str:
         """Say how much is in the picture, and where the pass breaks off."""
         shown = sum(len(box.boxes) for box in _walked(self.root) if box.id in self.opened)

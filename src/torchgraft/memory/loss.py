@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from torchgraft.edits.head import tasks
-from torchgraft.probes.loss import _own_loss, loss_by, main_of, named_outputs
+from torchgraft.probes.fitting import fitted
+from torchgraft.probes.loss import loss_by, named_outputs
 from torchgraft.trace.tree import mapped, tensors
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
 
 __all__ = ["Judge"]
-
-_CLASSES = {"": "classes"}
 
 
 @dataclass
@@ -60,15 +58,9 @@ class Judge:
         if self.tasks:
             self.words = "the loss of the head's tasks"
             return self._of_tasks(output, self.tasks)
-        own = _own_loss(output)
-        if own is not None:
-            self.words = "the model's own loss"
-            return own  # type: ignore[no-any-return]
-        scores = main_of(output)
-        if _are_classes(output, scores):
-            self.words = "cross-entropy of classes"
-            return self._of_tasks(output, _CLASSES)
-        return self._by_shape(scores, inputs)
+        found = fitted(output, inputs, _zeros, smoothing=self.smoothing)
+        self.words, self.made = found.words, found.targets
+        return found.value
 
     def _users(self, output: Any, inputs: Any) -> Tensor:
         self.words = "the loss that was given"
@@ -87,25 +79,9 @@ class Judge:
             self.made = {name: _targets(task, main[name]) for name, task in asked.items()}
         return loss_by(asked, smoothing=self.smoothing)(output, self.made)
 
-    def _by_shape(self, scores: Tensor, inputs: Any) -> Tensor:
-        numbers = [one for one in tensors(inputs) if not one.is_floating_point()]
-        if scores.dim() == 3 and any(one.shape == scores.shape[:2] for one in numbers):
-            self.words = "cross-entropy of tokens"
-            self.made = scores.new_zeros(scores.shape[:2], dtype=torch.long)
-            return functional.cross_entropy(scores.flatten(0, 1).float(), self.made.flatten())
-        if scores.dim() > 3 and scores.shape[1] > 1:
-            self.words = "cross-entropy of pixels"
-            self.made = _targets("classes", scores)
-            return functional.cross_entropy(scores.float(), self.made)
-        self.words = "the mean of squares, since the output says no loss"
-        return scores.float().square().mean()
 
-
-def _are_classes(output: Any, scores: Tensor) -> bool:
-    """Tell whether an output is rows of scores, with those of auxiliary heads beside it."""
-    every = named_outputs(output, _CLASSES)
-    same = all(one.dim() == 2 and one.shape == scores.shape for one in every)
-    return same and scores.shape[1] > 1 and scores.is_floating_point()
+def _zeros(number: int, like: Tensor, count: int) -> Tensor:
+    return torch.zeros_like(like, dtype=torch.long)
 
 
 def _targets(task: str, scores: Tensor) -> Tensor:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Sequence
 
+import yaml
+
+from torchgraft.edits.base import Edit
 from torchgraft.memory.counter import Phase
 from torchgraft.memory.course import Moment
 from torchgraft.memory.data import Held, Memory, Remedy
@@ -32,13 +36,47 @@ _SHORT: dict[Phase, str] = {
     "backward": "bwd",
     "optimizer": "opt",
 }
+_TIGHT = 72
+"""Characters: a narrower terminal gets short titles of columns."""
+
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def text(memory: Memory) -> str:
-    """Write the whole prediction."""
-    parts = [_head(memory), _kinds(memory), _modules(memory), _course(memory), _verdict(memory), _remedies(memory)]
+def text(memory: Memory, width: int | None = None, *, model: str = "MODEL") -> str:
+    """Write the whole prediction.
+
+    Args:
+        memory: what is written.
+        width: of the terminal, in characters; longer lines are wrapped. None: lines are as long as they are.
+        model: what the model is called on the command line.
+    """
+    parts = [
+        _wrapped(_head(memory), width),
+        _kinds(memory),
+        _modules(memory, width),
+        _course(memory, width),
+        _wrapped(_verdict(memory), width),
+        _remedies(memory, width, model),
+    ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _wrapped(words: str, width: int | None) -> str:
+    """Wrap long lines between words, what follows a little further in."""
+    return "\n".join(piece for line in words.split("\n") for piece in _pieces(line, width, _edge(line) + 2))
+
+
+def _edge(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _pieces(line: str, width: int | None, further: int) -> list[str]:
+    if width is None or len(line) <= width:
+        return [line]
+    inner = " " * min(further, width // 3)
+    return textwrap.wrap(
+        line, width, subsequent_indent=inner, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
 
 
 def spoken_moment(moment: Moment) -> str:
@@ -68,14 +106,25 @@ def _kinds(memory: Memory) -> str:
     return _table(rows)
 
 
-def _modules(memory: Memory) -> str:
+def _modules(memory: Memory, width: int | None) -> str:
     shown = _opened(memory.modules)
     rows: list[tuple[str, ...]] = [("by module", "weights", "gradients", "optimizer", "activations kept")]
     for one, below in shown:
         name = f"{one.path or '(the model itself)'}{f' and {below} in it' if below else ''}"
         sizes = (one.weights, one.gradients, one.optimizer, one.activations)
         rows.append((name, *(spoken(size) if size else "–" for size in sizes)))
-    return _table(rows)
+    return _table(_narrow(rows, width))
+
+
+def _narrow(rows: list[tuple[str, ...]], width: int | None) -> list[tuple[str, ...]]:
+    """Shorten names from the left, whose end tells most, until the table is as wide as the terminal."""
+    if width is None:
+        return rows
+    if width < _TIGHT:
+        rows = [("by module", "weights", "grads", "optim.", "kept"), *rows[1:]]
+    others = sum(2 + max(len(row[n]) for row in rows) for n in range(1, len(rows[0])))
+    room = max(width - others, 12)
+    return [(row[0] if len(row[0]) <= room else f"…{row[0][1 - room :]}", *row[1:]) for row in rows]
 
 
 def _opened(modules: Sequence[Held]) -> list[tuple[Held, int]]:
@@ -125,15 +174,19 @@ def _sum(path: str, members: Sequence[Held]) -> Held:
     return Held(path, kind, **{name: sum(getattr(one, name) for one in members) for name in names})
 
 
-def _course(memory: Memory) -> str:
+def _course(memory: Memory, width: int | None) -> str:
     """Draw the course of one step as a line of bars, the phases under it."""
     if not memory.line:
         return ""
     top = max(size for _, size in memory.line) or 1
-    bars = "".join(_BARS[min(int(size / top * 8), 7)] for _, size in memory.line)
+    line = memory.line
+    while width is not None and len(line) > 2 and 12 + len(line) + len(spoken(top)) > width:
+        pairs = [line[place : place + 2] for place in range(0, len(line), 2)]
+        line = tuple((pair[0][0], max(size for _, size in pair)) for pair in pairs)
+    bars = "".join(_BARS[min(int(size / top * 8), 7)] for _, size in line)
     words = ""
     runs: list[tuple[Phase, int]] = []
-    for phase, _ in memory.line:
+    for phase, _ in line:
         if runs and runs[-1][0] == phase:
             runs[-1] = (phase, runs[-1][1] + 1)
         else:
@@ -168,7 +221,7 @@ def _largest(memory: Memory) -> str:
     return f"the largest batch that fits: {memory.largest}{', the one that is planned' if same else ''}"
 
 
-def _remedies(memory: Memory) -> str:
+def _remedies(memory: Memory, width: int | None, model: str) -> str:
     if not memory.remedies:
         return ""
     lines = ["what would take less, each predicted by itself:"]
@@ -176,15 +229,32 @@ def _remedies(memory: Memory) -> str:
     for one in memory.remedies:
         mark = {True: "fits  ", False: "no    ", None: ""}[one.fits]
         start = f"  {one.name:<{wide}}  {mark}"
-        lines.append(f"{start}{spoken(one.peak):>9}  {one.saves / memory.peak:>3.0%} less  {one.sentence}")
-        lines.append(f"{'':{len(start)}}{_how(one)}")
+        figures = f"{start}{spoken(one.peak):>9}  {one.saves / memory.peak:>3.0%} less  "
+        lines += _pieces(f"{figures}{one.sentence}", width, len(start))
+        lines.append(_under_it(_how(one, model), len(start), width))
     return "\n".join(lines)
 
 
-def _how(remedy: Remedy) -> str:
-    settings = [f"--set {shlex.quote(one)}" for one in remedy.fix.settings]
-    edits = [f"edit {edit.kind()}: {edit.sentence()}" for edit in remedy.fix.edits]
-    return " ".join([*settings, *edits])
+def _under_it(command: str, edge: int, width: int | None) -> str:
+    """Put a command below its remedy; one that is too long is left to the terminal, so that it can be pasted."""
+    return f"{'':{edge if width is None or edge + len(command) <= width else 4}}{command}"
+
+
+def _how(remedy: Remedy, model: str) -> str:
+    """Write what can be pasted: settings of this command, or the command that edits."""
+    if remedy.fix.edits:
+        written = " ".join(shlex.quote(_flow(edit)) for edit in remedy.fix.edits)
+        return f"torchgraft edit {model if model == 'MODEL' else shlex.quote(model)} {written}"
+    return " ".join(f"--set {shlex.quote(one)}" for one in remedy.fix.settings)
+
+
+def _flow(edit: Edit) -> str:
+    body = {
+        name: one[0] if isinstance(one, (list, tuple)) and len(one) == 1 else one
+        for name, one in edit.brief().items()
+    }
+    flow: str = yaml.safe_dump({edit.kind(): body}, default_flow_style=True, sort_keys=False, width=10**6)
+    return flow.strip()[1:-1]
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 import weakref
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +22,9 @@ from torchgraft.profile.spans import MODULE
 
 __all__ = ["Clocks", "around"]
 
+GAPS = 10_000
+"""So many steps are kept for the median."""
+
 
 @dataclass
 class Clocks:
@@ -35,9 +38,12 @@ class Clocks:
         calls: of each module.
         kinds: the class of each module by its path, the model's name first.
         steps: of optimizers.
+        gaps: seconds from the end of a step to that of the next, the latest ones.
+        away: seconds that were torchgraft's own so far.
         samples: that loaders gave; 0 where unknown.
         workers: the most processes that a loader had; None without a loader.
         begun: when the first of it happened.
+        begun_cpu: the CPU seconds of the process by then.
     """
 
     calm: Callable[[bool], None] = lambda _: None
@@ -47,13 +53,17 @@ class Clocks:
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     kinds: dict[str, str] = field(default_factory=dict)
     steps: int = 0
+    gaps: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS))
+    away: float = 0.0
     workers: int | None = None
     fused: bool | None = None
     begun: float | None = None
+    begun_cpu: float = 0.0
     deep: int = 0
     _names: Any = field(default_factory=weakref.WeakKeyDictionary)
     _stack: list[list[Any]] = field(default_factory=list)
     _main: int = field(default_factory=threading.get_ident)
+    _updated: float | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -85,7 +95,7 @@ class Clocks:
     def _begin(self) -> float:
         now = time.perf_counter()
         if self.begun is None:
-            self.begun = now
+            self.begun, self.begun_cpu = now, time.process_time()
         return now
 
     def _enter(self, module: nn.Module, given: Any) -> None:
@@ -168,12 +178,19 @@ class Clocks:
         if start is None:
             return
         self.deep -= 1
-        self.phases["optimizer"] += time.perf_counter() - start
-        self.steps += 1
+        now = time.perf_counter()
+        self.phases["optimizer"] += now - start
+        self._stepped(now - self.away)
         if "fused" in optimizer.defaults:
             self.fused = bool(optimizer.defaults["fused"])
         if self.is_calm:
             self.calm(True)
+
+    def _stepped(self, now: float) -> None:
+        self.steps += 1
+        if self._updated is not None:
+            self.gaps.append(now - self._updated)
+        self._updated = now
 
 
 @contextmanager

@@ -190,8 +190,13 @@ def _computes(path: str, work: Work, machine: Machine) -> bool:
     return not moved or work.flops.get(path, 0.0) / moved >= machine.ridge
 
 
+def _too_short(part: Part, machine: Machine) -> bool:
+    """Tell whether a module did more than the machine can: its span was too short to measure."""
+    return machine.device == "cpu" and part.flops > machine.flops * (part.products or part.seconds)
+
+
 def _bound(part: Part, work: Work, machine: Machine) -> str:
-    if not part.seconds:
+    if not part.seconds or _too_short(part, machine):
         return ""
     if part.between > part.products + part.moving:
         return "Python"
@@ -208,12 +213,14 @@ def _split(
     machine: Machine,
 ) -> Split:
     """Say what the whole step goes to."""
-    compute = sum(one.products for one in parts if _computes(one.path, work, machine))
-    memory = sum(one.products + one.moving for one in parts) - compute
+    told = [one for one in parts if not _too_short(one, machine)]
+    unsure = sum(one.seconds for one in parts) - sum(one.seconds for one in told)
+    compute = sum(one.products for one in told if _computes(one.path, work, machine))
+    memory = sum(one.products + one.moving for one in told) - compute
     update = ledger.phase("optimizer")
     memory += update.useful * scale
     data = phases.get("data", 0.0)
-    python = max(seconds - data - compute - memory, 0.0)
+    python = max(seconds - data - compute - memory - unsure, 0.0)
     whole = max(data + python + memory + compute, 1e-12)
     return Split(data / whole, python / whole, memory / whole, compute / whole)
 

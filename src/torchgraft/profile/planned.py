@@ -153,7 +153,7 @@ def _preparation(graft: Graft) -> Preprocess:
 
 
 def _facts(plan: TrainPlan, *, data: bool) -> tuple[tuple[str, str], ...]:
-    workers = f", {plan.workers} workers" if data else ""
+    workers = f", {plan.workers} worker{'s' if plan.workers != 1 else ''}" if data else ""
     return (
         ("batch", f"{plan.batch}, {plan.accumulate} of them a step" if plan.accumulate > 1 else str(plan.batch)),
         *([("checkpointing", ", ".join(plan.checkpointing))] if plan.checkpointing else []),

@@ -128,7 +128,8 @@ class Run:
 
     Attributes:
         kind: which of these.
-        seconds: of one step, the median; of a script, all of them.
+        seconds: of one step, the median; of a script, all from its first call of a model, a loader or an
+            optimizer on.
         spread: the quartiles of the seconds.
         steps: that were measured.
         samples: in one step.
@@ -142,6 +143,7 @@ class Run:
         peak: of memory; None where it was not asked for.
         watched: how many times as long a step took while it was watched.
         device_busy: the share of the step that an accelerator worked; None on the CPU.
+        each: of a script, the median seconds of an optimizer step after the first; 0 where there were too few.
     """
 
     kind: Literal["training step", "prediction", "script"]
@@ -159,6 +161,12 @@ class Run:
     peak: Peak | None = None
     watched: float = 1.0
     device_busy: float | None = None
+    each: float = 0.0
+
+    @property
+    def too_few(self) -> bool:
+        """Whether a script took optimizer steps, but so few that they say nothing about one."""
+        return self.kind == "script" and self.steps > 0 and not self.each
 
     def phase(self, name: str) -> float:
         """Give the seconds of a stretch; 0 where there is none of that name."""
@@ -189,6 +197,7 @@ class Script:
         watched: seconds under torch's profiler.
         functions: the hottest Python functions: (file:line name, calls, seconds without what it calls, with it).
         memory: the most that the process held in RAM, bytes.
+        before: seconds before it first called a model, a loader or an optimizer: mostly imports.
         environment: what it ran on, in words.
     """
 
@@ -202,6 +211,7 @@ class Script:
     functions: tuple[tuple[str, int, float, float], ...]
     memory: int
     environment: tuple[tuple[str, str], ...]
+    before: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cProfile
 import os
 import platform
+import statistics
 import sys
 import time
 import types
@@ -26,8 +27,8 @@ from torchgraft.profile.windows import Windows
 
 __all__ = ["is_script", "profile_script"]
 
-START = "to first step"
-"""What a script does before it first calls a model, a loader or an optimizer: mostly imports."""
+ENOUGH = 5
+"""So many optimizer steps, at least, say what one takes and what holds it up."""
 
 
 _TIMED: list[cProfile.Profile] = []
@@ -74,22 +75,44 @@ def profile_script(path: str, arguments: Sequence[str] = (), *, trace: bool = Fa
 
     begun, cpu = time.perf_counter(), time.process_time()
     ended = run_as_main(path, arguments, around)
-    seconds = time.perf_counter() - begun - windows.spent
-    cpu = time.process_time() - cpu
+    seconds = max(time.perf_counter() - begun - windows.spent, 0.0)
+    cpu_ended = time.process_time()
+    before = _before(seen, begun, windows) if seen.begun is not None else 0.0
+    busy = (cpu_ended - (seen.begun_cpu or cpu)) / max(time.perf_counter() - (seen.begun or begun), 1e-12)
     whole = Script(
         path=path,
         arguments=tuple(arguments),
         seconds=seconds,
-        cpu=cpu,
+        cpu=cpu_ended - cpu,
         ended=ended.words,
         steps=seen.steps,
         watched=windows.seconds,
-        functions=hottest(python, seconds),
+        functions=hottest(python, seconds) if not _refused(seen, ended.code) else (),
         memory=(memory := _most_memory()),
         environment=tuple(_environment(memory)),
+        before=min(before, seconds),
     )
-    run = _run(seen, windows.ledger, whole, begun + windows.before)
+    if _refused(seen, ended.code):
+        return Profile(Path(path).name, best, (), (), notes=(_options(path),), script=whole), ended.code
+    run = _run(seen, windows.ledger, whole, busy)
     return _profile(path, best, whole, run, seen, windows), ended.code
+
+
+def _before(seen: Clocks, begun: float, windows: Windows) -> float:
+    """Give the seconds that a script took to get ready."""
+    return max((seen.begun or begun) - begun - windows.before, 0.0)
+
+
+def _refused(seen: Clocks, code: int) -> bool:
+    """Tell whether a script did not like its arguments: argparse and click leave with 2."""
+    return code == 2 and seen.begun is None
+
+
+def _options(path: str) -> str:
+    return (
+        "the script ended with exit code 2 before any step, as one that does not know its arguments; options of "
+        f"torchgraft come before the script's name: torchgraft profile --to trace.json {path} …"
+    )
 
 
 def _profile(path: str, best: Machine, whole: Script, run: Run, seen: Clocks, windows: Windows) -> Profile:
@@ -98,7 +121,6 @@ def _profile(path: str, best: Machine, whole: Script, run: Run, seen: Clocks, wi
         run,
         best,
         what="the script, once at work,",
-        seconds=_at_work(run),
         workers=seen.workers,
         fused=seen.fused,
         batch=0,
@@ -110,35 +132,38 @@ def _profile(path: str, best: Machine, whole: Script, run: Run, seen: Clocks, wi
         notes = ["the script was over before torch's profiler saw anything of it"]
     if windows.failed:
         notes.append(f"torch's profiler could not go on: {windows.failed}")
-    found = judged(speed, name) if windows.seconds else ()
+    if run.too_few:
+        notes.append(_few(run.steps))
+    found = judged(speed, name) if windows.seconds and not run.too_few else ()
     return Profile(name, best, (), (run,), found, (), tuple(notes), whole, windows.trace)
 
 
-def _run(seen: Clocks, ledger: Ledger, script: Script, begun: float) -> Run:
-    """Put the whole run down to phases and modules."""
-    start = max((seen.begun or begun) - begun, 0.0)
-    busy = script.seconds - start
+def _few(steps: int) -> str:
+    words = "1 step is" if steps == 1 else f"{steps} steps are"
+    return f"{words} too few to say what a step takes and what holds it up; let it take {ENOUGH} or more"
+
+
+def _run(seen: Clocks, ledger: Ledger, script: Script, busy: float) -> Run:
+    """Put what the script did, once at work, down to phases and modules."""
+    seconds = max(script.seconds - script.before, 0.0)
     phases = {name: seen.phases.get(name, 0.0) for name in ("data", "forward", "backward", "optimizer")}
-    other = max(busy - sum(phases.values()), 0.0)
-    told = {START: start, **phases, "elsewhere": other}
+    seconds = max(seconds, sum(phases.values()), 1e-9)
+    other = seconds - sum(phases.values())
+    told = {**phases, "elsewhere": other}
     return Run(
         kind="script",
-        seconds=script.seconds,
-        spread=(script.seconds, script.seconds),
+        seconds=seconds,
+        spread=(seconds, seconds),
         steps=seen.steps,
         samples=0,
-        phases=tuple(Phase(name, value) for name, value in told.items() if value > 0.0005 * script.seconds),
+        phases=tuple(Phase(name, value) for name, value in told.items() if value > 0.0005 * seconds),
         parts=tuple(_parts(seen, ledger)),
         outside=_outside(seen, ledger, other),
-        split=_split(phases["data"], busy, ledger),
-        busy=script.cpu / max(script.seconds, 1e-12),
+        split=_split(phases["data"], seconds, ledger),
+        busy=busy,
         operations=_operations(ledger),
+        each=statistics.median(seen.gaps) if seen.steps >= ENOUGH else 0.0,
     )
-
-
-def _at_work(run: Run) -> float:
-    """Give the seconds after the first call of a model, a loader or an optimizer."""
-    return run.seconds - run.phase(START)
 
 
 def _parts(seen: Clocks, ledger: Ledger) -> list[Part]:
@@ -167,11 +192,11 @@ def _outside(seen: Clocks, ledger: Ledger, other: float) -> Part:
     return Part("", "", forward=other, backward=back.total * scale)
 
 
-def _split(data: float, busy: float, ledger: Ledger) -> Split:
+def _split(data: float, seconds: float, ledger: Ledger) -> Split:
     """Take the wait for data by the clock, and the rest as the windows showed it."""
     sums = [one for (phase, _), one in ledger.sums.items() if phase != "data"]
     parts = [sum(getattr(one, name) for one in sums) for name in ("between", "moving", "products")]
-    waits = min(data / busy, 1.0) if busy > 0 else 0.0
+    waits = min(data / seconds, 1.0) if seconds > 0 else 0.0
     whole = sum(parts)
     rest = [(1 - waits) * one / whole for one in parts] if whole else [1 - waits, 0.0, 0.0]
     return Split(waits, *rest)

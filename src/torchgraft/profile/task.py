@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from torchgraft.errors import RecipeError, TrainError
 from torchgraft.given import inputs
@@ -16,7 +15,7 @@ from torchgraft.params.still import train_mode
 from torchgraft.probes.arguments import is_named
 from torchgraft.probes.batch import Batch
 from torchgraft.probes.double import Double
-from torchgraft.probes.loss import judged, main_of
+from torchgraft.probes.fitting import fitted
 from torchgraft.profile.clock import Clock
 from torchgraft.trace.tree import mapped, tensors
 from torchgraft.train.checkpointing import checkpointed
@@ -205,31 +204,25 @@ class Random:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self.words = "mean square of the output"
-        self._classes: Tensor | None = None
+        self.words = ""
+        self._classes: dict[int, Tensor] = {}
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
             yield self.batch
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
-        """Give cross-entropy of scores with random classes; what the model gives as its own loss; else squares."""
-        scores = main_of(output)
-        own = not isinstance(output, Tensor) and scores.dim() == 0
-        if own or not scores.is_floating_point() or not self._is_scores(output, scores):
-            value: Tensor = judged(output, batch)[0]
-            return value
-        flat = scores.movedim(1, -1) if scores.dim() == 4 else scores
-        flat = flat.reshape(-1, flat.shape[-1]).float()
-        if self._classes is None or len(self._classes) != len(flat):
-            self._classes = torch.randint(flat.shape[-1], (len(flat),), device=flat.device)
-            self.words = f"cross-entropy, random classes of {flat.shape[-1]:,}"
-        return functional.cross_entropy(flat, self._classes)
+        """Give what the model gives as its own loss; else the sum of a loss that fits each output."""
+        found = fitted(output, (batch.args, batch.kwargs), self._drawn)
+        self.words = found.words
+        return found.value
 
-    @staticmethod
-    def _is_scores(output: Any, scores: Tensor) -> bool:
-        named = output if isinstance(output, dict) else getattr(output, "__dict__", {})
-        return (scores.dim() == 2 and scores.shape[1] > 1) or (scores.dim() > 1 and "logits" in named)
+    def _drawn(self, number: int, like: Tensor, count: int) -> Tensor:
+        """Give class numbers at random, the same in every step."""
+        known = self._classes.get(number)
+        if known is None or known.shape != like.shape:
+            known = self._classes[number] = torch.randint(count, like.shape, device=like.device)
+        return known
 
 
 def plain_task(graft: Graft, device: torch.device, size: int) -> tuple[Task, Random]:

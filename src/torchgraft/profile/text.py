@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from torchgraft.probes.speed import BOUNDS
 from torchgraft.profile.classes import kinds
 from torchgraft.profile.events import OUTSIDE
-from torchgraft.profile.record import Peak, Profile, Run, Script
+from torchgraft.profile.record import Machine, Peak, Profile, Run, Script
 from torchgraft.profile.tree import Line, lines
 
 __all__ = ["seconds", "size", "text"]
@@ -22,7 +22,7 @@ def text(profile: Profile, width: int = 110) -> str:
     blocks = ["\n".join(_wrapped(line, width, 12) for line in _head(profile))]
     if profile.script is not None:
         blocks.append("\n".join(_script(profile.script, width)))
-    blocks += ["\n".join(_run(run, width)) for run in profile.runs]
+    blocks += ["\n".join(_run(run, width, _roof(profile.machine))) for run in profile.runs]
     if profile.tried:
         blocks.append("\n".join(["tried", *(_tried(one.name, one.faster, one.of) for one in profile.tried)]))
     blocks += [_folded(str(finding), width) for finding in profile.findings]
@@ -64,10 +64,23 @@ def _head(profile: Profile) -> Iterator[str]:
         yield f"  {name:<{wide}} {words}"
 
 
-def _run(run: Run, width: int) -> Iterator[str]:
+def _roof(machine: Machine) -> float:
+    """Give the rate above which a span was too short to measure; an accelerator times its own kernels."""
+    return machine.flops if machine.device == "cpu" else float("inf")
+
+
+def _steps(run: Run) -> str:
+    if not run.steps:
+        return ""
+    count = f"{run.steps:,} optimizer step{'s' if run.steps != 1 else ''}"
+    return f"  in {count}, " + (
+        "too few to say what one takes" if run.too_few else f"{seconds(run.each)} each (median)"
+    )
+
+
+def _run(run: Run, width: int, roof: float) -> Iterator[str]:
     if run.kind == "script":
-        steps = f"  in {run.steps:,} optimizer steps, {seconds(run.seconds / run.steps)} each" if run.steps else ""
-        yield f"by the clock  {seconds(run.seconds)}{steps}"
+        yield f"at work  {seconds(run.seconds)}{_steps(run)}"
     else:
         yield from _title(run, width)
     for phase in run.phases if len(run.phases) > 1 else ():
@@ -76,12 +89,13 @@ def _run(run: Run, width: int) -> Iterator[str]:
         yield f"  {name:<14}{seconds(phase.seconds):>9} {share:>4.0%}  {bar(share)}".rstrip()
     told = [f"{name} {run.split.of(name):.0%}" for name in BOUNDS if run.split.of(name) >= 0.005]
     idle = f"; the device works {run.device_busy:.0%} of the time" if run.device_busy is not None else ""
-    yield _wrapped(f"  {'it goes to':<14}{', '.join(told)}{idle}", width, 16)
+    if not run.too_few:
+        yield _wrapped(f"  {'it goes to':<14}{', '.join(told)}{idle}", width, 16)
     if run.parts:
         yield ""
-        yield from _table(run, width)
+        yield from _table(run, width, roof)
         yield ""
-        yield from _kinds(run, width)
+        yield from _kinds(run, width, roof)
     if run.peak is not None:
         yield ""
         yield from _peak(run.peak, width)
@@ -100,8 +114,8 @@ _DISPENSABLE = ("GFLOP/s", "calls", "class", "holds", "note", "", "bound by", "b
 """What a narrow terminal does without, in this order."""
 
 
-def _table(run: Run, width: int) -> Iterator[str]:
-    rows = [_COLUMNS, *(_cells(line) for line in lines(run))]
+def _table(run: Run, width: int, roof: float) -> Iterator[str]:
+    rows = [_COLUMNS, *(_cells(line, roof) for line in lines(run))]
     outside = run.outside
     if outside.seconds >= 0.001 * run.seconds:
         share = outside.seconds / run.seconds
@@ -125,20 +139,25 @@ def _drawn(
         yield f"  {'  '.join(cells)}".rstrip()
 
 
-def _kinds(run: Run, width: int) -> Iterator[str]:
+def _kinds(run: Run, width: int, roof: float) -> Iterator[str]:
     """List the classes of modules that take a hundredth of the step or more."""
     rows: list[tuple[str, ...]] = [("class", "modules", "themselves", "share", "", "GFLOP/s", "GB/s", "bound by")]
     for one in kinds(run):
         if one.share < 0.01 or len(rows) > 8:
             break
-        rates = [f"{value / one.seconds / 1e9:.3g}" if value else "" for value in (one.flops, one.bytes)]
+        rates = [_rate(one.flops, one.seconds, roof), _rate(one.bytes, one.seconds, float("inf"))]
         rows.append((one.name, f"{one.modules}", seconds(one.seconds), f"{one.share:.0%}", bar(one.share), *rates,
                      one.bound))  # fmt: skip
     if len(rows) > 1:
         yield from _drawn(rows, ("GB/s", "GFLOP/s", "modules", "", "themselves"), (0, 4, 7), width)
 
 
-def _cells(line: Line) -> tuple[str, ...]:
+def _rate(work: float, seconds: float, roof: float) -> str:
+    """Write a rate in thousand millions a second; nothing where it is above what the machine can do."""
+    return f"{work / seconds / 1e9:.3g}" if work and seconds and work / seconds <= roof else ""
+
+
+def _cells(line: Line, roof: float) -> tuple[str, ...]:
     one = line.whole
     work = one.products or one.seconds
     return (
@@ -149,7 +168,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         _blank(one.backward),
         f"{line.share:.0%}" if line.share >= 0.005 else "",
         bar(line.share),
-        f"{one.flops / work / 1e9:.3g}" if one.flops and work else "",
+        _rate(one.flops, work, roof),
         one.bound,
         size(line.held) if line.held else "",
         line.whole.note,
@@ -182,7 +201,8 @@ def _tried(name: str, faster: float, of: str) -> str:
 
 
 def _script(script: Script, width: int) -> Iterator[str]:
-    line = f"script  {seconds(script.seconds)}, {seconds(script.cpu)} of CPU, ended: {script.ended}"
+    before = f"{seconds(script.before)} before the first step, " if script.before else ""
+    line = f"script  {seconds(script.seconds)}, {before}{seconds(script.cpu)} of CPU, ended: {script.ended}"
     yield _wrapped(line, width, 8)
     for name, words in script.environment:
         yield _wrapped(f"  {name:<11} {words}", width, 14)

@@ -76,6 +76,7 @@ class Windows:
     _started: float = 0.0
     _busy: bool = False
     _early: bool = True
+    _unready: bool = True
     _ours: bool = False
     _theirs: bool = False
     _length: float = FIRST
@@ -109,6 +110,7 @@ class Windows:
                 yield
             finally:
                 self.clocks.calm, self.clocks.forking = lambda _: None, lambda: None
+                self._busy = True  # a last tick must not open a window that no one closes
                 self.close()
 
     @contextmanager
@@ -134,8 +136,8 @@ class Windows:
             self._busy = False
 
     def _look(self, updated: bool) -> None:
-        if self._open is not None and self._early and self.clocks.begun is not None:
-            self._drop()
+        if self._unready and self.clocks.begun is not None:
+            self._forget()
         now = time.perf_counter()
         if self._open is None:
             if now >= self._next and (updated or not self.clocks.steps or now > self._next + LONG):
@@ -157,8 +159,17 @@ class Windows:
 
     def _spend(self, seconds: float) -> None:
         self.spent += seconds
+        self.clocks.away += seconds
         if self.clocks.begun is None:
             self.before += seconds
+
+    def _forget(self) -> None:
+        """Let what was seen before the script was at work not count."""
+        self._unready = False
+        if self._open is not None and self._early:
+            self._drop()
+        self.ledger, self.seconds, self.trace = Ledger(), 0.0, b""
+        self._next, self._pause = 0.0, PAUSE
 
     def _drop(self) -> None:
         """End a window that saw the script get ready: what it imports is no part of its work."""
@@ -172,6 +183,13 @@ class Windows:
         """Close the window that is open, if one is, and add up what it showed."""
         if self._open is None:
             return
+        busy, self._busy = self._busy, True  # a tick must not open the next window meanwhile
+        try:
+            self._close()
+        finally:
+            self._busy = busy
+
+    def _close(self) -> None:
         made, self._open = self._open, None
         ended = time.perf_counter()
         paused = max(ended - self._opened - (time.thread_time() - self._worked), 0.0)

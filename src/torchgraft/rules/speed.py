@@ -68,7 +68,7 @@ class WaitsForData(Rule):
         wait = speed.split.data * speed.seconds
         gain = 1 / max(1 - speed.split.data, 0.01)
         loads = {None: "", 0: ", which loads in the process that trains (0 workers)"}.get(
-            speed.workers, f", with {speed.workers} workers"
+            speed.workers, f", with {speed.workers} worker{'s' if speed.workers != 1 else ''}"
         )
         more = max(speed.cores, 2)
         yield self.found(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from dataclasses import replace
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Python", "from_here"]
+
+_FEW = 8
+"""So many factories are named in a message."""
 
 
 class Python(Source):
@@ -72,8 +76,6 @@ class Python(Source):
 
     def _factory(self) -> Any:
         home, colon, name = self.rest.partition(":")
-        if not colon:
-            raise SourceError(f"'{self}' names no factory", where=str(self), hint=f"python:{home}:FACTORY")
         from_here()
         try:
             module = _of_file(home) if home.endswith(".py") else importlib.import_module(home)
@@ -83,10 +85,31 @@ class Python(Source):
                 where=str(self),
                 hint="name it as from this folder (python:package.module:FACTORY), and import it by hand",
             ) from error
-        if not hasattr(module, name):
-            hint = nearest(name, vars(module)) or f"python:{home}:FACTORY"
-            raise SourceError(f"'{home}' has no '{name}'", where=str(self), hint=hint)
+        if not colon or not hasattr(module, name):
+            what = f"'{home}' has no '{name}'" if colon else f"'{self}' names no factory"
+            hint = (nearest(name, vars(module)) if colon else "") or _offered(home, module)
+            raise SourceError(what, where=str(self), hint=hint)
         return getattr(module, name)
+
+
+def _offered(home: str, module: Any) -> str:
+    """Name what of a module can be called for a model without arguments, and the models in it."""
+    start = home if home.endswith(".py") else f"python:{home}"
+    found = [name for name, one in vars(module).items() if not name.startswith("_") and _makes(one, module)]
+    named = ", ".join(f"{start}:{name}" for name in found[:_FEW])
+    return f"name what gives the model: {named or f'{start}:FACTORY'}"
+
+
+def _makes(one: Any, module: Any) -> bool:
+    if _is_model(one):
+        return True
+    if not callable(one) or getattr(one, "__module__", "") != module.__name__:
+        return False
+    try:
+        inspect.signature(one).bind()
+    except (TypeError, ValueError):  # arguments are missing, or it does not say which it takes
+        return False
+    return True
 
 
 def from_here() -> None:

@@ -373,7 +373,16 @@ def _totals(summary: Summary) -> list[str]:
         f"activations {_bytes(summary.activations) or 'none'}; {mode} mode, {how}",
         f"takes {_listed(summary.inputs, summary.batch)}",
     ]
-    return [*lines, f"gives {_listed(summary.outputs, summary.batch)}"] if summary.outputs else lines
+    lines += [f"gives {_listed(summary.outputs, summary.batch)}"] if summary.outputs else []
+    return [*lines, *_other_shapes(summary)]
+
+
+def _other_shapes(summary: Summary) -> list[str]:
+    """Say what shapes mean in which the batch is not the first dimension: where it is in them is not known."""
+    batch = summary.batch
+    shapes = [shape for row in summary.rows if row.sort != "parameter" for shape in (*row.given, *row.gave)]
+    other = next((one for one in shapes if one and one[0] != batch and any(n % batch == 0 for n in one)), None)
+    return [f"shapes without N, such as {_shape(other, batch)}, are those of a batch of {batch}"] if other else []
 
 
 def _listed(seen: Sequence[Seen], batch: int) -> str:
