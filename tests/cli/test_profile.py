@@ -104,7 +104,7 @@ def test_a_file_of_another_kind_is_not_written_over(capsys, folder):
     (folder / "mine.json").write_text("{}")
     code, _, err = said(capsys, "bundled:glyphs", "--to", "mine.json")
     assert code == 2
-    assert "no trace" in err
+    assert "no JSON of torchgraft's" in err
     assert (folder / "mine.json").read_text() == "{}"
 
 
@@ -115,8 +115,12 @@ def test_a_file_of_another_kind_is_not_written_over(capsys, folder):
         (("missing.py",), "can't be read", "check the path"),
         (("bundled:glyphs", "more"), "one argument too many", "script.py"),
         (("bundled:glyphs", "--device", "warp"), "no device 'warp'", "cpu"),
-        (("bundled:glyphs", "--to", "trace.txt"), "a trace is a .json file", "trace.json"),
-        (("bundled:glyphs", "--to", "no/where.json"), "no such folder", "mkdir"),
+        (
+            ("bundled:glyphs", "--to", "trace.txt"),
+            "a trace is not written to a file that ends in '.txt'",
+            "trace.json",
+        ),
+        (("bundled:glyphs", "--to", "no/where.json"), "there is no folder no", "make it first"),
     ],
 )
 def test_mistakes_are_told_in_three_lines(capsys, folder, arguments, what, do):

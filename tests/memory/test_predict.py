@@ -168,6 +168,16 @@ def test_every_output_takes_part_in_the_loss():
     assert said == "the sum over the outputs: the mean of squares (boxes), cross-entropy of classes (logits)"
 
 
+def test_boxes_and_hidden_states_are_no_scores_whatever_their_shape():
+    module = Net(
+        lambda net, x: {"last_hidden": net.a(x.flatten(1)), "logits": net.b(x.flatten(1))},
+        a=nn.Linear(192, 4),
+        b=nn.Linear(192, 4),
+    )
+    said = dict(tg.load(module, input=(3, 8, 8)).memory(help=False).facts)["loss:"]
+    assert "the mean of squares (last_hidden), cross-entropy of classes (logits)" in said
+
+
 def test_a_loss_of_ones_own_is_given_targets_of_the_batch():
     seen = []
 

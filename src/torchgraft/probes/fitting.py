@@ -18,6 +18,9 @@ __all__ = ["Fitted", "fitted"]
 _SCORES = re.compile(r"logits|scores?\b|class|\bout(put)?s?\b|\baux", re.IGNORECASE)
 """Names of outputs that are scores of classes."""
 
+_NUMBERS = re.compile(r"hidden|embed|feature|pool|box", re.IGNORECASE)
+"""Names of outputs that are none, whatever their shape."""
+
 _ASIDE = re.compile(r"^(past_key_values|hidden_states|attentions|.*_hidden_states|.*_attentions|mems)\b")
 """Names of what transformers hand out beside their outputs: nobody trains on these."""
 
@@ -61,7 +64,7 @@ def fitted(
     main = next((one for name, one in named if name in told), main_of(output))
     value, words, targets = None, [], []
     for number, (name, one) in enumerate(named):
-        known = not name or name in told or one.shape == main.shape or (one is main and one.dim() == 2)
+        known = name in told or (one.shape == main.shape and not _NUMBERS.search(name)) or not name
         kind, scores = _scores(one, given, sure=name in told) if known else (_SQUARES, None)
         if scores is not None:
             targets.append(classes(number, scores.detach()[:, 0], scores.shape[1]))

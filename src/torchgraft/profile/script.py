@@ -76,36 +76,29 @@ def profile_script(path: str, arguments: Sequence[str] = (), *, trace: bool = Fa
     begun, cpu = time.perf_counter(), time.process_time()
     ended = run_as_main(path, arguments, around)
     seconds = max(time.perf_counter() - begun - windows.spent, 0.0)
-    cpu_ended = time.process_time()
-    before = _before(seen, begun, windows) if seen.begun is not None else 0.0
-    busy = (cpu_ended - (seen.begun_cpu or cpu)) / max(time.perf_counter() - (seen.begun or begun), 1e-12)
+    busy = (time.process_time() - (seen.begun_cpu or cpu)) / (time.perf_counter() - (seen.begun or begun))
+    refused = ended.code == 2 and seen.begun is None  # as argparse and click leave
     whole = Script(
         path=path,
         arguments=tuple(arguments),
         seconds=seconds,
-        cpu=cpu_ended - cpu,
+        cpu=time.process_time() - cpu,
         ended=ended.words,
         steps=seen.steps,
         watched=windows.seconds,
-        functions=hottest(python, seconds) if not _refused(seen, ended.code) else (),
+        functions=hottest(python, seconds) if not refused else (),
         memory=(memory := _most_memory()),
         environment=tuple(_environment(memory)),
-        before=min(before, seconds),
+        before=_before(seen, begun, windows),
     )
-    if _refused(seen, ended.code):
+    if refused:
         return Profile(Path(path).name, best, (), (), notes=(_options(path),), script=whole), ended.code
-    run = _run(seen, windows.ledger, whole, busy)
-    return _profile(path, best, whole, run, seen, windows), ended.code
+    return _profile(path, best, whole, _run(seen, windows.ledger, whole, busy), seen, windows), ended.code
 
 
 def _before(seen: Clocks, begun: float, windows: Windows) -> float:
     """Give the seconds that a script took to get ready."""
     return max((seen.begun or begun) - begun - windows.before, 0.0)
-
-
-def _refused(seen: Clocks, code: int) -> bool:
-    """Tell whether a script did not like its arguments: argparse and click leave with 2."""
-    return code == 2 and seen.begun is None
 
 
 def _options(path: str) -> str:

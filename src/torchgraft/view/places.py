@@ -82,7 +82,7 @@ def is_ours(path: Path) -> bool:
     if ending == ".png":
         return start.startswith(_PNG) and MARKS[ending] in _texts(start)
     if ending in (".dot", ".json"):
-        return start.startswith(MARKS[ending])
+        return start.lstrip().startswith(MARKS[ending])
     return ending in MARKS and MARKS[ending] in start
 
 
