@@ -31,6 +31,10 @@ WATCHED, FEW = 5, 2
 _FORWARD = ("forward", "loss")
 
 
+_SHORT = 1e-3
+"""Seconds below which the clock and the watching blur what a module takes."""
+
+
 def measured(
     task: Task, kind: Literal["training step", "prediction"], machine: Machine, *, steps: int | None = None
 ) -> tuple[Run, Watched]:
@@ -191,8 +195,12 @@ def _computes(path: str, work: Work, machine: Machine) -> bool:
 
 
 def _too_short(part: Part, machine: Machine) -> bool:
-    """Tell whether a module did more than the machine can: its span was too short to measure."""
-    return machine.device == "cpu" and part.flops > machine.flops * (part.products or part.seconds)
+    """Tell whether a module did more than the machine can in a span that is too short to measure.
+
+    A long span above the machine's rate is no mistake of its own: the machine was busy when the rate was taken.
+    """
+    span = part.products or part.seconds
+    return machine.device == "cpu" and span < _SHORT and part.flops > machine.flops * span
 
 
 def _bound(part: Part, work: Work, machine: Machine) -> str:
