@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from torchgraft.cli.console import console
+from torchgraft.cli.console import console, shape_of
 from torchgraft.errors import RecipeError
 
 __all__ = ["memory"]
@@ -59,7 +59,6 @@ def memory(
     from torchgraft.memory import memory as predicted
     from torchgraft.memory import room_of
     from torchgraft.memory.text import text
-    from torchgraft.recipe import Recipe
     from torchgraft.settings import COMMAND_LINE, check_settings, settings_of, taken
 
     settings = settings_of(set_ or [])
@@ -67,8 +66,7 @@ def memory(
     own = taken(settings, "train") | {
         name: one for name, one in (("batch", batch), ("precision", precision)) if one is not None
     }
-    shape = Recipe.value(input_) if input_ else settings.pop("input", None)
-    check_settings({"input": shape}, where="--input")
+    shape = shape_of(input_) if input_ else settings.pop("input", None)
     check_settings({f"train.{name}": one for name, one in own.items()}, where="{}")
     if settings:
         raise _misplaced(model, *next(iter(settings.items())))

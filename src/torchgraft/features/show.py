@@ -8,7 +8,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from torchgraft.errors import DataError, SelectionError, StoreError
+from torchgraft.errors import DataError, SelectionError
 from torchgraft.features.attention import attention_maps
 from torchgraft.features.cam import grad_cam, score_cam
 from torchgraft.features.classes import called
@@ -26,6 +26,7 @@ from torchgraft.features.sheets import (
     statistics_sections,
 )
 from torchgraft.features.statistics import layer_statistics
+from torchgraft.store.files import explained, make_folder, write_whole
 from torchgraft.view.canvas import percent, png
 
 if TYPE_CHECKING:
@@ -191,18 +192,14 @@ def _classes(graft: Graft) -> tuple[str, ...]:
 
 
 def written(found: Shown, path: Path, *, images: Sequence[Path] = (), dark: bool = False) -> Path:
-    """Draw the sheet and write it as a PNG, beside and renamed over.
+    """Draw the sheet and write it as a PNG.
 
     Raises:
         StoreError: see `check_sheet`, or it can't be written.
     """
     check_sheet(path, images)
     made = png(sheet(found.title, found.sections, note=found.note, dark=dark))
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(made)
-        beside.replace(path)
-    except OSError as error:
-        raise StoreError(f"the picture can't be written: {error.strerror}", where=str(path)) from error
+    with explained("the picture can't be written", path.parent):
+        make_folder(path.parent)
+    write_whole(path, made, what="the picture")
     return path

@@ -56,10 +56,8 @@ def written(drawing: Drawing, to: str | Path) -> Path:
     Raises:
         StoreError: it can't be written, or another file is there that is no drawing of ours.
     """
-    from torchgraft.store.files import explained, write_files
+    from torchgraft.store.files import write_whole
 
     path = Path(to)
-    content = _WRITERS[check_place(path)](drawing)
-    with explained("the drawing can't be written", path.parent, needed=len(content)):
-        write_files([(path, [content])])
+    write_whole(path, _WRITERS[check_place(path)](drawing), what="the drawing")
     return path

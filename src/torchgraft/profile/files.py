@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
-from torchgraft.errors import StoreError
 from torchgraft.profile.events import OUTSIDE
 from torchgraft.profile.record import Profile
+from torchgraft.store.files import write_whole
 from torchgraft.view.places import MARKS, check_place
 
 __all__ = ["as_data", "check_trace", "write_trace"]
@@ -26,20 +25,14 @@ def check_trace(path: Path | None) -> None:
 
 
 def write_trace(profile: Profile, path: str | Path) -> None:
-    """Write the trace of a profile for ui.perfetto.dev, beside and then in place.
+    """Write the trace of a profile for ui.perfetto.dev.
 
     Raises:
         StoreError: it can't be written, or a file of another kind is there.
     """
     path = Path(path)
     check_trace(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(profile.trace.replace(b"{", MARKS[".json"] + b",", 1))
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StoreError(f"the trace can't be written: {error.strerror}", where=str(path)) from error
+    write_whole(path, profile.trace.replace(b"{", MARKS[".json"] + b",", 1), what="the trace")
 
 
 def as_data(profile: Profile) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def planned_task(
     else:
         random = Random(moved(batch_of(graft, plan.batch), device))
         source = iter(random)
-    scaler = torch.amp.GradScaler(device.type) if plan.precision == "fp16" and device.type != "cpu" else None
+    scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16" and device.type != "cpu")
     asked = tasks(graft.recipe.edits)
 
     def loss(output: Any, batch: Batch) -> Tensor:

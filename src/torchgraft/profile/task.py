@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +19,7 @@ from torchgraft.probes.fitting import fitted
 from torchgraft.profile.clock import Clock
 from torchgraft.trace.tree import mapped, tensors
 from torchgraft.train.checkpointing import checkpointed
-from torchgraft.train.step import KINDS
+from torchgraft.train.step import KINDS, move
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
@@ -57,7 +57,7 @@ class Task:
     optimizer: torch.optim.Optimizer | None
     facts: tuple[tuple[str, str], ...]
     precision: str = "fp32"
-    scaler: Any = None
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     clip: float | None = None
     schedule: Any = None
     augment: Callable[[Batch], Batch] | None = None
@@ -97,22 +97,13 @@ class Task:
                 if self.real:  # the loop of torchgraft reads it in every step
                     float(loss.detach())
         weighed = loss if self.together == 1 else loss / self.together
-        scaled = self.scaler.scale(weighed) if self.scaler is not None else weighed
+        scaled = self.scaler.scale(weighed)
         with clock.of("backward"):
-            scaled.backward()
+            scaled.backward()  # type: ignore[no-untyped-call]
 
     def _update(self) -> None:
         assert self.optimizer is not None
-        if self.clip is not None:
-            if self.scaler is not None:
-                self.scaler.unscale_(self.optimizer)
-            trained = [one for group in self.optimizer.param_groups for one in group["params"]]
-            nn.utils.clip_grad_norm_(trained, self.clip)
-        if self.scaler is not None:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
+        move(self.optimizer, self.scaler, self.clip)
         if self.schedule is not None:
             self.schedule.step()
 

@@ -10,6 +10,7 @@ from torchgraft.profile.classes import kinds
 from torchgraft.profile.events import OUTSIDE
 from torchgraft.profile.record import Machine, Peak, Profile, Run, Script
 from torchgraft.profile.tree import Line, lines
+from torchgraft.view.summary_text import bar
 
 __all__ = ["seconds", "size", "text"]
 
@@ -47,12 +48,6 @@ def size(value: float) -> str:
     return f"{value:.0f} B" if value else "0"
 
 
-def bar(share: float, wide: int = BAR) -> str:
-    """Draw a share of 1 as a bar, to an eighth of a character."""
-    eighths = round(max(min(share, 1.0), 0.0) * wide * 8)
-    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
-
-
 def _head(profile: Profile) -> Iterator[str]:
     one = profile.machine
     threads = f"{one.threads} of {one.cores} cores, " if one.device == "cpu" else ""
@@ -86,7 +81,7 @@ def _run(run: Run, width: int, roof: float) -> Iterator[str]:
     for phase in run.phases if len(run.phases) > 1 else ():
         share = phase.seconds / run.seconds
         name = "data, waiting" if phase.name == "data" else phase.name
-        yield f"  {name:<14}{seconds(phase.seconds):>9} {share:>4.0%}  {bar(share)}".rstrip()
+        yield f"  {name:<14}{seconds(phase.seconds):>9} {share:>4.0%}  {bar(share, BAR)}".rstrip()
     told = [f"{name} {run.split.of(name):.0%}" for name in BOUNDS if run.split.of(name) >= 0.005]
     idle = f"; the device works {run.device_busy:.0%} of the time" if run.device_busy is not None else ""
     if not run.too_few:
@@ -120,7 +115,7 @@ def _table(run: Run, width: int, roof: float) -> Iterator[str]:
     if outside.seconds >= 0.001 * run.seconds:
         share = outside.seconds / run.seconds
         rows.append(("outside of modules", "", "", seconds(outside.forward), _blank(outside.backward),
-                     f"{share:.0%}", bar(share), "", outside.bound, "", ""))  # fmt: skip
+                     f"{share:.0%}", bar(share, BAR), "", outside.bound, "", ""))  # fmt: skip
     yield from _drawn(rows, _DISPENSABLE, (0, 1, 6, 8, 10), width)
 
 
@@ -146,8 +141,10 @@ def _kinds(run: Run, width: int, roof: float) -> Iterator[str]:
         if one.share < 0.01 or len(rows) > 8:
             break
         rates = [_rate(one.flops, one.seconds, roof), _rate(one.bytes, one.seconds, float("inf"))]
-        rows.append((one.name, f"{one.modules}", seconds(one.seconds), f"{one.share:.0%}", bar(one.share), *rates,
-                     one.bound))  # fmt: skip
+        drawn = bar(one.share, BAR)
+        rows.append(
+            (one.name, f"{one.modules}", seconds(one.seconds), f"{one.share:.0%}", drawn, *rates, one.bound)
+        )
     if len(rows) > 1:
         yield from _drawn(rows, ("GB/s", "GFLOP/s", "modules", "", "themselves"), (0, 4, 7), width)
 
@@ -167,7 +164,7 @@ def _cells(line: Line, roof: float) -> tuple[str, ...]:
         seconds(one.forward),
         _blank(one.backward),
         f"{line.share:.0%}" if line.share >= 0.005 else "",
-        bar(line.share),
+        bar(line.share, BAR),
         _rate(one.flops, work, roof),
         one.bound,
         size(line.held) if line.held else "",
@@ -187,7 +184,7 @@ def _peak(peak: Peak, width: int) -> Iterator[str]:
     for kind, value in peak.kinds.items():
         share = value / max(peak.bytes, 1)
         most = [(path, one) for path, its, one in peak.holders if its == kind and path != OUTSIDE][:2]
-        line = f"    {kind:<16}{size(value):>8} {share:>4.0%}  {bar(share):<{BAR}}"
+        line = f"    {kind:<16}{size(value):>8} {share:>4.0%}  {bar(share, BAR):<{BAR}}"
         for number, (path, one) in enumerate(most):
             named = f"{', ' if number else '  '}{path or 'the model itself'} {size(one)}"
             line += named if len(line) + len(named) <= width else ""

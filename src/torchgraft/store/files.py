@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torchgraft.errors import StoreError, TorchgraftWarning
 
-__all__ = ["STALE", "Chunks", "alone", "explained", "is_stale", "make_folder", "write_files"]
+__all__ = ["STALE", "Chunks", "alone", "explained", "is_stale", "make_folder", "write_files", "write_whole"]
 
 Chunks = Iterable[bytes | memoryview]
 """The bytes of a file, in pieces."""
@@ -54,6 +54,16 @@ def write_files(files: Iterable[tuple[Path, Chunks]]) -> None:
         for temporary in beside:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes, *, what: str) -> None:
+    """Write one file, which is whole or as it was.
+
+    Raises:
+        StoreError: it can't be written; `what` says what it is.
+    """
+    with explained(f"{what} can't be written", path.parent, needed=len(content)):
+        write_files([(path, [content])])
 
 
 def make_folder(folder: Path) -> None:

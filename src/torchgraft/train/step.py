@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchgraft.recipe import TrainPlan
 
-__all__ = ["KINDS", "Stepper"]
+__all__ = ["KINDS", "Stepper", "move"]
 
 KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The number formats of the forward pass, by the word of the plan."""
@@ -65,9 +65,14 @@ class Stepper:
 
     def close(self) -> None:
         """End an optimizer step: clip the gradients as the plan says, and move."""
-        if self.plan.clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            trained = [one for group in self.optimizer.param_groups for one in group["params"]]
-            nn.utils.clip_grad_norm_(trained, self.plan.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        move(self.optimizer, self.scaler, self.plan.clip)
+
+
+def move(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None) -> None:
+    """Clip the gradients by their norm, where one is given, and let the optimizer move."""
+    if clip is not None:
+        scaler.unscale_(optimizer)
+        trained = [one for group in optimizer.param_groups for one in group["params"]]
+        nn.utils.clip_grad_norm_(trained, clip)
+    scaler.step(optimizer)
+    scaler.update()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torchgraft.view.summary import Seen, Summary
     from torchgraft.view.summary_rows import Row, Shape
 
-__all__ = ["coloured", "html", "plain", "si"]
+__all__ = ["bar", "coloured", "html", "plain", "si"]
 
 Span = tuple[str, str]
 """Words, and how they look."""
@@ -180,7 +180,7 @@ def _row(summary: Summary, line: Line, fit: _Fit, *, broke: bool) -> tuple[Cell,
         ((si(sum(row.macs for row in rows)), ""),),
         ((_bytes(sum(row.activations for row in rows)), ""),),
         ((f"{share:.1%}" if share else "", ""),),
-        ((_bar(share), "cyan"),),
+        ((bar(share), "cyan"),),
         ((_cut(", ".join(notes), fit.notes), "red" if broke else "green" if first.edit is not None else "dim"),),
     )
 
@@ -292,8 +292,9 @@ def _bytes(number: float) -> str:
     return "" if not number else f"{number:.0f} {unit}" if number >= 100 or unit == "B" else f"{number:.3g} {unit}"
 
 
-def _bar(share: float) -> str:
-    eighths = round(min(share, 1.0) * _BAR * 8)
+def bar(share: float, wide: int = _BAR) -> str:
+    """Draw a share of 1 as a bar, to an eighth of a character."""
+    eighths = round(max(min(share, 1.0), 0.0) * wide * 8)
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8].strip())
 
 
