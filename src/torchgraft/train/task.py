@@ -1,0 +1,46 @@
+"""What a model is trained for: the loss of its outputs, and the figures that say how good they are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Meter", "Task"]
+
+
+class Meter(ABC):
+    """Figures of many batches, gathered without waiting for the device."""
+
+    @abstractmethod
+    def add(self, output: Any, targets: Any) -> None:
+        """Count one batch of outputs; nothing is read from the device."""
+
+    @abstractmethod
+    def sums(self) -> dict[str, Tensor]:
+        """Give what was gathered as tensors that add up over batches and processes; they are live, not copies."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, float]:
+        """Give the figures by name, such as `accuracy` (a share of 1); the first is what states are judged by."""
+
+
+class Task(ABC):
+    """What the outputs of a model are for.
+
+    Attributes:
+        metric: the name of the figure that states are judged by.
+        higher: whether more of it is better.
+    """
+
+    metric: str
+    higher: bool = True
+
+    @abstractmethod
+    def loss(self, output: Any, targets: Any) -> Tensor:
+        """Give the mean loss of one batch, as a scalar, to be differentiated."""
+
+    @abstractmethod
+    def meter(self, *, train: bool = False) -> Meter:
+        """Begin to gather figures; `train` asks for those alone that cost next to nothing."""
