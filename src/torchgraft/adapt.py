@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.errors import StoreError, TorchgraftWarning
 from torchgraft.history import Evaluation, History
 from torchgraft.keep import RUNS, save
 from torchgraft.plan import Planned, Talk, prepared
-from torchgraft.store import Manifest, save_state
+from torchgraft.store import Manifest
 from torchgraft.store.files import explained, make_folder
 from torchgraft.train.batches import batches
 from torchgraft.train.evaluate import evaluate
-from torchgraft.train.loop import Watch, device_of, fit
+from torchgraft.train.loop import device_of, fit
+from torchgraft.train.saving import Saver, key_of, states_in
+from torchgraft.train.watch import SILENT, Watch
 from torchgraft.view.report import SHOWN, Report, Sample, Step, write
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from torchgraft.data import DataSet
     from torchgraft.graft import Graft
 
@@ -44,11 +42,20 @@ class Outcome:
     next_commands: tuple[str, ...]
 
 
-def carry_out(job: Planned, folder: Path, *, watch: Watch | None = None, talk: Talk | None = None) -> Outcome:
+def carry_out(
+    job: Planned, folder: Path, *, watch: Watch = SILENT, talk: Talk | None = None, resume: bool = False
+) -> Outcome:
     """Train a planned model, judge it on the validation samples, keep it as a version, write the report.
 
-    The last and the best training state are kept under `folder/states` while it trains. After Ctrl-C the
-    state reached so far is judged and kept.
+    States to go on from are kept under `folder/states` until it is finished. After Ctrl-C the state reached so far
+    is judged and kept as well.
+
+    Args:
+        job: what is trained.
+        folder: that everything goes to.
+        watch: is told what happens.
+        talk: is told each step.
+        resume: go on with this training where it was stopped.
 
     Raises:
         StoreError: the folder, the version or the report can't be written; the folder is tried before training.
@@ -56,8 +63,12 @@ def carry_out(job: Planned, folder: Path, *, watch: Watch | None = None, talk: T
     """
     talk = talk or Talk()
     _check_folder(folder)
+    saver = Saver(states_in(folder) / key_of(job.recipe), job.train.save_every)
+    aside = None if resume else saver.set_aside()
+    if aside is not None:
+        talk.say("aside", f"an unfinished training of this recipe lies in {aside} now; --resume goes on with one")
     with job.timings.of("train"):
-        history = fit(job.graft, job.data, job.train, job.preprocess, _keeping(watch or Watch(), folder))
+        history = fit(job.graft, job.data, job.train, job.preprocess, watch, saver=saver, resume=resume)
     with job.timings.of("evaluate"):
         evaluation = _judge(job)
     talk.say("result", f"{evaluation.accuracy:.1%} of {len(evaluation.targets)} validation images are right")
@@ -70,6 +81,8 @@ def carry_out(job: Planned, folder: Path, *, watch: Watch | None = None, talk: T
             history=history,
             note=_note(job, history),
         )
+    if history.ended != "interrupted":
+        saver.drop()
     stored = len(version.tensors)
     talk.say("keep", f"v{version.number} ({version.id}) in {folder}: {stored} tensors that differ from the base")
     home = folder / "reports" / f"v{version.number}"
@@ -85,7 +98,7 @@ def _check_folder(folder: Path) -> None:
             pass
 
 
-def train(graft: Graft, data: str | DataSet, *, watch: Watch | None = None, **settings: Any) -> History:
+def train(graft: Graft, data: str | DataSet, *, watch: Watch = SILENT, **settings: Any) -> History:
     """Train a graft's model in place: `g.train("folder:./flowers", epochs=5, optimizer={"sgd": {"lr": 1e-3}})`.
 
     Args:
@@ -100,20 +113,7 @@ def train(graft: Graft, data: str | DataSet, *, watch: Watch | None = None, **se
         TrainError: training can't go on.
     """
     job = prepared(graft, data, settings)
-    return fit(job.graft, job.data, job.train, job.preprocess, watch or Watch())
-
-
-def _keeping(watch: Watch, folder: Path) -> Watch:
-    """Keep each state on disk; a disk that is full stops no training, but is said."""
-
-    def keep(name: str, state: Mapping[str, Tensor]) -> None:
-        watch.state(name, state)
-        try:
-            save_state(folder / "states" / f"{name}.safetensors", state, {})
-        except StoreError as error:
-            warnings.warn(f"{error}\nTraining goes on.", TorchgraftWarning, stacklevel=2)
-
-    return replace(watch, state=keep)
+    return fit(job.graft, job.data, job.train, job.preprocess, watch)
 
 
 def _judge(job: Planned) -> Evaluation:

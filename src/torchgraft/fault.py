@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -42,11 +43,16 @@ class _Place:
     beside: tuple[str, ...] = ()
 
 
+_TAGS = (("preprocess", "images"), ("preprocess", "texts"))
+"""Places that pydantic tells with the kind of what stands there, which nobody writes."""
+
+
 def in_document(error: ValidationError, root: type[Schema], document: Document) -> RecipeError:
     """Tell the first fault of a document, with its line."""
     first = _first(error)
-    place = _walk(document.node, tuple(first["loc"]))
-    what, do = _told(first, tuple(first["loc"]), root, place)
+    loc = _written_as(first["loc"])
+    place = _walk(document.node, loc)
+    what, do = _told(first, loc, root, place)
     return RecipeError(what, where=f"{document.name}:{place.line}", hint=do or UNTOLD)
 
 
@@ -56,6 +62,11 @@ def in_setting(error: ValidationError, root: type[Schema], path: str, where: str
     loc = (*path.split("."), *(part for part in first["loc"] if part not in ("settings",)))
     what, do = _told(first, loc, root, _Place(".".join(map(str, loc))))
     return RecipeError(what, where=where, hint=do or f"write another value for {path}")
+
+
+def _written_as(loc: Loc) -> Loc:
+    """Give a place as it is written in a recipe."""
+    return (loc[0], *loc[2:]) if loc[:2] in _TAGS else loc
 
 
 def _first(error: ValidationError) -> ErrorDetails:
@@ -147,13 +158,13 @@ def _keys(node: Any) -> dict[str, tuple[int, Any]]:
 def _owner(root: type[Schema], loc: Loc, stepped: tuple[str, ...]) -> type[Schema] | None:
     """Find the class whose fields are known at a place; ModuleSpec where that is a module."""
     owner: type[Schema] | None = root
-    for part in loc:
+    for part, after in zip(loc, (*loc, None)[1:], strict=True):
         if isinstance(part, int) or owner is None or owner is ModuleSpec:
             continue
         if owner is Edit:
             owner = kinds().get(stepped[0]) if stepped else None
         fields = _fields(owner) if owner else {}
-        owner = _schema_in(fields[part].annotation) if part in fields else None
+        owner = _schema_in(fields[part].annotation, after) if part in fields else None
     if owner is Edit and stepped:
         return kinds().get(stepped[0])
     if owner is ModuleSpec and stepped and stepped[-1].startswith("block."):
@@ -166,8 +177,15 @@ def _fields(owner: type[Schema]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in owner.model_fields.items()}
 
 
-def _schema_in(annotation: Any) -> type[Schema] | None:
-    """Find the schema within an annotation such as `tuple[Group, ...]`."""
+def _schema_in(annotation: Any, key: str | int | None = None) -> type[Schema] | None:
+    """Find the schema within an annotation such as `tuple[Group, ...]`; of several, the one that has a key."""
+    found = list(_schemas_in(annotation))
+    return next((one for one in found if key in _fields(one)), found[0] if found else None)
+
+
+def _schemas_in(annotation: Any) -> Iterator[type[Schema]]:
     if isinstance(annotation, type) and issubclass(annotation, Schema):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _schema_in(part))), None)
+        yield annotation
+        return
+    for part in get_args(annotation):
+        yield from _schemas_in(part)

@@ -9,7 +9,10 @@ from pydantic import Field, model_validator
 
 from torchgraft.schema import Schema
 
-__all__ = ["Epoch", "Evaluation", "History"]
+__all__ = ["LOWER", "Epoch", "Evaluation", "History"]
+
+LOWER = frozenset({"loss", "rmse", "mae"})
+"""Figures of which less is better."""
 
 
 class Epoch(Schema):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from torchgraft import yamlfile
 from torchgraft.edits.base import AnyEdit
@@ -13,9 +14,21 @@ from torchgraft.errors import RecipeError, StoreError, nearest
 from torchgraft.fault import in_document
 from torchgraft.preprocess import Preprocess
 from torchgraft.schema import Count, Schema
+from torchgraft.tokens import Texts
 from torchgraft.trainplan import Group, Optimizer, Schedule, TrainPlan, Unfreezing
 
-__all__ = ["Group", "Optimizer", "Recipe", "Schedule", "TrainPlan", "Unfreezing", "is_recipe"]
+__all__ = ["AnyPreprocess", "Group", "Optimizer", "Recipe", "Schedule", "TrainPlan", "Unfreezing", "is_recipe"]
+
+
+def _prepares(value: Any) -> str:
+    """Tell whether a preparation is that of texts or of images."""
+    return "texts" if isinstance(value, Texts) or (isinstance(value, Mapping) and "tokens" in value) else "images"
+
+
+AnyPreprocess = Annotated[
+    Annotated[Preprocess, Tag("images")] | Annotated[Texts, Tag("texts")], Discriminator(_prepares)
+]
+"""How images become tensors, or texts tokens."""
 
 
 def is_recipe(target: str) -> bool:
@@ -32,7 +45,7 @@ class Recipe(Schema):
         input: the shape of one input of the base, without the batch.
         seed: what new weights, splits and orders are drawn from.
         edits: the changes, in order.
-        preprocess: how images become tensors; the base's own when left out.
+        preprocess: how images become tensors, the base's own when left out; or how texts become tokens.
         train: the training plan.
     """
 
@@ -41,7 +54,7 @@ class Recipe(Schema):
     input: tuple[Count, ...] | None = None
     seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = 0
     edits: tuple[AnyEdit, ...] = ()
-    preprocess: Preprocess | None = None
+    preprocess: AnyPreprocess | None = None
     train: TrainPlan | None = None
 
     @property

@@ -14,6 +14,7 @@ from torchgraft.fault import in_setting
 from torchgraft.preprocess import Preprocess
 from torchgraft.recipe import Recipe, TrainPlan
 from torchgraft.schema import Schema
+from torchgraft.tokens import Tokens
 
 __all__ = ["COMMAND_LINE", "check_settings", "settings_of", "taken"]
 
@@ -80,11 +81,12 @@ def _paths() -> dict[str, FieldInfo]:
         "freeze": kinds()["freeze"],
         "train": TrainPlan,
         "preprocess": Preprocess,
+        "preprocess.tokens": Tokens,
     }
     paths = {name: Recipe.model_fields[name] for name in ("seed", "input")}
     for group, owner in groups.items():
         paths |= {f"{group}.{name}": field for name, field in owner.model_fields.items()}
-    del paths["train.data"]
+    del paths["train.data"], paths["preprocess.tokens.digest"]
     return paths
 
 

@@ -116,7 +116,7 @@ def test_samples_end_with_an_index_error_so_that_they_can_be_looped_over() -> No
 def test_a_held_out_part_has_a_fifth_of_each_class_and_one_at_least(targets: list[int], seed: int) -> None:
     counts = {label: targets.count(label) for label in targets}
     if max(counts.values()) < 2:
-        with pytest.raises(DataError, match="no class has two images"):
+        with pytest.raises(DataError, match="no class has two samples"):
             hold_out(targets, seed=seed, where="here")
         return
     train, val = hold_out(targets, seed=seed, where="here")

@@ -332,5 +332,5 @@ def test_one_class_is_refused_and_classes_further_down_are_pointed_to(tmp_path: 
 
 
 def test_single_images_leave_nothing_to_validate(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no class has two images"):
+    with pytest.raises(DataError, match="no class has two samples"):
         opened(class_folders(tmp_path, a=1, b=1))

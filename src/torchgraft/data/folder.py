@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchgraft.data.base import DataSet, DataSource, Progress, hold_out, made_split, usual_size
 from torchgraft.data.images import SUFFIXES, Look, decode, read_all
+from torchgraft.data.words import listing, natural, several
 from torchgraft.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ __all__ = ["FileSamples", "Folder"]
 
 TRAIN = ("train", "training")
 VAL = ("val", "valid", "validation", "test")
-NAMED = 5
-"""How many names an error lists before it says how many more there are."""
-
 
 @dataclass(frozen=True)
 class _File:
@@ -37,20 +34,24 @@ class FileSamples:
     """Images in files, decoded when asked for, or held in memory where `images` has them."""
 
     def __init__(
-        self, paths: Sequence[Path], labels: Sequence[int], *, mode: str, images: Sequence[Image.Image | None]
+        self, paths: Sequence[Path], labels: Sequence[Any], *, mode: str, images: Sequence[Image.Image | None]
     ) -> None:
         self.paths = tuple(paths)
-        self.labels: Sequence[int] = tuple(labels)
+        self.labels: Sequence[Any] = tuple(labels)
         self.mode = mode
         self.images = tuple(images)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
+        return self.image(index), self.labels[index]
+
+    def image(self, index: int) -> Image.Image:
+        """Give one image in the mode of all."""
         held = self.images[index]
         image = held.copy() if held is not None else _decode_again(self.paths[index])
-        return (image if image.mode == self.mode else image.convert(self.mode)), self.labels[index]
+        return image if image.mode == self.mode else image.convert(self.mode)
 
 
 class Folder(DataSource):
@@ -73,7 +74,7 @@ class Folder(DataSource):
         halved = _read(listed, progress)
         skipped = _unreadable(root, halved)
         if strict and skipped:
-            raise DataError(_several("can't be read", skipped), where, "mend or remove them, or go on without")
+            raise DataError(several("can't be read", skipped), where, "mend or remove them, or go on without")
         good = [[file for file in half if not file.look.why] for half in halved]
         _refuse_empty(classes, {file.kind for file in good[0]}, skipped, where)
         if len(good) == 2:
@@ -93,7 +94,7 @@ def _existing(root: Path, where: str) -> Path:
     if not parent.is_dir():
         raise DataError(f"there is no folder {root}, nor {parent}", where, f"you are in {Path.cwd()}")
     beside = [folder.name for folder in _folders(parent, where)]
-    hint = nearest(root.name, beside) or f"{parent} holds {_listing(beside) or 'no folders'}"
+    hint = nearest(root.name, beside) or f"{parent} holds {listing(beside) or 'no folders'}"
     raise DataError(f"there is no folder {root}", where, hint)
 
 
@@ -103,7 +104,7 @@ def _folders(root: Path, where: str) -> list[Path]:
         inside = [entry for entry in root.iterdir() if entry.is_dir() and not _hidden(entry.name)]
     except OSError as error:
         raise _unlisted(error, where) from error
-    return sorted(inside, key=lambda folder: _natural(folder.name))
+    return sorted(inside, key=lambda folder: natural(folder.name))
 
 
 def _unlisted(error: OSError, where: str) -> DataError:
@@ -114,12 +115,6 @@ def _unlisted(error: OSError, where: str) -> DataError:
 def _hidden(name: str) -> bool:
     """Tell the files that systems leave behind; __MACOSX is what a Mac puts into an archive."""
     return name.startswith(".") or name == "__MACOSX"
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Sort '10' behind '9': odd parts of the split are always numbers, so only like is compared with like."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if odd % 2 else part for odd, part in enumerate(parts)], name
 
 
 def _stated(root: Path, where: str) -> tuple[Path, Path] | None:
@@ -164,7 +159,7 @@ def _images(root: Path, where: str) -> list[Path]:
         inside[:] = [name for name in inside if not _hidden(name)]
         paths = [Path(folder, name) for name in files if not _hidden(name)]
         found.extend(path for path in paths if path.suffix.lower() in SUFFIXES)
-    return sorted(found, key=lambda path: _natural(path.relative_to(root).as_posix()))
+    return sorted(found, key=lambda path: natural(path.relative_to(root).as_posix()))
 
 
 def _classes(halves: Sequence[Path], folders: Sequence[dict[str, Path]], where: str) -> tuple[str, ...]:
@@ -172,9 +167,9 @@ def _classes(halves: Sequence[Path], folders: Sequence[dict[str, Path]], where: 
     classes = tuple(folders[0])
     foreign = [name for half in folders[1:] for name in half if name not in classes]
     if foreign:
-        hint = nearest(foreign[0], classes) or f"{halves[0].name}/ has {_listing(classes)}"
+        hint = nearest(foreign[0], classes) or f"{halves[0].name}/ has {listing(classes)}"
         what = f"{halves[1].name}/ has classes that {halves[0].name}/ lacks"
-        raise DataError(_several(what, foreign), where, hint)
+        raise DataError(several(what, foreign), where, hint)
     if len(classes) == 1:
         only = folders[0][classes[0]]
         inner = f", or are its classes one folder down, folder:{only}?" if _folders(only, where) else ""
@@ -204,9 +199,9 @@ def _refuse_empty(classes: Sequence[str], full: set[str], skipped: Sequence[str]
     empty = [name for name in classes if name not in full]
     if empty:
         kinds = f"images end in {', '.join(sorted(SUFFIXES))}"
-        because = f"unreadable: {_listing(skipped)}" if skipped else kinds
+        because = f"unreadable: {listing(skipped)}" if skipped else kinds
         raise DataError(
-            _several("class folders without an image that can be read", empty),
+            several("class folders without an image that can be read", empty),
             where,
             f"remove the folders that are no classes, or fill them; {because}",
         )
@@ -227,7 +222,7 @@ def _said(halves: Sequence[Path], val: Sequence[_File], classes: Sequence[str], 
     if not full:
         raise DataError(f"{halves[1]} has no image that can be read", where, "put images to validate on into it")
     missing = [name for name in classes if name not in full]
-    rest = f"; {_several('never validated', missing)}" if missing else ""
+    rest = f"; {several('never validated', missing)}" if missing else ""
     return f"stated: {halves[0].name}/ and {halves[1].name}/{rest}"
 
 
@@ -257,14 +252,3 @@ def _decode_again(path: Path) -> Image.Image:
         return decode(path)
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         raise DataError(f"{path} can't be read any more: {error}", hint="restore the file") from error
-
-
-def _several(what: str, names: Sequence[str]) -> str:
-    """Say what is so, of how many and of which first."""
-    return f"{what} ({len(names)}): {_listing(names)}"
-
-
-def _listing(names: Sequence[str]) -> str:
-    """Name the first few and count the others."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -27,7 +27,16 @@ from torchgraft.surgery.heads import (
     place_of,
     rows,
 )
-from torchgraft.surgery.told import Told, class_names, follow_classes, follow_task, share_bias, ties, untie
+from torchgraft.surgery.told import (
+    Told,
+    class_names,
+    follow_classes,
+    follow_task,
+    name_classes,
+    share_bias,
+    ties,
+    untie,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,6 +81,7 @@ class Head(Edit):
         activation: after each hidden layer.
         norm: between each hidden layer and its activation.
         bias: of the last layer; as the old one when left out.
+        names: what the classes are called, for the configurations of transformers, which hold such names.
         untied: what the output weights were tied to; written when the edit is applied.
     """
 
@@ -88,6 +98,7 @@ class Head(Edit):
     activation: Activation = "relu"
     norm: Norm = "none"
     bias: Flag | None = None
+    names: Names = ()
     untied: Names = ()
 
     @model_validator(mode="after")
@@ -100,7 +111,8 @@ class Head(Edit):
             raise ValueError(
                 "rows can be kept only where the new layer reads what the old one read: one head, not hidden"
             )
-        self.outputs()
+        if len(self.names) > _total(self.outputs()) or (self.names and self.heads):
+            raise ValueError("'names' has one name for each class at most, of the only head")
         return self
 
     def outputs(self) -> dict[str, Output]:
@@ -136,6 +148,7 @@ class Head(Edit):
             auxiliary = first.path in main and (place.path not in main or _is_auxiliary(place.path))
             chosen = {name: one.plain() for name, one in outputs.items()} if auxiliary else outputs
             _put(surgery, told, place, chosen, kept if place.gives == first.gives else {})
+        name_classes(surgery, told, self.names, _total(outputs))
         follow_task(surgery, told, next(iter(outputs.values())).task)
         if held:
             untie(surgery, told)

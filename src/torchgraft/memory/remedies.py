@@ -201,7 +201,7 @@ def _fused(graft: Graft, case: Case, most: int | None) -> Iterator[_Way]:
     """Let one kernel move the weights: the usual form on a GPU makes temporary tensors for all of them at once."""
     optimizer = case.plan.optimizer
     settings = {name: one for name, one in optimizer.settings.items() if name != "foreach"}
-    takes = "fused" in inspect.signature(optimizer_class(optimizer.name).__init__).parameters
+    takes = "fused" in inspect.signature(optimizer_class(optimizer.name)).parameters
     if not takes or not case.accelerated or settings.get("fused"):
         return
     made = {optimizer.name: {**settings, "fused": True}}

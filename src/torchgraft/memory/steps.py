@@ -61,7 +61,7 @@ class Job:
     def optimizer(self) -> torch.optim.Optimizer:
         """Build the optimizer; on a GPU torch takes the form that works on lists of tensors."""
         settings = dict(self.plan.optimizer.settings)
-        takes = inspect.signature(optimizer_class(self.plan.optimizer.name).__init__).parameters
+        takes = inspect.signature(optimizer_class(self.plan.optimizer.name)).parameters
         if self.accelerated and "foreach" in takes and not settings.get("fused"):
             settings.setdefault("foreach", True)
         made = self.plan.optimizer.model_copy(update={"settings": settings})

@@ -20,8 +20,9 @@ from torchgraft.profile.task import Random, Task, batch_of, double_of, moved
 from torchgraft.train.augment import augmentation
 from torchgraft.train.batches import batches
 from torchgraft.train.checkpointing import checkpointed_modules
-from torchgraft.train.optimise import loss_of, optimizer_of, schedule_of
+from torchgraft.train.optimise import loss_of, optimizer_of
 from torchgraft.train.rates import groups_of, unfreezing
+from torchgraft.train.schedule import schedule_of
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
@@ -95,7 +96,7 @@ def planned_task(
 
     task = Task(
         model, device, source, loss, optimizer, _facts(plan, data=data), plan.precision, scaler, plan.clip,
-        schedule_of(plan, optimizer, plan.epochs * math.ceil(len(loader) / plan.accumulate))
+        schedule_of(plan, optimizer, plan.epochs * math.ceil(len(loader) / plan.accumulate))[0]
         if optimizer is not None and loader else None,
         vary if plan.augment != "none" else None,
         data, plan.workers if data else None, train_mode, min(plan.accumulate, TOGETHER),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torchgraft.probes.arrival import Arrival
     from torchgraft.probes.fit import Fit
     from torchgraft.probes.independence import Independence
+    from torchgraft.probes.live import Live
     from torchgraft.probes.roundtrip import RoundTrip
     from torchgraft.probes.sets import Sets
     from torchgraft.probes.speed import Speed
@@ -64,6 +65,7 @@ class Evidence:
         independence: whether the samples of a batch see each other.
         speed: what a step's time went to, if it was profiled.
         memory: what training takes and what there is, if it was predicted.
+        live: what a step of a training that runs showed.
         edits: the edits that were applied, in order.
         loss: the name of the loss function of torch.nn.functional that was given, as far as it can be told.
     """
@@ -83,6 +85,7 @@ class Evidence:
     independence: Independence | None = None
     speed: Speed | None = None
     memory: Fit | None = None
+    live: Live | None = None
     loss: str = ""
     edits: tuple[Edit, ...] = ()
     table: Mapping[str, nn.Module] | None = None

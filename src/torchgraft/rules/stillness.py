@@ -173,7 +173,7 @@ class FrozenDropout(Rule):
         sets = evidence.sets
         if sets is None or not sets.trainable or not sets.frozen:
             return
-        found: dict[str, bool] = {}
+        found = dict.fromkeys(_in_still_parts(evidence), True) if evidence.live is not None else {}
         for run in evidence.runs:
             for path, inside in _drops(run, frozenset(sets.trainable)).items():
                 found[path] = found.get(path, False) or inside
@@ -197,6 +197,17 @@ class FrozenDropout(Rule):
         )
         what = f"{paths[0]} becomes Identity" if one else f"{count} layers become Identity"
         return replace(found, fixes=(_fix(what, paths),))
+
+
+def _in_still_parts(evidence: Evidence) -> Iterator[str]:
+    """Find dropout within frozen parts without a trace, as a training that runs has none."""
+    from torchgraft.surgery.stillness import still_parts
+
+    norms = {norm.path for norm in evidence.sets.norms} if evidence.sets else set()
+    parts = [path for path, _ in still_parts(evidence.model, lambda one: not one.requires_grad)]
+    for path in evidence.sets.modes if evidence.sets else ():
+        if path not in norms and any(path == part or path.startswith(f"{part}.") for part in parts):
+            yield path
 
 
 def _drops(run: Trace, trainable: frozenset[str]) -> dict[str, bool]:

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
     from torchgraft.surgery.journal import Surgery
 
-__all__ = ["Told", "class_names", "configs", "follow_classes", "follow_task", "share_bias", "ties", "untie"]
+__all__ = [
+    "Told",
+    "class_names",
+    "configs",
+    "follow_classes",
+    "follow_task",
+    "name_classes",
+    "share_bias",
+    "ties",
+    "untie",
+]
 
 _COUNTS = ("num_classes", "n_classes", "nb_classes", "num_labels")
 """Attributes by which models say how many classes they have."""
@@ -70,10 +80,22 @@ def follow_classes(
         names = vars(config).get("id2label")
         if isinstance(names, dict) and len(names) == before:
             words = [names[kept[n]] if n in kept else f"LABEL_{n}" for n in range(now)]
-            surgery.set(config, "id2label", dict(enumerate(words)))
-            surgery.set(config, "label2id", {word: number for number, word in enumerate(words)})
+            _call(surgery, config, words)
         if vars(config).get("vocab_size") == before:
             surgery.set(config, "vocab_size", now)
+
+
+def name_classes(surgery: Surgery, told: Told, names: Sequence[str], count: int) -> None:
+    """Let configurations that name `count` classes call the first ones so."""
+    for config in told.configs:
+        held = vars(config).get("id2label")
+        if names and isinstance(held, dict) and len(held) == count:
+            _call(surgery, config, [*names, *(held[number] for number in range(len(names), count))])
+
+
+def _call(surgery: Surgery, config: Any, words: Sequence[str]) -> None:
+    surgery.set(config, "id2label", dict(enumerate(words)))
+    surgery.set(config, "label2id", {word: number for number, word in enumerate(words)})
 
 
 def follow_task(surgery: Surgery, told: Told, task: str) -> None:

@@ -2,53 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from torchgraft.edits.head import tasks
 from torchgraft.errors import TrainError
-from torchgraft.history import Epoch, History
-from torchgraft.params.still import train_mode
-from torchgraft.recipe import TrainPlan
-from torchgraft.train.accumulate import Turn, turns
-from torchgraft.train.augment import augmentation
-from torchgraft.train.batches import batches, sizes_of
 from torchgraft.train.checkpointing import checkpointed, checkpointed_modules
-from torchgraft.train.evaluate import tally
-from torchgraft.train.optimise import check_tasks, loss_of, optimizer_of, schedule_of, scores_of
-from torchgraft.train.rates import groups_of, starting, unfrozen
-from torchgraft.train.step import Stepper
+from torchgraft.train.feed import feed_of
+from torchgraft.train.identity import check_identity, identity
+from torchgraft.train.optimise import optimizer_of
+from torchgraft.train.random import seeded
+from torchgraft.train.rates import starting
+from torchgraft.train.session import Feeds, Session
+from torchgraft.train.stop import Stop, stoppable
+from torchgraft.train.tasks import task_of
+from torchgraft.train.watch import SILENT, Watch
+from torchgraft.train.world import ALONE, World
 
 if TYPE_CHECKING:
     from torchgraft.data import DataSet
     from torchgraft.graft import Graft
+    from torchgraft.history import History
     from torchgraft.preprocess import Preprocess
+    from torchgraft.train.saving import Saver
+    from torchgraft.trainplan import TrainPlan
 
-__all__ = ["Watch", "check_training", "device_of", "fit"]
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What the loop tells while it runs. Each is called with plain data and may be left out.
-
-    Attributes:
-        step: after each step, with (epoch, step, steps in the epoch, loss).
-        epoch: after each epoch.
-        state: with the name `last` or `best` and the state dict, whenever one is worth keeping.
-    """
-
-    step: Callable[[int, int, int, float], None] = lambda *_: None
-    epoch: Callable[[Epoch], None] = lambda _: None
-    state: Callable[[str, Mapping[str, Tensor]], None] = lambda *_: None
-
-
-_SILENT = Watch()
+__all__ = ["check_training", "device_of", "fit"]
 
 
 def device_of(plan: TrainPlan) -> torch.device:
@@ -79,29 +60,56 @@ def check_training(plan: TrainPlan) -> None:
     optimizer_of(plan, [{"params": [nn.Parameter(torch.zeros(1, 1))]}])
 
 
-def fit(graft: Graft, data: DataSet, plan: TrainPlan, preprocess: Preprocess, watch: Watch = _SILENT) -> History:
+def fit(
+    graft: Graft,
+    data: DataSet,
+    plan: TrainPlan,
+    preprocess: Preprocess,
+    watch: Watch = SILENT,
+    *,
+    saver: Saver | None = None,
+    resume: bool = False,
+    world: World = ALONE,
+) -> History:
     """Train a graft's model in place, by seed the same every time on the same machine.
 
     Frozen parts stay in evaluation mode, so their BatchNorm statistics and dropout do not move. At the end the
     model holds the best or the last state, as the plan says; after Ctrl-C it holds the state it had then.
 
+    Args:
+        graft: what is trained.
+        data: its samples.
+        plan: how.
+        preprocess: makes tensors of samples.
+        watch: is told what happens.
+        saver: keeps states on disk, to go on from.
+        resume: go on from the state that the saver has.
+        world: the processes that train together.
+
     Raises:
-        TrainError: nothing can be trained, the data do not fit the head, or the loss is not finite any more.
+        TrainError: nothing can be trained, the data do not fit the head, the loss is not finite any more, or there
+            is no state to go on from.
     """
-    check_tasks(tasks(graft.recipe.edits))
     device = device_of(plan)
-    model = graft.module.to(device)
-    seed = graft.recipe.seed
     again = checkpointed_modules(graft.module, plan.checkpointing, roles=graft.roles)
-    with starting(graft, plan) as steps, _determined(seed):
+    with starting(graft, plan) as steps, seeded(graft.recipe.seed), stoppable() as stop:
         _check_trainable(graft)
-        optimizer = optimizer_of(plan, groups_of(graft, plan))
-        train = batches(data.train, preprocess.transform(), plan, train=True, seed=seed)
-        val = batches(data.val, preprocess.transform(), plan, train=False)
-        run = _Run(model, plan, device, optimizer, watch, train, val)
-        run.again = tuple(again.values())
-        run.before = lambda epoch: unfrozen(graft, plan, steps, epoch, optimizer, run.schedule)
-        return run.all_epochs()
+        task = task_of(plan, tasks(graft.recipe.edits), data.classes)
+        feeds = _feeds(graft, data, plan, preprocess, world)
+        session = Session(graft, plan, feeds, task, device, steps=steps, world=world)
+        if saver is not None:
+            _prepare(saver, session, identity(session, data), resume=resume)
+        with checkpointed(tuple(again.values())):
+            return _Run(session, watch, saver, stop).to_the_end()
+
+
+def _prepare(saver: Saver, session: Session, about: dict[str, Any], *, resume: bool) -> None:
+    """Let the saver write down what is trained, and go on from what it has."""
+    saver.about = about
+    if resume:
+        snapshot, best = saver.load()
+        check_identity(about, snapshot.notes["about"], str(saver.folder))
+        session.restore(snapshot, best)
 
 
 def _check_trainable(graft: Graft) -> None:
@@ -109,112 +117,62 @@ def _check_trainable(graft: Graft) -> None:
         raise TrainError("every parameter is frozen", where=graft.name, hint="unfreeze: {at: head}")
 
 
-@contextmanager
-def _determined(seed: int) -> Iterator[None]:
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+def _feeds(graft: Graft, data: DataSet, plan: TrainPlan, preprocess: Preprocess, world: World) -> Feeds:
+    seed = graft.recipe.seed
+    made: dict[str, Any] = {"prepare": preprocess.transform(), "seed": seed, "world": world}
+    return Feeds(
+        feed_of(data.train, plan, train=True, **made),
+        feed_of(data.val, plan, train=False, **made),
+    )
 
 
 class _Run:
-    """One run of the loop."""
+    """One run of the loop, from where the session stands."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        plan: TrainPlan,
-        device: torch.device,
-        optimizer: torch.optim.Optimizer,
-        watch: Watch,
-        train: Any,
-        val: Any,
-    ) -> None:
-        self.model, self.plan, self.device, self.watch = model, plan, device, watch
-        self.optimizer = optimizer
-        self.augment = augmentation(plan)
-        self.train, self.val = train, val
-        self.turns = turns(sizes_of(train), plan.accumulate)
-        self.stepper = Stepper(plan, optimizer, device)
-        self.schedule = schedule_of(plan, optimizer, plan.epochs * sum(turn.closes for turn in self.turns))
-        self.before: Callable[[int], object] = lambda _: None
-        self.again: tuple[nn.Module, ...] = ()
-        self.epochs: list[Epoch] = []
-        self.best = 0
-        self.best_state: dict[str, Tensor] = {}
+    def __init__(self, session: Session, watch: Watch, saver: Saver | None, stop: Stop) -> None:
+        self.session, self.saver, self.stop = session, saver, stop
+        self.watch = watch if session.world.writes else SILENT
 
-    def all_epochs(self) -> History:
-        start = time.perf_counter()
-        ended: Literal["finished", "interrupted"] = "finished"
+    def to_the_end(self) -> History:
+        session = self.session
+        self.watch.begin(session.begin())
+        ended: Literal["finished", "interrupted", "early"] = "finished"
         try:
-            for number in range(1, self.plan.epochs + 1):
-                self._keep(self._epoch(number))
-        except KeyboardInterrupt:
+            while not session.is_done and ended == "finished":
+                self._epoch()
+                if self.stop.asked:
+                    ended = "interrupted"
+                elif session.is_early:
+                    ended = "early"
+        except KeyboardInterrupt:  # a second Ctrl-C, or one outside of the main thread
             ended = "interrupted"
-            self.watch.state("last", self.model.state_dict())
-        if ended == "finished" and self.plan.keep == "best" and self.best_state:
-            self.model.load_state_dict(self.best_state)
-        self.model.eval()
-        return History(epochs=tuple(self.epochs), best=self.best, ended=ended, seconds=time.perf_counter() - start)
+        finally:
+            if self.saver is not None:
+                self.saver.close()
+        history = session.finish(ended)
+        self.watch.end(history)
+        return history
 
-    def _epoch(self, number: int) -> Epoch:
-        start = time.perf_counter()
-        self.before(number)
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
-        train_mode(self.model)
-        with checkpointed(self.again):
-            loss, accuracy = self._batches(number)
-        val_loss, val_accuracy = tally(self.model, self.val, self.device)
-        return Epoch(
-            number=number,
-            train_loss=loss,
-            train_accuracy=accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            lr=rate,
-            seconds=time.perf_counter() - start,
-        )
+    def _epoch(self) -> None:
+        session, watch = self.session, self.watch
+        session.open_epoch()
+        for batch in session.feeds.train.batches(session.epoch, start=session.batch):
+            watch.step(session.step(batch))
+            if not session.between:
+                continue
+            if self.stop.asked:
+                self._save(wait=True)
+                return
+            if self.saver is not None and self.saver.due():
+                self._save()
+            if session.number == session.plan.steps:
+                break
+        watch.epoch(session.close_epoch())
+        if self.saver is not None and (self.stop.asked or self.saver.due(epoch=True)):
+            self._save(wait=self.stop.asked)
 
-    def _batches(self, number: int) -> tuple[float, float]:
-        """Train on every batch once, and give the mean loss and the accuracy."""
-        loss_sum, right, count = 0.0, 0, 0
-        for step, (images, targets) in enumerate(self.train, 1):
-            varied = self.augment(images.to(self.device))
-            turn = self.turns[step - 1]
-            loss, scores = self._step(varied, targets.to(self.device), turn, f"epoch {number}, step {step}")
-            loss_sum += loss * len(targets)
-            right += int((scores.argmax(1).cpu() == targets).sum())
-            count += len(targets)
-            self.watch.step(number, step, len(self.train), loss)
-        return loss_sum / count, right / count
-
-    def _step(self, images: Tensor, targets: Tensor, turn: Turn, moment: str) -> tuple[float, Tensor]:
-        if turn.opens:
-            self.stepper.open()
-        output, loss = self.stepper.forward(
-            lambda: self.model(images), lambda output: loss_of(output, targets, self.plan)
-        )
-        value = float(loss.detach())
-        if not torch.isfinite(loss.detach()):
-            raise TrainError(
-                f"the loss is {value} at {moment}",
-                where="train.optimizer",
-                hint="lower the learning rate, or clip the gradients (clip: 1.0); the last good state is kept",
-            )
-        self.stepper.backward(loss, turn.share)
-        if turn.closes:
-            self.stepper.close()
-            self.schedule.step()
-        return value, scores_of(output).detach()
-
-    def _keep(self, epoch: Epoch) -> None:
-        self.epochs.append(epoch)
-        before = self.epochs[self.best - 1].val_accuracy if self.best else -1.0
-        state = self.model.state_dict()
-        if epoch.val_accuracy > before:
-            self.best = epoch.number
-            if self.plan.keep == "best":
-                self.best_state = {name: tensor.detach().clone() for name, tensor in state.items()}
-            self.watch.state("best", state)
-        self.watch.state("last", state)
-        self.watch.epoch(epoch)
+    def _save(self, *, wait: bool = False) -> None:
+        if self.saver is not None:
+            self.saver.save(self.session.snapshot(), self.session.best_state, wait=wait)
+            if wait:
+                self.watch.saved(self.saver.state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,17 +10,18 @@ from torch import Tensor
 
 from torchgraft.errors import TrainError, nearest
 from torchgraft.probes.loss import loss_by, named_outputs
-from torchgraft.recipe import TrainPlan
+from torchgraft.trainplan import TrainPlan
 
-__all__ = ["check_tasks", "loss_of", "optimizer_class", "optimizer_of", "schedule_of", "scores_of"]
+__all__ = ["check_tasks", "loss_of", "optimizer_class", "optimizer_of", "scores_of"]
 
 _CLASSES = {"": "classes"}
 
 _UNFIT = {
     "lbfgs": "it evaluates the loss several times a step",
     "sparseadam": "it takes sparse gradients only",
+    "adahessian": "it takes second derivatives",
 }
-"""The optimizers of torch that a loop of one forward and one backward pass a step can't run, and why."""
+"""The optimizers of torch and timm that a loop of one forward and one backward pass a step can't run, and why."""
 
 
 def optimizer_of(plan: TrainPlan, groups: Sequence[Mapping[str, Any]]) -> torch.optim.Optimizer:
@@ -38,51 +38,57 @@ def optimizer_of(plan: TrainPlan, groups: Sequence[Mapping[str, Any]]) -> torch.
         raise TrainError(
             f"{plan.optimizer.name} does not take these settings: {error}",
             where="train.optimizer",
-            hint="see its page in torch.optim",
+            hint="see its page in torch.optim, or in timm.optim",
         ) from error
 
 
 def optimizer_class(name: str) -> Any:
-    """Give the class of torch.optim of this name in small letters.
+    """Give what builds the optimizer of this name in small letters: of torch.optim, or else of timm.optim.
 
     Raises:
         TrainError: there is none, or the loop can't run it.
     """
-    known = {
+    word = name.lower()
+    known = _of_torch()
+    if word in _UNFIT:
+        raise TrainError(
+            f"torchgraft can't train with {name}: {_UNFIT[word]}",
+            where="train.optimizer",
+            hint=f"take one of {', '.join(sorted(known.keys() - _UNFIT.keys()))}",
+        )
+    found = known.get(word) or _of_timm(word)
+    if found is None:
+        fit = sorted(known.keys() - _UNFIT.keys())
+        raise TrainError(
+            f"neither torch.optim nor timm.optim has '{name}'",
+            where="train.optimizer",
+            hint=nearest(word, fit) or nearest(word, _timm_names()) or f"one of {', '.join(fit)}, or of timm's",
+        )
+    return found
+
+
+def _of_torch() -> dict[str, Any]:
+    return {
         word.lower(): cls
         for word, cls in vars(torch.optim).items()
         if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
     }
-    fit = sorted(known.keys() - _UNFIT.keys())
-    if name.lower() in _UNFIT:
-        raise TrainError(
-            f"torchgraft can't train with {name}: {_UNFIT[name.lower()]}",
-            where="train.optimizer",
-            hint=f"take one of {', '.join(fit)}",
-        )
-    if name.lower() not in known:
-        raise TrainError(
-            f"torch.optim has no '{name}'",
-            where="train.optimizer",
-            hint=nearest(name.lower(), fit) or f"one of {', '.join(fit)}",
-        )
-    return known[name.lower()]
 
 
-def schedule_of(
-    plan: TrainPlan, optimizer: torch.optim.Optimizer, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Build the schedule of the learning rates: a linear rise, then a cosine fall or a constant rate."""
-    rise = max(round(plan.warmup * steps), 1) if plan.warmup else 0
+def _of_timm(word: str) -> Any:
+    """Give timm's optimizer, its variants with what makes them such."""
+    if word not in _timm_names():
+        return None
+    from timm.optim import get_optimizer_class
 
-    def share(step: int) -> float:
-        if step < rise:
-            return (step + 1) / rise
-        if plan.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
+    return get_optimizer_class(word)
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+def _timm_names() -> list[str]:
+    """List what timm has that torch's loop can run: no second derivatives."""
+    from timm.optim import list_optimizers
+
+    return [name for name in list_optimizers() if name not in _UNFIT]
 
 
 def scores_of(output: Any) -> Tensor:

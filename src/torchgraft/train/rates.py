@@ -44,7 +44,7 @@ def groups_of(graft: Graft, plan: TrainPlan, steps: tuple[Step, ...] = ()) -> Gr
 
 def _own(plan: TrainPlan) -> dict[str, Any]:
     """Give the rate and the decay that the optimizer has by itself."""
-    known = inspect.signature(optimizer_class(plan.optimizer.name).__init__).parameters
+    known = inspect.signature(optimizer_class(plan.optimizer.name)).parameters
     defaults = {name: known[name].default for name in ("lr", "weight_decay") if name in known}
     return {name: plan.optimizer.settings.get(name, value) for name, value in defaults.items()}
 

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchgraft.recipe import TrainPlan
+from torchgraft.trainplan import TrainPlan
 
 __all__ = ["KINDS", "Stepper", "move"]
 
 KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The number formats of the forward pass, by the word of the plan."""
+
+Guard = Callable[[Tensor], object]
+"""Sees the norm of all gradients before anything moves, and may raise."""
 
 
 class Stepper:
@@ -44,10 +47,17 @@ class Stepper:
         Returns:
             the output and the loss.
         """
-        kind = KINDS[self.plan.precision]
-        with torch.autocast(self.device.type, dtype=kind, enabled=self.plan.precision != "fp32"):
+        if self.plan.precision == "fp32":
             output = run()
             return output, judge(output)
+        with self.cast():
+            output = run()
+            return output, judge(output)
+
+    def cast(self) -> torch.autocast:
+        """Compute in the precision of the plan while the block runs."""
+        kind = KINDS[self.plan.precision]
+        return torch.autocast(self.device.type, dtype=kind, enabled=self.plan.precision != "fp32")
 
     def backward(self, loss: Tensor, share: float = 1.0) -> None:
         """Add the gradients of a batch to those that there are.
@@ -63,16 +73,37 @@ class Stepper:
         """Begin an optimizer step: old gradients go."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def close(self) -> None:
+    def close(self, guard: Guard | None = None) -> None:
         """End an optimizer step: clip the gradients as the plan says, and move."""
-        move(self.optimizer, self.scaler, self.plan.clip)
+        move(self.optimizer, self.scaler, self.plan.clip, self.plan.clip_value, guard)
 
 
-def move(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None) -> None:
-    """Clip the gradients by their norm, where one is given, and let the optimizer move."""
-    if clip is not None:
+def move(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clip: float | None = None,
+    clip_value: float | None = None,
+    guard: Guard | None = None,
+) -> None:
+    """Clip the gradients and let the optimizer move.
+
+    Args:
+        optimizer: what moves.
+        scaler: of the loss.
+        clip: the largest norm of all gradients together; None leaves them.
+        clip_value: the largest number in a gradient; None leaves them.
+        guard: sees the norm before it is clipped.
+    """
+    if clip is not None or clip_value is not None or guard is not None:
         scaler.unscale_(optimizer)
         trained = [one for group in optimizer.param_groups for one in group["params"]]
-        nn.utils.clip_grad_norm_(trained, clip)
+        if clip is not None:
+            norm = nn.utils.clip_grad_norm_(trained, clip)
+        else:
+            norm = nn.utils.get_total_norm([one.grad for one in trained if one.grad is not None])
+        if guard is not None:
+            guard(norm)
+        if clip_value is not None:
+            nn.utils.clip_grad_value_(trained, clip_value)
     scaler.step(optimizer)
     scaler.update()

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-__all__ = ["Meter", "Task"]
+if TYPE_CHECKING:
+    from torchgraft.train.world import World
+
+__all__ = ["LOSS", "Meter", "Task"]
+
+LOSS = "loss"
+"""The figure that every task has, though no meter gathers it; less of it is better."""
 
 
 class Meter(ABC):
@@ -24,6 +31,11 @@ class Meter(ABC):
     @abstractmethod
     def figures(self) -> dict[str, float]:
         """Give the figures by name, such as `accuracy` (a share of 1); the first is what states are judged by."""
+
+    def gather(self, world: World) -> None:
+        """Let every process hold what all of them counted; each calls this once, before `figures`."""
+        for one in self.sums().values():
+            world.total(one)
 
 
 class Task(ABC):
@@ -44,3 +56,11 @@ class Task(ABC):
     @abstractmethod
     def meter(self, *, train: bool = False) -> Meter:
         """Begin to gather figures; `train` asks for those alone that cost next to nothing."""
+
+    @abstractmethod
+    def answers(self, output: Any) -> dict[str, Any]:
+        """Give what an output says, as plain lists with one entry a sample."""
+
+    def judged(self, loss: float, figures: Mapping[str, float]) -> float:
+        """Give the figure that a state is judged by, out of its loss and its figures."""
+        return loss if self.metric == LOSS else figures[self.metric]

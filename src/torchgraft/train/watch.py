@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ class Begin:
         device: what this one computes on.
         metric: what states are judged by.
         higher: whether more of it is better.
+        rates: gives the learning rate of each group by its name, as it is when it is asked.
     """
 
     epochs: int
@@ -47,6 +48,7 @@ class Begin:
     device: str
     metric: str
     higher: bool
+    rates: Callable[[], Mapping[str, float]] = dict
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The processes that train together: which one this is, which part of a batch is its own, sums over all of them."""
+"""The processes that train together: which one this is, which part of a batch is its own, sums over all."""
 
 from __future__ import annotations
 

@@ -1,0 +1,216 @@
+"""What the words beside samples mean: a class, several labels, or quantities."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torchgraft.data.base import Task
+from torchgraft.data.words import listing, natural
+from torchgraft.errors import DataError, nearest
+
+__all__ = ["Cells", "Targets", "numbered", "read_targets"]
+
+JOIN = "|"
+"""What parts the labels of one cell: `red|round`."""
+NO_NUMBER = frozenset({"", "na", "n/a", "nan", "null", "none"})
+"""What stands in a column of numbers where there is none, as pandas and R write it."""
+SWITCHES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "no": 0, "yes": 1}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What stands beside the samples: columns of equal length, and how row number n is called in an error."""
+
+    columns: Mapping[str, Sequence[str]]
+    place: Callable[[int], str]
+    where: str
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What each sample is to give: None where the row does not say. `notes` tell what was taken for granted."""
+
+    task: Task
+    classes: tuple[str, ...]
+    values: tuple[Any, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_targets(cells: Cells, task: Task | None = None) -> Targets:
+    """Make targets of one or more columns.
+
+    What is not said is told by the cells: `a|b` is several labels; columns of 0 and 1 are labels too, one each.
+    Words are classes. Numbers are quantities if one has a fraction. Whole numbers of one column are classes where
+    each comes up twice or more on average, and quantities otherwise: a note says which.
+
+    Raises:
+        DataError: a cell does not fit the task, with its line.
+    """
+    if task is None:
+        task, notes = _told(cells)
+    else:
+        notes = ()
+    made = _READERS[task](cells)
+    return Targets(made.task, made.classes, made.values, (*notes, *made.notes))
+
+
+def _told(cells: Cells) -> tuple[Task, tuple[str, ...]]:
+    """Tell the task by the cells."""
+    if len(cells.columns) > 1:
+        return _told_of_several(cells)
+    ((name, column),) = cells.columns.items()
+    given = [cell for cell in column if cell]
+    if any(JOIN in cell for cell in given):
+        return "labels", ()
+    numbers = _numbers(given)
+    if not numbers:
+        return "classes", ()
+    if any(number != int(number) for number in numbers):
+        return "regression", ()
+    distinct = len(set(numbers))
+    if len(numbers) >= 2 * distinct:
+        said = f"the {distinct} whole numbers of column '{name}' are taken as classes: task=regression takes them"
+        return "classes", (f"{said} as quantities",)
+    said = f"the whole numbers of column '{name}' hardly come up twice and are taken as quantities"
+    return "regression", (f"{said}: task=classes takes them as classes",)
+
+
+def _told_of_several(cells: Cells) -> tuple[Task, tuple[str, ...]]:
+    names = list(cells.columns)
+    given = [cell.casefold() for column in cells.columns.values() for cell in column if cell]
+    if all(cell in SWITCHES for cell in given):
+        rows = zip(*cells.columns.values(), strict=True)
+        if all(sum(SWITCHES.get(cell.casefold(), 0) for cell in row) == 1 for row in rows):
+            said = "each row has exactly one of its labels: task=classes makes classes of them"
+            return "labels", (said,)
+        return "labels", ()
+    if _numbers([cell for cell in given if cell not in NO_NUMBER]):
+        return "regression", ()
+    word = next(name for name, column in cells.columns.items() if not _numbers([cell for cell in column if cell]))
+    raise DataError(
+        f"the columns {listing(names)} are no labels (0 and 1) and no quantities: '{word}' has other words",
+        cells.where,
+        f"name the label: label={word}",
+    )
+
+
+def _numbers(given: Sequence[str]) -> list[float]:
+    """Read every cell as a number, or give nothing where one is none."""
+    try:
+        numbers = [float(cell) for cell in given]
+    except ValueError:
+        return []
+    return numbers if all(math.isfinite(number) for number in numbers) else []
+
+
+def _one(cells: Cells, task: Task) -> tuple[str, Sequence[str]]:
+    if len(cells.columns) > 1:
+        raise DataError(f"{task} stand in one column, not in {listing(list(cells.columns))}", cells.where)
+    return next(iter(cells.columns.items()))
+
+
+def _classes(cells: Cells) -> Targets:
+    """Number the words in their natural order; columns of 0 and 1 with exactly one 1 in a row are classes too."""
+    if len(cells.columns) > 1:
+        return _of_one_hot(cells)
+    _, column = _one(cells, "classes")
+    words = [_whole(cell) for cell in column]
+    classes = tuple(sorted({word for word in words if word}, key=_order))
+    places = {name: place for place, name in enumerate(classes)}
+    if len(classes) < 2:
+        only = f"one class only, '{classes[0]}'" if classes else "no class at all"
+        raise DataError(f"there is {only}", cells.where, "add samples of another class")
+    return Targets("classes", classes, tuple(places.get(word) for word in words))
+
+
+def _of_one_hot(cells: Cells) -> Targets:
+    several = _labels(cells)
+    odd = next((number for number, row in enumerate(several.values) if row is not None and sum(row) != 1), None)
+    if odd is not None:
+        raise DataError(
+            f"{cells.place(odd)} has {sum(several.values[odd])} classes, not one",
+            cells.where,
+            "task=labels takes any number of them",
+        )
+    values = tuple(None if row is None else row.index(1) for row in several.values)
+    return Targets("classes", several.classes, values)
+
+
+def _whole(cell: str) -> str:
+    """Write '3.0' as '3': whole numbers that went through a table with gaps."""
+    return cell[:-2] if re.fullmatch(r"-?[0-9]+\.0", cell) else cell
+
+
+def _order(name: str) -> tuple[float, tuple[list[str | int], str]]:
+    """Sort numbers by their value, before words in natural order."""
+    numbers = _numbers([name])
+    return (numbers[0] if numbers else math.inf), natural(name)
+
+
+def _labels(cells: Cells) -> Targets:
+    """Read `a|b` cells of one column, or a column of 0 and 1 for each label."""
+    if len(cells.columns) == 1:
+        _, column = _one(cells, "labels")
+        return _joined(column)
+    rows = []
+    for number, row in enumerate(zip(*cells.columns.values(), strict=True)):
+        odd = next((cell for cell in row if cell and cell.casefold() not in SWITCHES), None)
+        if odd is not None:
+            name = list(cells.columns)[row.index(odd)]
+            raise DataError(f"{cells.place(number)} has '{odd}' for '{name}', not 0 or 1", cells.where)
+        rows.append(None if "" in row else tuple(SWITCHES[cell.casefold()] for cell in row))
+    return Targets("labels", tuple(cells.columns), tuple(rows))
+
+
+def _joined(column: Sequence[str]) -> Targets:
+    """Read cells such as `red|round`; an empty one has none of the labels."""
+    named = [{word.strip() for word in cell.split(JOIN)} - {""} for cell in column]
+    classes = tuple(sorted(set().union(*named), key=natural))
+    without = sum(not words for words in named)
+    notes = (f"{without} samples have none of the labels",) if without else ()
+    values = tuple(tuple(int(name in words) for name in classes) for words in named)
+    return Targets("labels", classes, values, notes)
+
+
+def _regression(cells: Cells) -> Targets:
+    """Read a number from each column; a row that lacks one has no target."""
+    rows = []
+    for number, row in enumerate(zip(*cells.columns.values(), strict=True)):
+        lacks = any(cell.casefold() in NO_NUMBER for cell in row)
+        rows.append(None if lacks else tuple(_number(cell, number, cells) for cell in row))
+    return Targets("regression", tuple(cells.columns), tuple(rows))
+
+
+def _number(cell: str, row: int, cells: Cells) -> float:
+    found = _numbers([cell])
+    if not found:
+        raise DataError(f"{cells.place(row)} has '{cell}', which is no quantity", cells.where, "mend the cell")
+    return found[0]
+
+
+def _no_mask(cells: Cells) -> Targets:
+    raise DataError("no column of words is a mask", cells.where, "keep masks as images: masks:FOLDER")
+
+
+_READERS: dict[Task, Callable[[Cells], Targets]] = {
+    "classes": _classes,
+    "labels": _labels,
+    "regression": _regression,
+    "mask": _no_mask,
+}
+
+
+def numbered(labels: Sequence[int], names: Sequence[str], where: str) -> None:
+    """Refuse a label that has no name.
+
+    Raises:
+        DataError: a label lies outside 0 … classes - 1.
+    """
+    odd = next((label for label in labels if not 0 <= label < len(names)), None)
+    if odd is not None:
+        hint = nearest(str(odd), names) or f"classes are numbered 0 to {len(names) - 1}"
+        raise DataError(f"there are {len(names)} classes, but a label is {odd}", where, hint)

@@ -1,0 +1,97 @@
+"""What every feed gives: batches of an epoch, of which any can be the first."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Batch", "Feed", "moved"]
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What goes through the model at once, in this process.
+
+    Attributes:
+        inputs: a tensor; or a dict of tensors, given by name; or a tuple of them. None where the frozen part of the
+            network has its outputs for these samples already.
+        targets: as the task has them.
+        whole: samples of this batch over all processes together, as planned: those that can't be read included.
+            Thus the gradient of a batch is the sum over its samples by `whole`, on any number of processes.
+        indices: which samples these are; empty where the feed does not know.
+        count: how many of the samples here count: all of them, or 0 where this process has none of the batch and
+            was lent some of the others', only because every process must run a pass. Left out, it is the length
+            of `indices`, or `whole` where there are none.
+        view: which variant of its samples it holds, from 0; always 0 where the plan asks for no views.
+    """
+
+    inputs: Any
+    targets: Any
+    whole: int
+    indices: Sequence[int] = ()
+    count: int = -1
+    view: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            object.__setattr__(self, "count", len(self.indices) or self.whole)
+
+    @property
+    def share(self) -> float:
+        """The share of the whole batch that these samples are: what the mean of their losses counts."""
+        return self.count / self.whole
+
+
+class Feed(ABC):
+    """Batches of an epoch, in an order that the seed and the number of the epoch determine.
+
+    Attributes:
+        skipped: what could not be read on the way, each as 'place: why'.
+        fixed: whether a sample has the same inputs each time it comes, or one for each view: what is computed of
+            them may be kept.
+        views: how many fixed variants each sample has.
+    """
+
+    skipped: list[str]
+    fixed: bool = False
+    views: int = 1
+
+    @abstractmethod
+    def sizes(self) -> list[int] | None:
+        """Count the samples of each batch of an epoch, over all processes; None where nobody knows before the end."""
+
+    @abstractmethod
+    def batches(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Give the batches of an epoch, from number `start` on; the same ones as if those before had been taken.
+
+        The batches of one epoch are asked for at a time.
+
+        Args:
+            epoch: its number, from 1.
+            start: how many batches are passed over.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """Give what resuming in the middle of this epoch needs beside its number; tensors and plain data."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (most feeds have nothing to put back)
+        """Put back what `state` gave, before `batches` is asked for the rest of that epoch."""
+
+
+def moved(value: Value, device: torch.device) -> Value:
+    """Bring tensors to a device, also those in dicts, tuples and lists; one that is there already stays the same."""
+    if isinstance(value, Tensor):
+        return value if value.device == device else value.to(device, non_blocking=True)  # type: ignore[return-value]
+    if isinstance(value, Mapping):
+        return {name: moved(one, device) for name, one in value.items()}  # type: ignore[return-value]
+    if isinstance(value, (tuple, list)):
+        return tuple(moved(one, device) for one in value)  # type: ignore[return-value]
+    return value

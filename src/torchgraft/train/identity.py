@@ -1,0 +1,52 @@
+"""What a training must find as it was, to go on: its data, and the tensors that it does not change."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from torchgraft.errors import TrainError
+from torchgraft.store.tensors import state_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torchgraft.data import DataSet
+    from torchgraft.train.session import Session
+
+__all__ = ["check_identity", "identity"]
+
+
+def identity(session: Session, data: DataSet) -> dict[str, Any]:
+    """Say in short what is trained on, and from which tensors."""
+    state = dict(session.model.named_parameters())
+    still = {name: one.detach() for name, one in state.items() if name not in session.moving}
+    return {"data": [_samples(data.train), _samples(data.val)], "frozen": state_digest(still)}
+
+
+def _samples(samples: Any) -> str:
+    labels = getattr(samples, "labels", None)
+    if labels is None:
+        return "a stream"
+    return f"{len(samples)} samples, {blake2b(repr(list(labels)).encode(), digest_size=6).hexdigest()}"
+
+
+def check_identity(now: Mapping[str, Any], then: Mapping[str, Any], where: str) -> None:
+    """Refuse to go on from another state of things.
+
+    Raises:
+        TrainError: says what is another.
+    """
+    if now["data"] != then["data"]:
+        said = f"{then['data'][0].partition(',')[0]} then, {now['data'][0].partition(',')[0]} now"
+        raise TrainError(
+            f"the data are not those that this training began with: {said}",
+            where=where,
+            hint="bring the data back as they were, or begin anew: leave --resume out",
+        )
+    if now["frozen"] != then["frozen"]:
+        raise TrainError(
+            "the frozen weights are not those that this training began with",
+            where=where,
+            hint="bring the base's old weights back, or begin anew: leave --resume out",
+        )

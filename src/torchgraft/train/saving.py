@@ -1,0 +1,165 @@
+"""The state of a training on disk: written beside the training, whole or not at all, found again by its recipe.
+
+Of one training there is one `state.safetensors`, and one `best-N.safetensors` where the best state is kept. A
+state is written beside its place and moved into it, the best before the state that names it, so that at every
+moment one whole state lies there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchgraft.errors import StoreError, TorchgraftWarning, TrainError
+from torchgraft.store.checkpoint import load_state, save_state
+from torchgraft.train.snapshot import Snapshot, to_cpu
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torchgraft.recipe import Recipe
+
+__all__ = ["Saver", "key_of", "states_in"]
+
+_FREE = ("workers", "save_every", "log", "timeout", "device", "cache", "cache_limit", "parallel", "strict")
+"""What of the plan may be another when a training goes on: no number of it depends on these."""
+
+_SHARE = 20
+"""An epoch that ends sooner after the last save than so many times what that took is not saved by itself."""
+
+
+def key_of(recipe: Recipe) -> str:
+    """Name a training by what it computes: the recipe without what changes no number."""
+    plan = recipe.train
+    assert plan is not None
+    free = {name: type(plan).model_fields[name].default for name in _FREE}
+    text = recipe.model_copy(update={"train": plan.model_copy(update=free)}).to_yaml()
+    return blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def states_in(folder: Path) -> Path:
+    """Give where a run's folder keeps the states of unfinished trainings."""
+    return folder / "states"
+
+
+class Saver:
+    """Saves the states of one training, in a thread of its own.
+
+    Args:
+        folder: of this training's states.
+        every: seconds between two of them, at least.
+
+    Attributes:
+        about: what is written beside each state, to know whether one may go on from it.
+    """
+
+    def __init__(self, folder: Path, every: float) -> None:
+        self.folder, self.every = folder, every
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="saving")
+        self.running: Future[float] | None = None
+        self.last, self.took = time.monotonic(), 0.0
+        self.saved_best = 0
+        self.about: dict[str, Any] = {}
+
+    @property
+    def state(self) -> Path:
+        """The file of the state."""
+        return self.folder / "state.safetensors"
+
+    def _best(self, epoch: int) -> Path:
+        return self.folder / f"best-{epoch}.safetensors"
+
+    def due(self, *, epoch: bool = False) -> bool:
+        """Tell whether it is time to save; at the end of an epoch earlier than within it."""
+        gone = time.monotonic() - self.last
+        wanted = min(self.every, _SHARE * self.took) if epoch else self.every
+        return gone >= wanted and (self.running is None or self.running.done())
+
+    def save(self, snapshot: Snapshot, best: Mapping[str, Tensor], *, wait: bool = False) -> None:
+        """Save a state: copied now, written meanwhile.
+
+        Args:
+            snapshot: of the training.
+            best: the best state so far; written where it is a new one.
+            wait: until it is on the disk.
+
+        Raises:
+            StoreError: it can't be written, where it is waited for; else a warning says so, and training goes on.
+        """
+        self._settle()
+        number = int(snapshot.notes["best"])
+        fresh = to_cpu(best) if best and number != self.saved_best else {}
+        copied = Snapshot(to_cpu(snapshot.tensors), snapshot.notes)
+        self.running = self.pool.submit(self._write, copied, fresh, number if best else 0)
+        self.last = time.monotonic()
+        if wait:
+            self.took = self.running.result()
+            self.running = None
+
+    def _write(self, snapshot: Snapshot, fresh: Mapping[str, Tensor], best: int) -> float:
+        start = time.monotonic()
+        if fresh:
+            save_state(self._best(best), fresh, {})
+            self.saved_best = best
+        notes = {**snapshot.notes, "about": self.about}
+        save_state(self.state, snapshot.tensors, {"notes": json.dumps(notes)})
+        for old in self.folder.glob("best-*.safetensors"):
+            if old != self._best(best):
+                old.unlink(missing_ok=True)
+        return time.monotonic() - start
+
+    def _settle(self) -> None:
+        """Wait for the last save, and say where it failed."""
+        if self.running is None:
+            return
+        try:
+            self.took = self.running.result()
+        except StoreError as error:
+            warnings.warn(f"{error}\nTraining goes on.", TorchgraftWarning, stacklevel=3)
+        self.running = None
+
+    def load(self) -> tuple[Snapshot, dict[str, Tensor]]:
+        """Give the state to go on from, and the best state so far.
+
+        Raises:
+            TrainError: there is none.
+            StoreError: it is damaged.
+        """
+        if not self.state.exists():
+            raise TrainError(
+                "no unfinished training of this recipe is kept here",
+                where=str(self.folder.parent),
+                hint="leave --resume out to begin; a recipe that was changed since is another training",
+            )
+        tensors, metadata = load_state(self.state)
+        notes: dict[str, Any] = json.loads(metadata["notes"])
+        best = self._best(int(notes["best"]))
+        self.saved_best = int(notes["best"]) if best.exists() else 0
+        return Snapshot(tensors, notes), load_state(best)[0] if best.exists() else {}
+
+    def set_aside(self) -> Path | None:
+        """Move an unfinished training out of the way of a new one, and say where it lies now."""
+        if not self.state.exists():
+            return None
+        number = 1
+        while (aside := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
+            number += 1
+        self.folder.rename(aside)
+        return aside
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._settle()
+        self.pool.shutdown()
+
+    def drop(self) -> None:
+        """Remove the states of a training that is finished."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,383 @@
+"""A training that stands between two steps: everything that moves, and how it takes the next step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from torchgraft.errors import TrainError
+from torchgraft.history import Epoch, History
+from torchgraft.params.still import train_mode
+from torchgraft.train.accumulate import Turn, turns
+from torchgraft.train.average import Average
+from torchgraft.train.feed import Batch, Feed
+from torchgraft.train.optimise import optimizer_of
+from torchgraft.train.random import random_state, set_random_state
+from torchgraft.train.rates import groups_of, unfrozen
+from torchgraft.train.schedule import schedule_of
+from torchgraft.train.snapshot import Snapshot, flat, nested
+from torchgraft.train.step import Stepper
+from torchgraft.train.task import Task
+from torchgraft.train.watch import Begin, Moment
+from torchgraft.train.world import ALONE, World
+
+if TYPE_CHECKING:
+    from torchgraft.graft import Graft
+    from torchgraft.params.unfreezing import Step
+    from torchgraft.trainplan import TrainPlan
+
+__all__ = ["Feeds", "Session"]
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """What is trained on, and what it is judged on."""
+
+    train: Feed
+    val: Feed
+
+
+class Session:
+    """One training, which can be taken down as a snapshot and put up again at any step.
+
+    Attributes:
+        epoch: the one that runs, from 1.
+        batch: batches of it that are done.
+        number: optimizer steps that are done.
+        total: optimizer steps of the whole training.
+        epochs: the figures of those that are finished.
+        between: no gradients of half an optimizer step are held, so that a snapshot says all.
+        best: the number of the best of them, 0 where there is none.
+        best_state: what moves, as it was then; empty where the plan keeps the last.
+    """
+
+    def __init__(
+        self,
+        graft: Graft,
+        plan: TrainPlan,
+        feeds: Feeds,
+        task: Task,
+        device: torch.device,
+        *,
+        steps: tuple[Step, ...] = (),
+        world: World = ALONE,
+    ) -> None:
+        self.graft, self.plan, self.feeds, self.task, self.device = graft, plan, feeds, task, device
+        self.steps, self.world = steps, world
+        self.model: nn.Module = graft.module.to(device)
+        if plan.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.run: Callable[..., Any] = torch.compile(self.model) if plan.compile else self.model
+        self.optimizer = optimizer_of(plan, groups_of(graft, plan))
+        self.stepper = Stepper(plan, self.optimizer, device)
+        self.sizes = feeds.train.sizes()
+        self.turns = turns(self.sizes, plan.accumulate) if self.sizes is not None else []
+        self.per_epoch = sum(turn.closes for turn in self.turns)
+        self.total = plan.steps or plan.epochs * self.per_epoch
+        self.schedule, self.course = schedule_of(plan, self.optimizer, self.total, self.per_epoch)
+        self.average = Average(self.model, plan.ema) if plan.ema is not None else None
+        self.moving = self._moving()
+        self.epoch, self.batch, self.number, self.between = 1, 0, 0, True
+        self.norm = 0.0
+        self.epochs: list[Epoch] = []
+        self.best, self.best_state = 0, dict[str, Tensor]()
+        self.seconds, self.since = 0.0, time.perf_counter()
+        self._fresh()
+
+    def _moving(self) -> dict[str, Tensor]:
+        """Find what training changes, now or later: parameters that are or will be trainable, and every buffer."""
+        later = {name for step in self.steps for name in step.names}
+        parameters = {
+            name: one for name, one in self.model.named_parameters() if one.requires_grad or name in later
+        }
+        return parameters | dict(self.model.named_buffers())
+
+    def _fresh(self) -> None:
+        """Begin to gather the figures of an epoch."""
+        self.meter = self.task.meter(train=True)
+        self.loss_sum, self.count = 0.0, 0
+        self.epoch_seconds = 0.0
+
+    @property
+    def epochs_asked(self) -> int:
+        """How many epochs there will be; as many as the steps take, where the plan counts these."""
+        if self.plan.steps is None:
+            return self.plan.epochs
+        return math.ceil(self.plan.steps / self.per_epoch) if self.per_epoch else 2**31
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every step of the plan is taken."""
+        return self.number >= self.total if self.plan.steps is not None else self.epoch > self.plan.epochs
+
+    def begin(self) -> Begin:
+        """Say what is about to be trained."""
+        samples = sum(self.sizes) if self.sizes is not None else 0
+        return Begin(
+            epochs=self.epochs_asked if self.sizes is not None else 0,
+            steps=len(self.turns),
+            total=self.total,
+            done=self.number,
+            epoch=self.epoch,
+            samples=samples,
+            batch=self.plan.batch,
+            effective=self.plan.batch * self.plan.accumulate,
+            processes=self.world.size,
+            device=str(self.device),
+            metric=self.task.metric,
+            higher=self.task.higher,
+        )
+
+    # one epoch
+
+    def open_epoch(self) -> None:
+        """Unfreeze what comes now, and put the model into the mode of training."""
+        unfrozen(self.graft, self.plan, self.steps, self.epoch, self.optimizer, self.schedule)
+        if self.average is not None:
+            self.average.join()
+        train_mode(self.model)
+        self.rate = max(group["lr"] for group in self.optimizer.param_groups)
+        self.began = time.perf_counter()
+
+    def step(self, batch: Batch) -> Moment:
+        """Train on one batch.
+
+        Raises:
+            TrainError: the loss or a gradient is not finite; nothing has moved then.
+        """
+        turn = self._turn(batch)
+        if turn.opens:
+            self.optimizer.zero_grad(set_to_none=True)
+        targets = self._moved(batch.targets)
+        output, loss = self.stepper.forward(lambda: self.output(batch), lambda out: self.task.loss(out, targets))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise self._broken(f"the loss is {value}")
+        self.stepper.backward(loss, turn.share)
+        norm = self._close() if turn.closes else None
+        self.between = turn.closes
+        self.meter.add(output, targets)
+        self.loss_sum += value * batch.whole
+        self.count += batch.whole
+        self.batch += 1
+        rate = self.optimizer.param_groups[0]["lr"]
+        return Moment(self.epoch, self.batch, len(self.turns), self.number, value, rate, batch.whole, norm)
+
+    def _turn(self, batch: Batch) -> Turn:
+        if self.turns:
+            return self.turns[self.batch]
+        place, together = self.batch % self.plan.accumulate, self.plan.accumulate
+        return Turn(batch.whole / (self.plan.batch * together), place == 0, place == together - 1)
+
+    def output(self, batch: Batch) -> Any:
+        """Run the model on a batch."""
+        inputs = self._moved(batch.inputs)
+        if isinstance(inputs, Mapping):
+            return self.run(**inputs)
+        if isinstance(inputs, tuple):
+            return self.run(*inputs)
+        return self.run(inputs)
+
+    def _moved(self, value: Any) -> Any:
+        """Bring a batch to the device, laid out as the plan says."""
+        if self.device.type == "cpu" and not self.plan.channels_last:
+            return value
+        if isinstance(value, Tensor):
+            kept = self.plan.channels_last and value.dim() == 4
+            layout = torch.channels_last if kept else torch.preserve_format
+            return value.to(self.device, non_blocking=True, memory_format=layout)
+        if isinstance(value, Mapping):
+            return {name: self._moved(one) for name, one in value.items()}
+        return tuple(self._moved(one) for one in value) if isinstance(value, (tuple, list)) else value
+
+    def _close(self) -> float:
+        """Let the optimizer move, and all that goes with it; gives the norm of the gradients."""
+        self.stepper.close(self._guard)
+        self.schedule.step()
+        self.number += 1
+        if self.average is not None:
+            self.average.update()
+        return self.norm
+
+    def _guard(self, norm: Tensor) -> None:
+        """Let nothing move on gradients that are not finite; with a scaled loss, the scaler skips such a step."""
+        self.norm = norm.item()
+        if not math.isfinite(self.norm) and not self.stepper.scaler.is_enabled():
+            bad = next(
+                (name for name, one in self.model.named_parameters()
+                 if one.grad is not None and not torch.isfinite(one.grad).all()), "",
+            )  # fmt: skip
+            raise self._broken(f"the gradient of {bad or 'the parameters'} is not finite")
+
+    def _broken(self, what: str) -> TrainError:
+        return TrainError(
+            f"{what} at epoch {self.epoch}, step {self.batch + 1}",
+            where="train.optimizer",
+            hint="lower the learning rate, or clip the gradients (clip: 1.0); the weights are as they were before "
+            "this step",
+        )
+
+    def close_epoch(self) -> Epoch:
+        """Judge the model, and write the epoch down."""
+        with self._averaged():
+            loss, figures = self.judge()
+            epoch = self._written(loss, figures)
+            self._compare(epoch)
+        if self.course.judged(loss):
+            self._fall()
+        self.epoch, self.batch = self.epoch + 1, 0
+        self._fresh()
+        return epoch
+
+    def _written(self, val_loss: float, figures: dict[str, float]) -> Epoch:
+        sums = self.meter.sums()
+        for one in sums.values():
+            self.world.total(one)
+        gathered = self.world.total(torch.tensor([self.loss_sum], dtype=torch.float64))
+        epoch = Epoch(
+            number=self.epoch,
+            train_loss=gathered.item() / max(self.count, 1),
+            val_loss=val_loss,
+            train=self.meter.figures(),
+            val=figures,
+            lr=self.rate,
+            seconds=self.epoch_seconds + time.perf_counter() - self.began,
+        )
+        self.epochs.append(epoch)
+        return epoch
+
+    def _fall(self) -> None:
+        """Let a plateau's fall count from the next step on, not from the one after it."""
+        for group, base in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
+            group["lr"] = base * self.course(self.schedule.last_epoch)
+
+    def _compare(self, epoch: Epoch) -> None:
+        """Keep the best state, where the plan wants it."""
+        if self.best and not self._better(epoch, self.epochs[self.best - 1]):
+            return
+        self.best = epoch.number
+        if self.plan.keep == "best":
+            self.best_state = {name: one.detach().clone() for name, one in self.moving.items()}
+
+    def _better(self, new: Epoch, old: Epoch) -> bool:
+        now, before = self.judged_by(new), self.judged_by(old)
+        return now > before if self.task.higher else now < before
+
+    def judged_by(self, epoch: Epoch) -> float:
+        """Give the figure that an epoch is judged by."""
+        return epoch.val.get(self.task.metric, epoch.val_loss)
+
+    @torch.no_grad()
+    def judge(self) -> tuple[float, dict[str, float]]:
+        """Give the mean loss and the figures of the validation samples, in evaluation mode."""
+        self.model.eval()
+        meter, sums = self.task.meter(), torch.zeros(2, dtype=torch.float64)
+        for batch in self.feeds.val.batches(1):
+            targets = self._moved(batch.targets)
+            output = self.output(batch)
+            count = len(batch.indices) or batch.whole
+            sums += torch.tensor([self.task.loss(output, targets).item() * count, count], dtype=torch.float64)
+            meter.add(output, targets)
+        for one in (sums, *meter.sums().values()):
+            self.world.total(one)
+        train_mode(self.model)
+        return float(sums[0] / sums[1].clamp(min=1)), meter.figures()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        if self.average is None:
+            yield
+            return
+        with self.average.put():
+            yield
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it has got no better for as many epochs as the plan waits."""
+        return self.plan.early_stop is not None and len(self.epochs) - self.best >= self.plan.early_stop
+
+    @torch.no_grad()
+    def finish(self, ended: Any) -> History:
+        """Leave the state in the model that the plan asks for, in evaluation mode."""
+        if self.average is not None:
+            for name, value in self.average.values.items():
+                self.moving[name].copy_(value)
+        if ended != "interrupted" and self.plan.keep == "best":
+            for name, value in self.best_state.items():
+                self.moving[name].copy_(value)
+        self.model.eval()
+        return History(
+            epochs=tuple(self.epochs),
+            best=self.best,
+            metric=self.task.metric,
+            higher=self.task.higher,
+            ended=ended,
+            seconds=self.seconds + time.perf_counter() - self.since,
+        )
+
+    # the state
+
+    def snapshot(self) -> Snapshot:
+        """Give everything that it takes to go on from here; the tensors are those of the training, not copies."""
+        tensors = {f"model/{name}": one.detach() for name, one in self.moving.items()}
+        random_tensors, random_notes = random_state(self.device)
+        tensors |= random_tensors
+        tensors |= {f"meter/{name}": one for name, one in self.meter.sums().items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": one for name, one in self.average.values.items()}
+        now = time.perf_counter()
+        notes = {
+            "at": [self.epoch, self.batch, self.number],
+            "sums": [self.loss_sum, self.count],
+            "epochs": [epoch.model_dump() for epoch in self.epochs],
+            "best": self.best,
+            "seconds": [self.seconds + now - self.since, self.epoch_seconds + now - getattr(self, "began", now)],
+            "random": random_notes,
+            "optimizer": flat(self.optimizer.state_dict(), "optimizer", tensors),
+            "course": self.course.state(),
+            "schedule": [self.schedule.last_epoch, self.schedule.base_lrs],
+            "scaler": self.stepper.scaler.state_dict(),
+            "average": self.average.steps if self.average is not None else 0,
+        }
+        return Snapshot(tensors, notes)
+
+    @torch.no_grad()
+    def restore(self, snapshot: Snapshot, best: Mapping[str, Tensor]) -> None:
+        """Go on from a snapshot: what was unfrozen by then is unfrozen again, in the same groups.
+
+        Args:
+            snapshot: of a training by the same plan.
+            best: what moved, as it was at the best epoch; empty where the plan keeps the last.
+        """
+        tensors, notes = snapshot.tensors, snapshot.notes
+        self.epoch, self.batch, self.number = notes["at"]
+        for epoch in range(1, self.epoch + bool(self.batch)):
+            unfrozen(self.graft, self.plan, self.steps, epoch, self.optimizer, self.schedule)
+        for name, one in self.moving.items():
+            one.copy_(tensors[f"model/{name}"])
+        self.optimizer.load_state_dict(nested(notes["optimizer"], tensors))
+        self.course.restore(notes["course"])
+        self.schedule.last_epoch, self.schedule.base_lrs = notes["schedule"]
+        self.stepper.scaler.load_state_dict(notes["scaler"])
+        if self.average is not None:
+            self.average.join()
+            kept = {name: tensors[f"average/{name}"] for name in self.average.values}
+            self.average.restore(kept, notes["average"])
+        self.epochs = [Epoch.model_validate(one) for one in notes["epochs"]]
+        self.best = notes["best"]
+        self.best_state = {name: one.to(self.device) for name, one in best.items()}
+        self._restore_figures(tensors, notes)
+        set_random_state(tensors, notes["random"], self.device)
+
+    def _restore_figures(self, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
+        self.loss_sum, self.count = notes["sums"]
+        self.seconds, self.epoch_seconds = notes["seconds"]
+        for name, one in self.meter.sums().items():
+            one.copy_(tensors[f"meter/{name}"])

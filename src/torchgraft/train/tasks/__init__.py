@@ -1,0 +1,5 @@
+"""What a model is trained for, one file a kind of task."""
+
+from torchgraft.train.tasks.make import task_of
+
+__all__ = ["task_of"]
