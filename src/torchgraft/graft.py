@@ -49,6 +49,7 @@ class Graft:
         module: the model itself: plain PyTorch, no hook, no class of torchgraft.
         recipe: what was done to it, as data.
         preprocess: how the base's images were prepared, if its source says so.
+        tokenizer: where the tokenizer of the base's texts lies, if its source has one.
         version: the kept version that this graft was opened from, if it was.
         filled: weights were loaded into the model since.
     """
@@ -60,12 +61,14 @@ class Graft:
         *,
         example: Any = None,
         preprocess: Preprocess | None = None,
+        tokenizer: str | None = None,
         trust: bool = False,
         real: bool = False,
     ) -> None:
         self.module = module
         self.recipe = recipe
         self.preprocess = preprocess
+        self.tokenizer = tokenizer
         self.trust = trust
         self.version: Manifest | None = None
         self.filled = False
@@ -284,7 +287,7 @@ class Graft:
     @property
     def is_random(self) -> bool:
         """Whether the base has random weights, and none were loaded since."""
-        base = self.recipe.base.lower()
+        base = self.recipe.base.lower().partition("#")[0]
         return base.endswith("@none") and not (base.startswith("file:") or self.version or self.filled)
 
     def _untrained(self) -> set[int]:

@@ -74,7 +74,8 @@ def load(
         ) from None
     example = base.example if example is None and shape is None else example
     example = _in_order(example, base.module) if isinstance(example, Mapping) else example
-    return Graft(base.module, recipe, example=example, preprocess=base.preprocess, trust=trust, real=real)
+    kept = {"preprocess": base.preprocess, "tokenizer": base.tokenizer}
+    return Graft(base.module, recipe, example=example, **kept, trust=trust, real=real)
 
 
 def _as_once(text: str, pretrained: bool) -> str:

@@ -21,6 +21,7 @@ __all__ = ["FileSamples", "Folder"]
 TRAIN = ("train", "training")
 VAL = ("val", "valid", "validation", "test")
 
+
 @dataclass(frozen=True)
 class _File:
     """An image file, its class, and what reading it found."""

@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Names of columns, and rows that all have a cell for each; columns are '1', '2', … where the file names none."""
+    """Names of columns, and rows that have a cell for each; columns are '1', '2', … where the file names none."""
 
     path: Path
     columns: tuple[str, ...]
@@ -93,7 +93,9 @@ def _text(path: Path, where: str) -> str:
         hint = nearest(path.name, beside) or f"you are in {Path.cwd()}"
         raise DataError(f"there is no file {path}", where, hint) from error
     except IsADirectoryError as error:
-        raise DataError(f"{path} is a folder, not a table", where, f"name a file, or write folder:{path}") from error
+        raise DataError(
+            f"{path} is a folder, not a table", where, f"name a file, or write folder:{path}"
+        ) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path} is not in UTF-8: line {line}", where, "save it as UTF-8") from error

@@ -139,7 +139,8 @@ class Session:
 
     def open_epoch(self) -> None:
         """Unfreeze what comes now, and put the model into the mode of training."""
-        unfrozen(self.graft, self.plan, self.steps, self.epoch, self.optimizer, self.schedule)
+        if self.batch == 0:
+            unfrozen(self.graft, self.plan, self.steps, self.epoch, self.optimizer, self.schedule)
         if self.average is not None:
             self.average.join()
         train_mode(self.model)
@@ -160,12 +161,13 @@ class Session:
         value = loss.item()
         if not math.isfinite(value):
             raise self._broken(f"the loss is {value}")
-        self.stepper.backward(loss, turn.share)
+        self.stepper.backward(loss, turn.share * self.world.size * batch.share)
         norm = self._close() if turn.closes else None
         self.between = turn.closes
-        self.meter.add(output, targets)
-        self.loss_sum += value * batch.whole
-        self.count += batch.whole
+        if batch.count:
+            self.meter.add(output, targets)
+        self.loss_sum += value * batch.count
+        self.count += batch.count
         self.batch += 1
         rate = self.optimizer.param_groups[0]["lr"]
         return Moment(self.epoch, self.batch, len(self.turns), self.number, value, rate, batch.whole, norm)
@@ -240,10 +242,10 @@ class Session:
         sums = self.meter.sums()
         for one in sums.values():
             self.world.total(one)
-        gathered = self.world.total(torch.tensor([self.loss_sum], dtype=torch.float64))
+        loss_sum, count = self.world.total(torch.tensor([self.loss_sum, self.count], dtype=torch.float64)).tolist()
         epoch = Epoch(
             number=self.epoch,
-            train_loss=gathered.item() / max(self.count, 1),
+            train_loss=loss_sum / max(count, 1),
             val_loss=val_loss,
             train=self.meter.figures(),
             val=figures,
@@ -282,8 +284,10 @@ class Session:
         for batch in self.feeds.val.batches(1):
             targets = self._moved(batch.targets)
             output = self.output(batch)
-            count = len(batch.indices) or batch.whole
-            sums += torch.tensor([self.task.loss(output, targets).item() * count, count], dtype=torch.float64)
+            if batch.count == 0:  # lent, so that every process runs a pass
+                continue
+            lost = self.task.loss(output, targets).item() * batch.count
+            sums += torch.tensor([lost, batch.count], dtype=torch.float64)
             meter.add(output, targets)
         for one in (sums, *meter.sums().values()):
             self.world.total(one)

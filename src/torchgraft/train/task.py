@@ -44,10 +44,12 @@ class Task(ABC):
     Attributes:
         metric: the name of the figure that states are judged by.
         higher: whether more of it is better.
+        names: of the figures that there are on validation samples, `loss` among them.
     """
 
     metric: str
     higher: bool = True
+    names: tuple[str, ...] = (LOSS,)
 
     @abstractmethod
     def loss(self, output: Any, targets: Any) -> Tensor:

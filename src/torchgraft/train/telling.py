@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 
 from torchgraft.history import Epoch
 from torchgraft.train.pace import Progress
@@ -74,7 +73,7 @@ def live_line(now: Progress, width: int, *, plain: bool = False) -> str:
         texts.insert(1, bar(now.share, space, plain=plain))
     line = "  ".join(texts)
     line = line.replace("…", "...").replace("×", "x") if plain else line
-    return _cut(line, room)
+    return line[: max(room, 0)]
 
 
 def bar(share: float, width: int, *, plain: bool = False) -> str:
@@ -101,14 +100,3 @@ def _speed(speed: float) -> str:
 
 def _wide(parts: list[tuple[str, int]]) -> int:
     return sum(len(text) for text, _ in parts) + 2 * (len(parts) - 1)
-
-
-def _cut(line: str, room: int) -> str:
-    """Cut a line off at a width; no letter here is wider than one column, unless a user named it."""
-    wide, kept = 0, ""
-    for letter in line:
-        wide += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        if wide > room:
-            break
-        kept += letter
-    return kept

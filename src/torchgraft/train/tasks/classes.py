@@ -44,17 +44,13 @@ class Classes(Single):
     ) -> None:
         self.count, self.smoothing, self.device, self.given = count, smoothing, device, given
         self.weight = None if weight is None else weight.to(device)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The figures there are."""
-        return ("accuracy", *(["top5"] if self.count > MANY else []), "f1", LOSS)
+        self.names = ("accuracy", *(["top5"] if count > MANY else []), "f1", LOSS)
 
     def one(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Give the cross-entropy in fp32; targets are class numbers `[N]` or shares `[N, C]`, as mixup makes them.
 
-        Weighted losses are divided by the number of samples, not by the sum of their weights as torch does it: only so
-        do parts of a batch, in several processes or one after the other, add up to the whole.
+        Weighted losses are divided by the number of samples, not by the sum of their weights as torch does it:
+        only so do parts of a batch, in several processes or one after the other, add up to the whole.
         """
         if self.weight is None:
             return functional.cross_entropy(scores.float(), targets, label_smoothing=self.smoothing)
@@ -78,21 +74,21 @@ class _Right(Meter):
 
     def __init__(self, device: torch.device | None) -> None:
         self.seen = 0
-        self.right = torch.zeros(2, dtype=torch.long, device=device)
+        self.right, self.count = torch.zeros(2, dtype=torch.long, device=device)
 
     def add(self, output: Any, targets: Tensor) -> None:
         scores = output if isinstance(output, Tensor) else main_of(output)
         wanted = targets if targets.dim() == 1 else targets.argmax(1)
-        self.right[0].add_(torch.eq(scores.argmax(1), wanted).sum())
+        self.right.add_(torch.eq(scores.argmax(1), wanted).sum())
         self.seen += len(wanted)
 
     def sums(self) -> dict[str, Tensor]:
-        self.right[1] += self.seen  # counted in Python and put in when asked: a tensor a batch would cost more
+        self.count += self.seen  # counted in Python and put in when asked: one operation a batch less
         self.seen = 0
-        return {"right": self.right}
+        return {"right": self.right, "count": self.count}
 
     def figures(self) -> dict[str, float]:
-        right, count = self.sums()["right"].tolist()
+        right, count = (int(one) for one in self.sums().values())
         return {"accuracy": share(right, count)}
 
 

@@ -43,7 +43,7 @@ class Labels(Single):
         self.weight = None if weight is None else weight.to(device)
 
     def one(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Give the binary cross-entropy in fp32; targets are 0 or 1 (or between, as mixup makes them), `[N, L]`."""
+        """Give the binary cross-entropy in fp32; targets are 0 to 1, as mixup makes them, `[N, L]`."""
         return functional.binary_cross_entropy_with_logits(
             scores.float(), targets.to(torch.float32), pos_weight=self.weight
         )

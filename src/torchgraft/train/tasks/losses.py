@@ -1,4 +1,4 @@
-"""A loss in the place of the task's own: one of torch.nn by name, a function of the user's, or an object from Python."""
+"""A loss in the place of the task's own: one of torch.nn by name, the user's by name, or an object of Python's."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def loss_named(text: str, *, trust: bool = False) -> Callable[[Any, Any], Tensor
             hint="write a function of outputs and targets: loss: python:package.module:function",
         )
     if name not in loss_names():
-        hint = nearest(name, loss_names()) or f"one of {', '.join(loss_names())}, or python:package.module:function"
+        hint = (
+            nearest(name, loss_names()) or f"one of {', '.join(loss_names())}, or python:package.module:function"
+        )
         raise TrainError(f"torch.nn has no loss '{name}'", where="train.loss", hint=hint)
     try:
         made: nn.Module = getattr(nn, name)(**settings)
@@ -83,8 +85,9 @@ def given_loss(loss: Callable[[Any, Any], Tensor]) -> Given:
             value = _paired(loss, scores, targets) if pairs else loss(scores, targets)
         except Exception as error:  # a loss of the user's raises what it likes
             got = f"{list(scores.shape)} with targets {_shown(targets)}"
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise TrainError(
-                f"the loss {name} can't take outputs {got}: {str(error).splitlines()[0] if str(error) else error!r}",
+                f"the loss {name} can't take outputs {got}: {reason}",
                 where="train.loss",
                 hint="take a loss that fits the head and the targets, or leave it out",
             ) from error

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchgraft.errors import TrainError, nearest
 from torchgraft.history import LOWER
 from torchgraft.recipe import TrainPlan
-from torchgraft.train.task import LOSS, Task
+from torchgraft.train.task import Task
 from torchgraft.train.tasks.classes import Classes
 from torchgraft.train.tasks.labels import Labels
 from torchgraft.train.tasks.losses import given_loss, loss_named
@@ -44,9 +44,10 @@ def task_of(
     Args:
         plan: says which loss, metric, smoothing and weights.
         tasks: of the recipe's head, by the names of its outputs; `edits.head.tasks` gives them.
-        classes: of the data: their names or number, by output where there are several; labels or quantities likewise.
-        balance: the share of the training samples that each class or label has; of masks, of the pixels. Numbers of
-            samples do as well for classes and masks.
+        classes: of the data: their names or number, by output where there are several; of labels and quantities
+            likewise.
+        balance: the share of the training samples that each class or label has; of masks, of the pixels. Numbers
+            do as well for classes and masks.
         spread: the standard deviation of each quantity of a regression, by which its loss is scaled.
         kind: the task where the head names none, such as that of the data.
         device: where the outputs will be.
@@ -112,13 +113,12 @@ def _measured(task: Task, plan: TrainPlan) -> Task:
     """Judge states by the figure that the plan names."""
     if plan.metric is None:
         return task
-    names: tuple[str, ...] = getattr(task, "names", ())
-    if plan.metric not in names:
-        near = nearest(plan.metric, names)
+    if plan.metric not in task.names:
+        near = nearest(plan.metric, task.names)
         raise TrainError(
             f"these outputs have no figure '{plan.metric}'",
             where="train.metric",
-            hint=f"{near} " * bool(near) + f"one of {', '.join(names)}",
+            hint=f"{near} " * bool(near) + f"one of {', '.join(task.names)}",
         )
     task.metric = plan.metric
     task.higher = plan.metric.rpartition(".")[2] not in LOWER

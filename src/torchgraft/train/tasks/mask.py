@@ -97,7 +97,7 @@ class _Pixels(Meter):
 
 
 class _ByClass(Meter):
-    """How many pixels of each class there are, were found, and were guessed; those beyond the data's are one more."""
+    """How many pixels of each class there are, were found, and were guessed; the model's others are one."""
 
     def __init__(self, count: int, device: torch.device | None) -> None:
         self.sum = torch.zeros(3, count + 1, dtype=torch.long, device=device)

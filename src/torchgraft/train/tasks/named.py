@@ -25,13 +25,9 @@ class Named(Task):
 
     def __init__(self, tasks: Mapping[str, Task]) -> None:
         self.tasks = dict(tasks)
+        every = [f"{name}.{one}" for name, task in tasks.items() for one in task.names if one != LOSS]
+        self.names = (LOSS, *every)
         self.kinds = dict.fromkeys(tasks, "")  # `named_outputs` asks for names alone
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The figures there are: `colour.accuracy`."""
-        return (LOSS, *(f"{name}.{one}" for name, task in self.tasks.items() for one in getattr(task, "names", ())
-                        if one != LOSS))  # fmt: skip
 
     def loss(self, output: Any, targets: Any) -> Tensor:
         """Give the sum of the losses by name; what auxiliary heads give is added with its weight."""
@@ -49,7 +45,9 @@ class Named(Task):
 
     def _sum(self, output: Mapping[str, Any], targets: Any) -> Tensor:
         if not isinstance(targets, Mapping) or self.tasks.keys() - targets.keys():
-            raise RuntimeError(f"the model gives a dict, so the targets are a dict too, with {', '.join(self.tasks)}")
+            raise RuntimeError(
+                f"the model gives a dict, so the targets are a dict too, with {', '.join(self.tasks)}"
+            )
         parts = [task.loss(output[name], targets[name]) for name, task in self.tasks.items()]
         return sum(parts[1:], parts[0])
 
@@ -71,4 +69,6 @@ class _Meters(Meter):
             meter.gather(world)
 
     def figures(self) -> dict[str, float]:
-        return {f"{name}.{key}": one for name, meter in self.meters.items() for key, one in meter.figures().items()}
+        return {
+            f"{name}.{key}": one for name, meter in self.meters.items() for key, one in meter.figures().items()
+        }

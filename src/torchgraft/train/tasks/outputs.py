@@ -15,8 +15,8 @@ __all__ = ["main_of", "with_auxiliary"]
 def with_auxiliary(output: Any) -> tuple[Tensor, list[Tensor]]:
     """Give the main scores of whatever a model returns, and the scores of its auxiliary heads.
 
-    Those of a dict or an object are named so (`aux`, `aux_logits`); of a tuple, all that have as many classes as the
-    main ones. Hidden states and attentions are neither.
+    Those of a dict or an object are named so (`aux`, `aux_logits`); of a tuple, all that have as many classes as
+    the main ones. Hidden states and attentions are neither.
 
     Raises:
         TypeError: there is no tensor.

@@ -23,9 +23,9 @@ class Regression(Single):
 
     Args:
         count: of the quantities.
-        spread: the standard deviation of each quantity among the training samples, by whose square its part of the
-            loss is divided: quantities of different units then count alike, and 1 is the loss of always guessing the
-            mean. 1 where it is left out.
+        spread: the standard deviation of each quantity among the training samples, by whose square its part of
+            the loss is divided: quantities of different units then count alike, and 1 is the loss of always
+            guessing the mean. 1 where it is left out.
         device: where the outputs will be.
         given: a loss in the place of mean squares.
     """

@@ -32,7 +32,7 @@ class Single(Task):
         """Give the task's own loss of one tensor."""
 
     def loss(self, output: Any, targets: Any) -> Tensor:
-        """Give the loss of the main output and, with their weight, of the auxiliary ones (Szegedy et al., 2015)."""
+        """Give the loss of the main output, and of the auxiliary ones with their weight (Szegedy et al., 2015)."""
         one = self.given or self.one
         if isinstance(output, Tensor):
             return one(output, targets)

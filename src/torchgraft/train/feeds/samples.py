@@ -1,0 +1,237 @@
+"""Batches of a set whose samples have places: shuffled, shared out, read ahead, kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+
+from torchgraft.errors import DataError
+from torchgraft.train.draws import generator
+from torchgraft.train.feeds.base import Batch, Feed
+from torchgraft.train.feeds.finish import Finish
+from torchgraft.train.feeds.kept import Kept
+from torchgraft.train.feeds.reading import (
+    Collate,
+    Load,
+    Readers,
+    Skipping,
+    Work,
+    collated,
+    keys_of,
+    targets_of,
+)
+from torchgraft.train.world import World
+
+__all__ = ["Held", "SampleFeed"]
+
+MEMORY = 512 * 2**20
+"""So many bytes of prepared samples are kept in memory, in each process."""
+
+LENT = 2
+"""So many samples are lent to a process that has none of a batch: BatchNorm can't take one alone."""
+
+Held = Callable[[Sequence[int], int], bool]
+"""Asked with the places of samples and their view as an epoch begins: are their inputs needed by nobody?"""
+
+
+class Samples(Protocol):
+    """What has samples by their place: (input, target)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What this process has to do with one batch."""
+
+    number: int
+    whole: int
+    own: list[int]
+    lent: bool
+
+
+class SampleFeed(Feed):
+    """Batches of samples that have places.
+
+    The order of a training epoch is drawn from the seed and the number of the epoch; validation goes in the order
+    of the set. A last training batch of one sample is left out, where there are others: BatchNorm can't take it.
+    Each process has its part of every batch. Where a last batch has fewer samples than there are processes,
+    some get two of the others' samples, which count for nothing (`Batch.count` is 0).
+
+    A sample that can't be read is left out, and named in `skipped`. Where a process has none left of a batch, it
+    is lent the next ones of the epoch that can be read.
+
+    Args:
+        samples: what is read.
+        readers: who reads it.
+        size: samples of a batch over all processes.
+        train: shuffle, and leave out a batch of one.
+        seed: of the order.
+        world: which part is this process's own.
+        views: so many fixed variants of each sample, one after the other, epoch by epoch; 0 for none.
+        held: samples whose inputs nobody needs.
+        collate: makes a batch of prepared samples; tensors are stacked without it.
+        finish: brings batches to the device and varies them.
+        strict: refuse a sample that can't be read.
+        paired: targets are prepared with their inputs.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        readers: Readers,
+        *,
+        size: int,
+        train: bool,
+        seed: int,
+        world: World,
+        views: int,
+        held: Held | None,
+        collate: Collate | None,
+        finish: Finish,
+        strict: bool,
+        paired: bool,
+    ) -> None:
+        self._samples, self._readers, self._held = samples, readers, held
+        self._count, self._size, self._train, self._seed = len(samples), size, train, seed
+        self._world, self._collate, self._finish = world, collate, finish
+        self.views = max(views, 1)
+        self._asked_views = views
+        self._skipping = Skipping(strict=strict)
+        self._bad: set[int] = set()
+        labels = () if paired or collate is not None else getattr(samples, "labels", ())
+        self._labels = labels if len(labels) == self._count else None
+        self._targets: dict[int, Any] = {}
+        self._kept = [Kept(self._count, MEMORY // self.views) for _ in range(self.views)]
+
+    @property
+    def skipped(self) -> list[str]:  # type: ignore[override]
+        """What could not be read so far."""
+        return self._skipping.named
+
+    @cached_property
+    def fixed(self) -> bool:  # type: ignore[override]
+        """Whether a sample has the same inputs each time it comes, or the same for each view."""
+        return self._same and not self._finish.varies(self._asked_views)
+
+    @cached_property
+    def _same(self) -> bool:
+        """Whether reading and preparing gives the same each time; the first sample shows it."""
+        return self._asked_views > 0 or not self._readers.reader.draws(0)
+
+    def sizes(self) -> list[int]:
+        """Count the samples of each batch of an epoch, over all processes."""
+        whole, rest = divmod(self._count, self._size)
+        alone = self._train and rest == 1 and whole > 0
+        return [self._size] * whole + [rest] * (rest > 0 and not alone)
+
+    def batches(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Give the batches of an epoch, from number `start` on."""
+        view = (epoch - 1) % self.views
+        chance = view if self._asked_views else epoch
+        order = self._order(epoch)
+        parts = [self._part(order, number, whole) for number, whole in enumerate(self.sizes())][start:]
+        held = [self._is_held(part, view) for part in parts]
+        kept = self._kept[view]
+        lacking = [
+            [] if is_held or kept.holds(part.own) else [place for place in part.own if place not in kept]
+            for part, is_held in zip(parts, held, strict=True)
+        ]
+        loads = self._readers.run([Work(places, keys_of(chance, places)) for places in lacking if places])
+        for part, is_held, places in zip(parts, held, lacking, strict=True):
+            if is_held:
+                yield self._known(part, view)
+            else:
+                yield self._made(part, next(loads) if places else None, places, epoch, view, order)
+
+    def _order(self, epoch: int) -> list[int]:
+        if not self._train:
+            return list(range(self._count))
+        return torch.randperm(self._count, generator=generator("order", self._seed, epoch)).tolist()  # type: ignore[no-any-return]
+
+    def _part(self, order: list[int], number: int, whole: int) -> _Part:
+        first = number * self._size
+        own = order[first : first + whole][self._world.part(whole)]
+        if not own:
+            return _Part(number, whole, order[first : first + min(whole, LENT)], lent=True)
+        good = [place for place in own if place not in self._bad] if self._bad else own
+        return _Part(number, whole, good, lent=False)
+
+    def _is_held(self, part: _Part, view: int) -> bool:
+        if self._held is None or not part.own:
+            return False
+        known = self._labels is not None or all(place in self._targets for place in part.own)
+        return known and self._held(part.own, view)
+
+    def _known(self, part: _Part, view: int) -> Batch:
+        """Give a batch without its inputs."""
+        known: Any = self._labels if self._labels is not None else self._targets
+        targets = targets_of([known[place] for place in part.own])
+        count = 0 if part.lent else len(part.own)
+        return Batch(None, self._finish.targets(targets), part.whole, part.own, count, view)
+
+    def _made(
+        self, part: _Part, load: Load | None, places: list[int], epoch: int, view: int, order: list[int]
+    ) -> Batch:
+        own, lent = part.own, part.lent
+        if load is not None:
+            self._take_up(load, places, view)
+            if load.bad:
+                own = [place for place in own if place not in self._bad]
+        if not own:
+            own, lent, load, places = *self._lend(part, epoch, view, order), []
+            places = own
+        inputs, targets = self._together(own, load, places, view)
+        chance = view if self._asked_views else epoch
+        inputs, targets = self._finish.placed(inputs, targets, own, self._count, chance, (epoch, part.number))
+        return Batch(inputs, targets, part.whole, own, 0 if lent else len(own), view)
+
+    def _take_up(self, load: Load, places: list[int], view: int) -> None:
+        """Note what could not be read, and keep what gives the same next time."""
+        self._skipping.note(load)
+        self._bad.update(places[row] for row in load.bad)
+        good = [places[row] for row in load.good]
+        if good and self._held is not None and self._labels is None:
+            self._targets.update(zip(good, load.targets, strict=True))
+        if good and self._same:
+            self._kept[view].put(good, load)
+
+    def _lend(self, part: _Part, epoch: int, view: int, order: list[int]) -> tuple[list[int], bool, Load]:
+        """Find samples that can be read, for a process that has none left of a batch."""
+        chance = view if self._asked_views else epoch
+        first = part.number * self._size
+        following = order[first:] + order[:first]
+        for place in following:
+            if place in self._bad:
+                continue
+            load = self._readers.reader[Work([place], keys_of(chance, [place]))]
+            self._take_up(load, [place], view)
+            if load.good:
+                return [place], True, load
+        raise DataError(
+            f"none of {self._count} samples can be read", where="train.data", hint=f"the first: {self.skipped[0]}"
+        )
+
+    def _together(self, own: list[int], load: Load | None, places: list[int], view: int) -> tuple[Any, Any]:
+        """Put a batch together of what is kept and what was read."""
+        kept = self._kept[view]
+        if load is None:
+            inputs, targets = kept.take(own)
+        elif len(load.good) == len(own):
+            inputs, targets = load.inputs, load.targets
+        else:
+            read = {places[row]: at for at, row in enumerate(load.good)}
+            pairs = [
+                (load.inputs[read[place]], load.targets[read[place]]) if place in read else kept.one(place)
+                for place in own
+            ]
+            inputs, targets = [value for value, _ in pairs], [target for _, target in pairs]
+        if self._collate is not None:
+            return self._collate(inputs, targets)
+        return collated(inputs, targets) if isinstance(inputs, list) else (inputs, targets)
