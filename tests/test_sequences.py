@@ -199,6 +199,7 @@ BODIES: dict[str, Body] = {
         **d.choice([{}, {"start": "identity"}]),
     },
     "merge": lambda d, g: {"at": "**"},
+    "pad": lambda d, g: {"token": d.randint(0, 9)},
     "register": lambda d, g: {"at": place(d, g), "names": "layers"},
     "remove": lambda d, g: {"at": place(d, g)},
     "rename": lambda d, g: {"at": place(d, g), "to": d.choice(["other", "body", "part"])},

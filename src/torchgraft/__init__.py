@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from torchgraft import features as features
     from torchgraft import testing as testing
     from torchgraft.checking import check as check
+    from torchgraft.freezing import freeze as freeze
+    from torchgraft.freezing import unfreeze as unfreeze
     from torchgraft.graft import Graft as Graft
     from torchgraft.keep import open_version as open
     from torchgraft.loading import load as load
     from torchgraft.modulespec import ModuleSpec as ModuleSpec
+    from torchgraft.params.still import still as still
+    from torchgraft.params.still import train_mode as train_mode
     from torchgraft.recipe import Recipe as Recipe
+    from torchgraft.watching import watch as watch
 
 __version__ = "0.1.0"
 
@@ -33,8 +38,13 @@ _HOMES = {
     "ModuleSpec": "torchgraft.modulespec",
     "Recipe": "torchgraft.recipe",
     "check": "torchgraft.checking",
+    "freeze": "torchgraft.freezing",
     "load": "torchgraft.loading",
     "open": "torchgraft.keep",
+    "still": "torchgraft.params.still",
+    "train_mode": "torchgraft.params.still",
+    "unfreeze": "torchgraft.freezing",
+    "watch": "torchgraft.watching",
 }
 _NAMES = {"open": "open_version"}
 _PACKAGES = ("blocks", "edits", "errors", "features", "testing")
@@ -48,9 +58,14 @@ __all__ = [
     "check",
     "edits",
     "features",
+    "freeze",
     "load",
     "open",
+    "still",
     "testing",
+    "train_mode",
+    "unfreeze",
+    "watch",
 ]
 
 

@@ -17,15 +17,16 @@ from torchgraft.store.files import explained, make_folder
 from torchgraft.train.batches import batches
 from torchgraft.train.evaluate import evaluate
 from torchgraft.train.loop import device_of, fit
+from torchgraft.train.news import news_of
 from torchgraft.train.saving import Saver, key_of, states_in
-from torchgraft.train.watch import SILENT, Watch
+from torchgraft.train.watch import SILENT, Watch, both
 from torchgraft.view.report import SHOWN, Report, Sample, Step, write
 
 if TYPE_CHECKING:
     from torchgraft.data import DataSet
     from torchgraft.graft import Graft
 
-__all__ = ["Outcome", "carry_out", "train"]
+__all__ = ["Outcome", "carry_out", "recipe_of", "train"]
 
 EXAMPLES = 6
 """So many validation images, one a class, are put beside a report."""
@@ -67,8 +68,12 @@ def carry_out(
     aside = None if resume else saver.set_aside()
     if aside is not None:
         talk.say("aside", f"an unfinished training of this recipe lies in {aside} now; --resume goes on with one")
-    with job.timings.of("train"):
-        history = fit(job.graft, job.data, job.train, job.preprocess, watch, saver=saver, resume=resume)
+    _write_down(job, folder)
+    name = f"{job.graft.name}-{key_of(job.recipe)}".replace("/", "-")
+    told = news_of(job.train.log, folder, name, job.recipe.to_yaml())
+    with job.timings.of("train"), told as news:
+        watching = both(watch, news)
+        history = fit(job.graft, job.data, job.train, job.preprocess, watching, saver=saver, resume=resume)
     with job.timings.of("evaluate"):
         evaluation = _judge(job)
     talk.say("result", f"{evaluation.accuracy:.1%} of {len(evaluation.targets)} validation images are right")
@@ -96,6 +101,17 @@ def _check_folder(folder: Path) -> None:
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
+
+
+def recipe_of(job: Planned, folder: Path) -> Path:
+    """Give where the recipe of an unfinished training is kept: it is what the training goes on by."""
+    return states_in(folder) / key_of(job.recipe) / "recipe.yaml"
+
+
+def _write_down(job: Planned, folder: Path) -> None:
+    place = recipe_of(job, folder)
+    make_folder(place.parent)
+    job.recipe.write(place)
 
 
 def train(graft: Graft, data: str | DataSet, *, watch: Watch = SILENT, **settings: Any) -> History:

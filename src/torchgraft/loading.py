@@ -74,8 +74,15 @@ def load(
         ) from None
     example = base.example if example is None and shape is None else example
     example = _in_order(example, base.module) if isinstance(example, Mapping) else example
-    kept = {"preprocess": base.preprocess, "tokenizer": base.tokenizer}
-    return Graft(base.module, recipe, example=example, **kept, trust=trust, real=real)
+    return Graft(
+        base.module,
+        recipe,
+        example=example,
+        preprocess=base.preprocess,
+        tokenizer=base.tokenizer,
+        trust=trust,
+        real=real,
+    )
 
 
 def _as_once(text: str, pretrained: bool) -> str:

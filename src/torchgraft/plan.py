@@ -28,9 +28,13 @@ from torchgraft.recipe import Recipe, TrainPlan
 from torchgraft.rules import Finding
 from torchgraft.settings import COMMAND_LINE, check_settings, taken
 from torchgraft.sources import parse_source
+from torchgraft.texts import as_classifier, check_kind, check_texts, filling, measured
+from torchgraft.tokens import Texts
 from torchgraft.train.checkpointing import checkpointed_modules
 from torchgraft.train.loop import check_training
 from torchgraft.train.rates import unfreezing
+from torchgraft.train.tasks.fit import check_outputs, task_for
+from torchgraft.train.tasks.losses import handed_over
 
 __all__ = ["Planned", "Talk", "Timings", "plan", "planned", "prepared"]
 
@@ -59,14 +63,25 @@ class Timings:
 
 @dataclass(frozen=True)
 class Planned:
-    """A model that is ready to be trained, and the data for it."""
+    """A model that is ready to be trained, and the data for it.
+
+    Attributes:
+        graft: holds the model and its recipe.
+        data: to train on, and to judge by.
+        train: how.
+        preprocess: of images or texts; None where the data are tensors.
+        findings: that stop nothing.
+        timings: of the work until here.
+        loss: a trusted one of the user's own, in the place of the task's.
+    """
 
     graft: Graft
     data: DataSet
     train: TrainPlan
-    preprocess: Preprocess
+    preprocess: Preprocess | Texts | None
     findings: tuple[Finding, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    loss: Loss | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -111,6 +126,7 @@ def plan(
         opened = _open(data, seed, talk, strict=own.get("strict", False))
     head = _head(opened, data, classes, taken(given, "head"))
     with timings.of("load"):
+        base = as_classifier(base) if opened.kind == "text" else base
         graft = load(base, input=given.get("input"), seed=seed, trust=trust)
     talk.say("load", _weight_of(graft))
     with timings.of("plan"):
@@ -139,7 +155,7 @@ def planned(recipe: Recipe, *, trust: bool = False, talk: Talk | None = None) ->
     talk.say("load", _weight_of(graft))
     for edit in graft.recipe.edits:
         talk.say(edit.kind(), edit.sentence())
-    update = {"preprocess": recipe.preprocess or _preprocess_of(graft)}
+    update = {"preprocess": recipe.preprocess or _preparation(graft, opened, talk)}
     return _checked(graft, graft.recipe.model_copy(update=update), opened, timings, talk)
 
 
@@ -156,7 +172,7 @@ def prepared(graft: Graft, data: str | DataSet, settings: Mapping[str, Any]) -> 
     asked = TrainPlan.model_validate({"data": text, **settings})
     check_training(asked)
     opened = _open(data, graft.recipe.seed, Talk(), strict=asked.strict) if isinstance(data, str) else data
-    update = {"preprocess": graft.recipe.preprocess or _preprocess_of(graft)}
+    update = {"preprocess": graft.recipe.preprocess or _preparation(graft, opened, Talk())}
     recipe = _drafted(graft, text, opened, settings).model_copy(update=update)
     return _checked(graft, recipe, opened, Timings(), Talk())
 
@@ -165,10 +181,11 @@ def _open(text: str, seed: int, talk: Talk, *, strict: bool) -> DataSet:
     opened = parse_data(text).open(seed=seed, strict=strict, progress=talk.progress)
     talk.say(
         "data",
-        f"{text}: {len(opened.classes)} classes, {len(opened.train)} training and {len(opened.val)} validation "
-        f"images of {opened.size[0]}×{opened.size[1]}, {'grey' if opened.channels == 1 else 'colour'}; "
-        f"split {opened.split}",
+        f"{text}: {len(opened.classes)} {_TARGETS[opened.task]}, {len(opened.train)} training and "
+        f"{len(opened.val)} validation {_inputs(opened)}; split {opened.split}",
     )
+    for note in opened.notes:
+        talk.say("data", note)
     if opened.skipped:
         count = len(opened.skipped)
         talk.say(
@@ -177,11 +194,20 @@ def _open(text: str, seed: int, talk: Talk, *, strict: bool) -> DataSet:
     return opened
 
 
+_TARGETS = {"classes": "classes", "labels": "labels", "regression": "quantities", "mask": "classes of pixels"}
+
+
+def _inputs(data: DataSet) -> str:
+    if data.kind != "image":
+        return "texts" if data.kind == "text" else "tensors"
+    return f"images of {data.size[0]}×{data.size[1]}, {'grey' if data.channels == 1 else 'colour'}"
+
+
 def _weight_of(graft: Graft) -> str:
     count = sum(parameter.numel() for parameter in graft.module.parameters())
     size = "×".join(map(str, graft.input_shape or ()))
     work = f", {_short(graft.trace().macs)} MACs" if graft.trace().mismatch is None else ""
-    return f"{graft.recipe.base}: {_short(count)} parameters{work}, input {size}"
+    return f"{graft.recipe.base}: {_short(count)} parameters{work}{f', input {size}' if size else ''}"
 
 
 def _short(number: float) -> str:
@@ -192,6 +218,18 @@ def _short(number: float) -> str:
 
 
 # the input
+
+
+def _preparation(graft: Graft, data: DataSet, talk: Talk) -> Preprocess | Texts:
+    """Prepare images as the base wants them, or texts as they and the base want it."""
+    check_kind(graft, data)
+    return _fit_texts(graft, data, {}, talk) if data.kind == "text" else _preprocess_of(graft)
+
+
+def _fit_texts(graft: Graft, data: DataSet, own: Mapping[str, Any], talk: Talk) -> Texts:
+    texts, told = measured(graft, data, own)
+    talk.say("texts", told)
+    return texts
 
 
 def _preprocess_of(graft: Graft) -> Preprocess:
@@ -206,8 +244,14 @@ def _preprocess_of(graft: Graft) -> Preprocess:
     return made
 
 
-def _fitted(graft: Graft, data: DataSet, edits: Sequence[Edit], own: Mapping[str, Any], talk: Talk) -> Preprocess:
-    """Fit the input to the data and apply the plan's edits; gives how images are prepared."""
+def _fitted(
+    graft: Graft, data: DataSet, edits: Sequence[Edit], own: Mapping[str, Any], talk: Talk
+) -> Preprocess | Texts:
+    """Fit the input to the data and apply the plan's edits; gives how images or texts are prepared."""
+    check_kind(graft, data)
+    fill = filling(graft) if data.kind == "text" else None
+    if fill is not None:
+        _apply(graft, fill, talk)
     if graft.trace().mismatch is not None:  # told before an edit makes it another fault
         raise EditError(
             f"the base does not run on an input of {list(graft.input_shape or ())}",
@@ -215,7 +259,8 @@ def _fitted(graft: Graft, data: DataSet, edits: Sequence[Edit], own: Mapping[str
             hint="set the shape that it takes: input=[3, 224, 224]",
             findings=[finding for finding in graft.check() if finding.is_error],
         )
-    preprocess = _fit_input(graft, data, own, talk)
+    fit = _fit_texts if data.kind == "text" else _fit_input
+    preprocess = fit(graft, data, own, talk)
     for edit in edits:
         _apply(graft, edit, talk)
     return preprocess
@@ -265,7 +310,8 @@ def _apply(graft: Graft, edit: Edit, talk: Talk) -> None:
 
 def _head(data: DataSet, text: str, classes: int | None, own: Mapping[str, Any]) -> Edit:
     """Draft a head that has an output for every class of the data."""
-    body = {"classes": classes or len(data.classes), **own}
+    names = {"names": data.classes} if data.kind == "text" and data.task in ("classes", "labels") else {}
+    body = {"classes": classes or len(data.classes), **names, **own}
     if body["classes"] < len(data.classes):
         raise DataError(
             f"the data have {len(data.classes)} classes, more than the {body['classes']} asked for",
@@ -281,7 +327,7 @@ def _freeze(own: Mapping[str, Any]) -> tuple[Edit, ...]:
 
 
 def _is_trained(graft: Graft) -> bool:
-    return not graft.recipe.base.endswith("@none") and not graft.recipe.base.startswith("object:")
+    return not graft.is_random and not graft.recipe.base.startswith("object:")
 
 
 # the training plan
@@ -298,7 +344,7 @@ def _drafted(graft: Graft, text: str, data: DataSet, own: Mapping[str, Any]) -> 
         "epochs": epochs,
         "batch": batch,
         "optimizer": {"adamw": {"lr": 1e-3, "weight_decay": 0.01}},
-        **_rates(graft),
+        **_rates(graft, data.kind),
     }
     return graft.recipe.model_copy(update={"train": TrainPlan.model_validate({**drafted, **own})})
 
@@ -307,10 +353,19 @@ _STEPS = 300
 """So many steps a plan aims at, between 5 and 60 epochs."""
 
 
-def _rates(graft: Graft) -> dict[str, Any]:
+_RATES_OF_TEXTS = {
+    "optimizer": {"adamw": {"lr": 5e-5, "weight_decay": 0.01}},
+    "groups": [{"at": "head", "lr": 5e-4}],
+}
+"""Trained transformers take small rates (Devlin et al., 2019: 5e-5 to 2e-5)."""
+
+
+def _rates(graft: Graft, kind: str) -> dict[str, Any]:
     """Let the new head learn ten times as fast as the trained base (Howard and Ruder, 2018)."""
     if not _is_trained(graft):
         return {}
+    if kind == "text":
+        return _RATES_OF_TEXTS
     return {
         "optimizer": {"adamw": {"lr": 3e-4, "weight_decay": 0.01}},
         "groups": [{"at": "head", "lr": 3e-3}],
@@ -326,8 +381,13 @@ def _checked(graft: Graft, recipe: Recipe, data: DataSet, timings: Timings, talk
     assert train is not None
     assert preprocess is not None
     with timings.of("check"):
-        _check_images(graft, preprocess)
-        _check_scores(graft)
+        check_kind(graft, data)
+        if isinstance(preprocess, Texts):
+            check_texts(graft, data, preprocess)
+        else:
+            _check_images(graft, preprocess)
+        check_outputs(graft, data)
+        check = task_for(graft, data, train, loss=loss, trust=trust)
         findings = graft.check(facts=facts_of(graft, data, preprocess))
     errors = [finding for finding in findings if finding.is_error]
     talk.say("check", f"{len(errors)} errors, {len(findings) - len(errors)} other findings")
@@ -361,21 +421,4 @@ def _check_images(graft: Graft, preprocess: Preprocess) -> None:
             f"the images are prepared as {list(made)}, but the model takes {list(shape)}",
             where="preprocess",
             hint=f"write preprocess: {{channels: {shape[0]}, size: {list(shape[1:])}}}, or input: {list(made)}",
-        )
-
-
-def _check_scores(graft: Graft) -> None:
-    """Refuse a model whose outputs are not rows of scores, one a sample: the loss could not read them."""
-    for run in (graft.trace(), graft.trace(train=True)):
-        values = [run.values[number] for number in run.outputs]
-        odd = [
-            one for one in values if len(one.shape) != 2 or one.shape[0] != run.batch or "float" not in one.dtype
-        ]
-        if run.mismatch is not None or (values and not odd):
-            continue
-        got = f"{odd[0].dtype} {odd[0].show(run.batch)}" if odd else "no tensor"
-        raise TrainError(
-            f"the model gives {got} in {'training' if run.train else 'evaluation'} mode, not scores [N, classes]",
-            where=graft.name,
-            hint="torchgraft trains classifiers only, for now: each output is one row of scores a sample",
         )

@@ -10,10 +10,7 @@ from pydantic import Field, model_validator
 from torchgraft.schema import Count, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from PIL.Image import Image
-    from torch import Tensor
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Preprocess"]
 
@@ -73,17 +70,27 @@ class Preprocess(Schema):
         resize = self.resize and round(self.resize * min(size) / min(self.size))
         return self.model_copy(update={"size": size, "resize": resize})
 
-    def transform(self) -> Callable[[Image], Tensor]:
-        """Build the function from a PIL image to a float tensor `[channels, H, W]`."""
+    def transform(self, *, before: Sequence[Any] = ()) -> Callable[..., Any]:
+        """Build the function from a PIL image to a float tensor `[channels, H, W]`.
+
+        Given a mask beside the image, as `tv_tensors.Mask` [H, W], it gives both, resized and cropped alike.
+
+        Args:
+            before: transforms of torchvision v2 that come after the image is resized, before it is normalised;
+                whatever size they leave, the result has `size`.
+        """
         import torch
         from torchvision.transforms import v2
 
         steps: list[Any] = [v2.Grayscale(1) if self.channels == 1 else v2.RGB(), v2.ToImage()]
         steps.append(v2.Resize(**self._resized(), interpolation=v2.InterpolationMode(self.interpolation)))
+        steps += before
+        if before and self.resize is None:
+            steps.append(v2.Resize(list(self.size), v2.InterpolationMode(self.interpolation)))
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
         if self.resize is not None:
             steps.append(v2.CenterCrop(list(self.size)))  # after the mean became 0: what it pads is 0
-        made: Callable[[Image], Tensor] = v2.Compose(steps)
+        made: Callable[..., Any] = v2.Compose(steps)
         return made
 
     def _resized(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ preprocessing of the recipe or else of the base. The word `plan` stands for the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torchgraft.data import DataSet, parse_data
@@ -15,6 +15,9 @@ from torchgraft.preprocess import Preprocess
 from torchgraft.probes.arguments import by_place
 from torchgraft.probes.batch import READ, TARGETS, Batch, first_batch
 from torchgraft.rules.rule import DataFacts
+from torchgraft.texts import check_kind, measured
+from torchgraft.tokens import Texts
+from torchgraft.train.prepare import preparation_of
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +57,8 @@ def read(graft: Graft, data: Any) -> Read:
     if isinstance(data, str):
         data = parse_data(data).open(seed=graft.recipe.seed)
     if isinstance(data, DataSet):
-        preprocess = _prepared(graft)
-        return Read(_samples(data, preprocess), facts_of(graft, data, preprocess), optimizer)
+        preprocess = _prepared(graft, data)
+        return Read(_samples(graft, data, preprocess), facts_of(graft, data, preprocess), optimizer)
     try:
         return Read(first_batch(data, graft.module))
     except TorchgraftError:
@@ -108,10 +111,13 @@ def _planned(graft: Graft) -> tuple[torch.optim.Optimizer, str]:
     return optimizer_of(plan, groups_of(graft, plan)), plan.data
 
 
-def _prepared(graft: Graft) -> Preprocess:
-    """Take the recipe's preparation of images, or the base's fitted to the input."""
+def _prepared(graft: Graft, data: DataSet) -> Preprocess | Texts:
+    """Take the recipe's preparation; or the base's of images, fitted to the input; or what suits the texts."""
+    check_kind(graft, data)
     if graft.recipe.preprocess is not None:
         return graft.recipe.preprocess
+    if data.kind == "text":
+        return measured(graft, data, {})[0]
     made = preparation(graft)
     if made is None:
         raise DataError(
@@ -132,28 +138,31 @@ def preparation(graft: Graft) -> Preprocess | None:
     return known.with_size((shape[1], shape[2])).with_channels(channels)
 
 
-def _samples(data: DataSet, preprocess: Preprocess) -> Batch:
+def _samples(graft: Graft, data: DataSet, preprocess: Preprocess | Texts) -> Batch:
     """Read training samples from all over the set: most are sorted by class."""
     import torch
 
-    count, transform = len(data.train), preprocess.transform()
+    count, ready = len(data.train), preparation_of(graft, preprocess)
     places = sorted({round(place * (count - 1) / (READ - 1)) for place in range(READ)})
-    images, labels = zip(*[data.train[place] for place in places], strict=True)
-    return Batch((torch.stack([transform(image) for image in images]),), targets=torch.tensor(labels))
+    values, labels = zip(*[data.train[place] for place in places], strict=True)
+    inputs = ready.together([ready.prepare(value) for value in values])
+    named = isinstance(inputs, dict)
+    return Batch(() if named else (inputs,), inputs if named else {}, targets=torch.tensor(labels))
 
 
-def facts_of(graft: Graft, data: DataSet, preprocess: Preprocess) -> DataFacts:
+def facts_of(graft: Graft, data: DataSet, preprocess: Preprocess | Texts) -> DataFacts:
     """Say what is known of data and base without running the model."""
     labels = [*data.train.labels, *data.val.labels]
     counts = [0] * len(data.classes)
     for label in data.train.labels:
         if 0 <= label < len(counts):
             counts[label] += 1
+    facts = DataFacts(classes=len(data.classes), labels=(min(labels), max(labels)), counts=tuple(counts))
+    if isinstance(preprocess, Texts):
+        return facts
     known = graft.preprocess.with_channels(preprocess.channels) if graft.preprocess else None
-    return DataFacts(
-        classes=len(data.classes),
-        labels=(min(labels), max(labels)),
-        counts=tuple(counts),
+    return replace(
+        facts,
         normalisation=(preprocess.mean, preprocess.std),
         trained_with=(known.mean, known.std) if known else None,
     )

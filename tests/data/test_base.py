@@ -63,9 +63,9 @@ def test_a_bare_name_that_is_not_there_is_refused_with_the_schemes_and_the_neare
 ) -> None:
     (tmp_path / "flowers").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"no folder here(.|\n)*mean flowers\? write one of folder:….*or a path"):
+    with pytest.raises(DataError, match=r"no folder here(.|\n)*mean flowers\? write one of csv:….*or a path"):
         parse_data("flowerz")
-    with pytest.raises(DataError, match=r"no folder here(.|\n)*do:    write one of folder:….*sklearn:…"):
+    with pytest.raises(DataError, match=r"no folder here(.|\n)*do:    write one of csv:….*sklearn:…"):
         parse_data("zzz")
 
 

@@ -8,8 +8,8 @@ import torchgraft as tg
 from torchgraft.errors import RecipeError, TrainError
 from torchgraft.preprocess import Preprocess
 from torchgraft.recipe import Recipe, TrainPlan
-from torchgraft.train.loop import Watch
 from torchgraft.train.rates import groups_of, unfreezing
+from torchgraft.train.watch import Watch
 
 from .test_loop import DATA
 
@@ -38,13 +38,13 @@ def followed(g, **settings):
     before = {name: tensor.clone() for name, tensor in g.module.state_dict().items()}
     moved = []
 
-    def look(name, state):
-        if name == "last":
-            moved.append({n.partition(".")[0] for n, t in state.items() if not torch.equal(t, before[n])})
-            before.update({n: t.clone() for n, t in state.items()})
+    def look(_):
+        state = g.module.state_dict()
+        moved.append({n.partition(".")[0] for n, t in state.items() if not torch.equal(t, before[n])})
+        before.update({n: t.clone() for n, t in state.items()})
 
     g.train(
-        DATA, watch=Watch(state=look), keep="last", batch=16, **{"optimizer": {"adamw": {"lr": 1e-2}}, **settings}
+        DATA, watch=Watch(epoch=look), keep="last", batch=16, **{"optimizer": {"adamw": {"lr": 1e-2}}, **settings}
     )
     return moved
 
@@ -92,7 +92,7 @@ def test_unfreezing_makes_a_difference_only_from_its_epoch_on():
     weights = {}
     for name, g, steps in (("frozen", frozen, []), ("later", later, STEPS)):
         weights[name] = []
-        watch = Watch(state=lambda kind, s, into=weights[name]: into.append(s["fc.weight"].clone()))
+        watch = Watch(epoch=lambda _, of=g, into=weights[name]: into.append(of.module.fc.weight.detach().clone()))
         g.train(DATA, watch=watch, keep="last", epochs=4, batch=16, unfreeze=steps)
     assert torch.equal(weights["frozen"][0], weights["later"][0])
     assert not torch.equal(weights["frozen"][-1], weights["later"][-1])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from torchgraft.graft import Graft
-    from torchgraft.history import Epoch
 
-__all__ = ["Live", "complain", "console", "count", "opened", "recipe_path", "say", "shape_of"]
+__all__ = ["complain", "console", "count", "opened", "recipe_path", "say", "shape_of"]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -94,47 +91,3 @@ def recipe_path(model: str, to: str | None, *, other: str) -> Path:
     if path.exists() and str(path) != model:
         raise StoreError(f"there is a {path} already", where=str(path), hint=f"name another file: --to {other}")
     return path
-
-
-class Live:
-    """The live line of a training: epoch, step, loss, what is left; one plain line an epoch elsewhere."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self._bar: Any = None
-        self._task: Any = None
-
-    @contextlib.contextmanager
-    def shown(self) -> Iterator[Live]:
-        """Show the line while the block runs."""
-        if not sys.stdout.isatty():
-            yield self
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console(), transient=True) as self._bar:
-            yield self
-        self._bar = None
-
-    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Move the bar."""
-        if self._bar is None:
-            return
-        if self._task is None:
-            self._task = self._bar.add_task("", total=self.epochs * steps)
-        self._bar.update(
-            self._task,
-            completed=(epoch - 1) * steps + step,
-            description=f"epoch {epoch}/{self.epochs}  loss {loss:.3f}",
-        )
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Print the figures of an epoch."""
-        text = (
-            f"epoch {epoch.number:>3}/{self.epochs}  loss {epoch.train_loss:.3f}  "
-            f"validation loss {epoch.val_loss:.3f}  accuracy {epoch.val_accuracy:6.1%}  "
-            f"lr {epoch.lr:.2g}  {epoch.seconds:.1f} s"
-        )
-        (self._bar.console.print if self._bar else print)(text)
-        sys.stdout.flush()

@@ -30,7 +30,7 @@ app = App(
 # Commands are imported when they are called; the words of the overview stand here so that --help stays fast.
 for _home, _words in {
     "adapt:adapt": "Fit a trained model to a data set, check it, train it, keep the result.",
-    "adapt:train": "Make, check and train what a recipe describes.",
+    "train:train": "Make, check and train what a recipe describes.",
     "edit:edit": "Change a model or a recipe by edits, each checked as it is made.",
     "edit:edits": "List every edit there is, or explain one.",
     "check:check": "Say whether a model or a recipe fits, where it does not, and why.",

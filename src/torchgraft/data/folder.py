@@ -16,7 +16,7 @@ from torchgraft.errors import DataError, nearest
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FileSamples", "Folder"]
+__all__ = ["FileSamples", "Folder", "existing", "folders_in", "images_below", "stated"]
 
 TRAIN = ("train", "training")
 VAL = ("val", "valid", "validation", "test")
@@ -66,8 +66,8 @@ class Folder(DataSource):
     def open(self, *, seed: int = 0, strict: bool = False, progress: Progress | None = None) -> DataSet:
         """Read every image once, leave out the unreadable ones and split the rest."""
         where = str(self)
-        root = _existing(Path(self.rest).expanduser(), where)
-        halves = _stated(root, where) or (root,)
+        root = existing(Path(self.rest).expanduser(), where)
+        halves = stated(root, where) or (root,)
         folders = [_class_folders(half, where) for half in halves]
         classes = _classes(halves, folders, where)
         listed = [_listed(each, where) for each in folders]
@@ -85,7 +85,7 @@ class Folder(DataSource):
         return _data_set(train, val, classes, split=made_split(seed), skipped=skipped)
 
 
-def _existing(root: Path, where: str) -> Path:
+def existing(root: Path, where: str) -> Path:
     """Give the folder back if it is one, or say what is there instead."""
     if root.is_dir():
         return root
@@ -94,12 +94,12 @@ def _existing(root: Path, where: str) -> Path:
     parent = root.parent
     if not parent.is_dir():
         raise DataError(f"there is no folder {root}, nor {parent}", where, f"you are in {Path.cwd()}")
-    beside = [folder.name for folder in _folders(parent, where)]
+    beside = [folder.name for folder in folders_in(parent, where)]
     hint = nearest(root.name, beside) or f"{parent} holds {listing(beside) or 'no folders'}"
     raise DataError(f"there is no folder {root}", where, hint)
 
 
-def _folders(root: Path, where: str) -> list[Path]:
+def folders_in(root: Path, where: str) -> list[Path]:
     """List the folders right below one in natural order, without hidden ones."""
     try:
         inside = [entry for entry in root.iterdir() if entry.is_dir() and not _hidden(entry.name)]
@@ -118,12 +118,12 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _stated(root: Path, where: str) -> tuple[Path, Path] | None:
+def stated(root: Path, where: str) -> tuple[Path, Path] | None:
     """Find a train folder and the first of the folders that can be its validation half."""
-    named = {folder.name.lower(): folder for folder in _folders(root, where)}
+    named = {folder.name.lower(): folder for folder in folders_in(root, where)}
     train = next((named[name] for name in TRAIN if name in named), None)
     val = next((named[name] for name in VAL if name in named), None)
-    if train is None or (val is None and not _folders(train, where)):  # a class may be called 'train'
+    if train is None or (val is None and not folders_in(train, where)):  # a class may be called 'train'
         return None
     if val is None:
         raise DataError(
@@ -136,10 +136,10 @@ def _stated(root: Path, where: str) -> tuple[Path, Path] | None:
 
 def _class_folders(root: Path, where: str) -> dict[str, Path]:
     """List the class folders of one half by name."""
-    folders = _folders(root, where)
+    folders = folders_in(root, where)
     if folders:
         return {folder.name: folder for folder in folders}
-    loose = _images(root, where)
+    loose = images_below(root, where)
     if loose:
         raise DataError(
             f"{root} has {len(loose)} images right in it, but no class folders",
@@ -149,7 +149,7 @@ def _class_folders(root: Path, where: str) -> dict[str, Path]:
     raise DataError(f"{root} has no class folders and no images", where, "put class folders into it")
 
 
-def _images(root: Path, where: str) -> list[Path]:
+def images_below(root: Path, where: str) -> list[Path]:
     """List the image files at any depth below a folder in natural order, without hidden ones."""
 
     def refuse(error: OSError) -> None:
@@ -173,14 +173,14 @@ def _classes(halves: Sequence[Path], folders: Sequence[dict[str, Path]], where: 
         raise DataError(several(what, foreign), where, hint)
     if len(classes) == 1:
         only = folders[0][classes[0]]
-        inner = f", or are its classes one folder down, folder:{only}?" if _folders(only, where) else ""
+        inner = f", or are its classes one folder down, folder:{only}?" if folders_in(only, where) else ""
         raise DataError(f"{halves[0]} has one class only, '{only.name}'", where, f"add another class{inner}")
     return classes
 
 
 def _listed(folders: dict[str, Path], where: str) -> list[tuple[Path, str]]:
     """List every image of one half with its class."""
-    return [(path, kind) for kind, folder in folders.items() for path in _images(folder, where)]
+    return [(path, kind) for kind, folder in folders.items() for path in images_below(folder, where)]
 
 
 def _read(listed: Sequence[list[tuple[Path, str]]], progress: Progress | None) -> list[list[_File]]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchgraft.data.base import Progress
+from torchgraft.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["SUFFIXES", "Look", "decode", "plain", "read_all"]
+__all__ = ["SUFFIXES", "Encoded", "Look", "decode", "plain", "read_all", "reason"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 KEPT_BYTES = 256 * 2**20
 """A set that is no larger than this when decoded stays decoded in memory."""
+
+
+Encoded = Path | Callable[[], bytes | Path]
+"""Where an image is: a file, or what gives the bytes of one when it is called."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,8 @@ class Look:
     image: Image.Image | None = None
 
 
-def read_all(paths: Sequence[Path], progress: Progress | None = None) -> list[Look]:
-    """Decode every file on a few threads; the images are kept where all of them are small enough together."""
+def read_all(paths: Sequence[Encoded], progress: Progress | None = None) -> list[Look]:
+    """Decode every image on a few threads; the images are kept where all of them are small enough together."""
     looks: list[Look] = []
     held, keep = 0, True
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -49,32 +55,36 @@ def read_all(paths: Sequence[Path], progress: Progress | None = None) -> list[Lo
     return looks
 
 
-def _look(path: Path) -> Look:
-    """Decode one file and say what it is, or why it can't be read."""
+def _look(encoded: Encoded) -> Look:
+    """Decode one image and say what it is, or why it can't be read."""
+    path = encoded if isinstance(encoded, Path) else Path()
     try:
-        if path.stat().st_size == 0:
+        source = encoded if isinstance(encoded, Path) else encoded()
+        if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
             return Look(why="the file is empty")
-        image = decode(path)
+        image = decode(source)
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
-        return Look(why=_reason(error, path))
+        return Look(why=reason(error, path))
     return Look(size=(image.height, image.width), grey=image.mode == "L", image=image)
 
 
-def _reason(error: Exception, path: Path) -> str:
+def reason(error: Exception, path: Path = Path()) -> str:
     """Say in one line what Pillow found, without the path that it repeats."""
     from PIL import UnidentifiedImageError
 
+    if isinstance(error, DataError):
+        return error.what
     if isinstance(error, UnidentifiedImageError):
-        return f"no image of a kind that can be read, whatever '{path.suffix}' says"
+        return "no image of a kind that can be read" + (f", whatever '{path.suffix}' says" if path.suffix else "")
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
-def decode(path: Path) -> Image.Image:
-    """Read the first picture of a file, turned upright as its EXIF says, in mode L or RGB."""
+def decode(source: Path | bytes) -> Image.Image:
+    """Read the first picture of a file or of its bytes, turned upright as its EXIF says, in mode L or RGB."""
     from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         image.load()
         return plain(ImageOps.exif_transpose(image))
 

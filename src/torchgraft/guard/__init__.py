@@ -1,7 +1,7 @@
 """Watching a training: what a step shows before it moves anything, at the cost of one read of the gradients.
 
-For any loop, torchgraft's own included: `read` and `clip` a step's gradients, `look` at model and optimizer now and
-then, say by `cause` what is wrong with a step, and put back by `Statistics` what a spoilt batch did to norms.
+For any loop, torchgraft's own included: `read` and `clip` a step's gradients, `look` at model and optimizer now
+and then, say by `cause` what is wrong with a step, and put back by `Statistics` what a spoilt batch did to norms.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def _first(model: nn.Module, arguments: tuple[tuple[Any, ...], dict[str, Any]]) 
             found.append(place)
 
     if any(_made_odd(one) for one in tensors(arguments)):
-        return Place("the input itself", "")
+        return Place("", "")
     try:
         double = Double(model)
         double.module.train(model.training)

@@ -31,12 +31,13 @@ class Still:
     context manager it ends with its block.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, hook: bool = True) -> None:
+        """Begin to keep a model still; without a `hook`, somebody calls `hold` before each pass."""
         self._model = model
         self._parameters = list(model.parameters())
         self._flags: list[bool] = []
         self._parts: list[nn.Module] = []
-        self._hook = model.register_forward_pre_hook(self._before)
+        self._hook = model.register_forward_pre_hook(self._before) if hook else None
 
     def _before(self, *_: Any) -> None:
         if self._model.training:
@@ -61,7 +62,8 @@ class Still:
 
     def remove(self) -> None:
         """Take the hook off; modes stay as they are until somebody sets them."""
-        self._hook.remove()
+        if self._hook is not None:
+            self._hook.remove()
 
     def __enter__(self) -> Self:
         return self

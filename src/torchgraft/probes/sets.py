@@ -338,7 +338,7 @@ def _held(optimizers: list[Any], parameters: Mapping[int, nn.Parameter], names: 
         counts[id(parameter)] = counts.get(id(parameter), 0) + 1
     inside = [key for key in counts if key in parameters]
     frozen = [key for key in inside if not parameters[key].requires_grad]
-    states = {id(one): state for optimizer in optimizers for one, state in optimizer.state.items() if state}
+    states = {id(one): state for optimizer in optimizers for one, state in optimizer.state.items() if _is_memory(state)}
     return Held(
         kind=" and ".join(dict.fromkeys(type(optimizer).__name__ for optimizer in optimizers)),
         groups=tuple(_group(number, *one, names) for number, one in enumerate(raw)),
@@ -377,6 +377,11 @@ def _exchanged(group: Mapping[str, Any], names: Mapping[int, list[str]]) -> Iter
 
 _LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "sum")
 """Entries of torch's optimizers' states that have the size of their parameter."""
+
+
+def _is_memory(state: Mapping[str, Any]) -> bool:
+    """Tell whether a state holds values; SGD without momentum has a None for it, fastai flags of its own."""
+    return any(hasattr(value, "shape") for value in state.values())
 
 
 def _misshapen(parameter: Tensor, state: Mapping[str, Any]) -> bool:

@@ -41,7 +41,8 @@ class Spoilt(Rule):
             _began(evidence, live),
             f"weights that are not finite themselves: {by_module(live.weights)}" if live.weights else "",
             hint="look at the batch: NaN in it, a constant image divided by its deviation, an empty target; else "
-            "lower the rate, clip the gradients, guard logs, roots and divisions; on_nan='skip' leaves such steps out",
+            "lower the rate, clip the gradients, guard logs, roots and divisions; on_nan='skip' leaves such steps "
+            "out",
         )
 
 
@@ -62,7 +63,7 @@ def _finite(live: Live) -> list[str]:
 
 
 def _origin(evidence: Evidence, live: Live) -> str:
-    """Give the module where it began: backward goes from the output to the input, so the last odd one got it first."""
+    """Give the module where it began: backward goes from output to input, so the last odd one got it first."""
     if live.first is not None:
         return live.first.path
     if live.weights:
@@ -74,7 +75,7 @@ def _origin(evidence: Evidence, live: Live) -> str:
 
 def _began(evidence: Evidence, live: Live) -> str:
     if live.first is not None:
-        return f"first made by {at(live.first)}"
+        return f"first made by {at(live.first)}" if live.first.op else "the input is not finite"
     if live.statistics:
         return f"it came with the forward pass: {live.statistics[0]} is the first that is not finite"
     if live.odd and _finite(live):
@@ -104,10 +105,10 @@ class Orphan(Rule):
             every = len(lost) == len(live.norms)
             yield self.found(
                 evidence.place(lost[0].rpartition(".")[0] if len({*map(_home, lost)}) == 1 else ""),
-                f"steps {live.step - 1} and {live.step} gave no gradient to {len(lost)} parameters: {by_module(lost)}",
+                f"{len(lost)} parameters got no gradient in steps {live.step - 1} and {live.step}: {by_module(lost)}",
                 "not one parameter has a gradient: is optimizer.step() called before backward()?" if every else "",
-                hint="take it out, put it into the forward or its loss into the sum, or freeze it: tg.freeze(model, "
-                f"'{_home(lost[0]) or lost[0]}')",
+                hint="take it out, put it into the forward or its loss into the sum, or freeze it: "
+                f"tg.freeze(model, '{_home(lost[0]) or lost[0]}')",
             )
 
 
@@ -134,15 +135,15 @@ class FrozenMoved(Rule):
             yield self.found(
                 evidence.place(_home(live.moved[0]) if len({*map(_home, live.moved)}) == 1 else ""),
                 f"step {live.step} moved {len(live.moved)} of them: {by_module(live.moved)}",
-                hint="p.grad = None for each; tg.freeze(model, …, optimizer=optimizer) takes them out of their groups",
+                hint="p.grad = None for each; tg.freeze(model, …, optimizer=optimizer) takes them out of it",
             )
 
 
 class FrozenAgain(Rule):
     """The optimizer has a state for parameters that are frozen: they were trained before, and are no more.
 
-    Checkpoints hold weights and states, and no `requires_grad`. A training that unfroze its backbone at epoch 5 and
-    is resumed at epoch 8 builds the model frozen, loads all states, and goes on with the backbone frozen.
+    Checkpoints hold weights and states, and no `requires_grad`. A training that unfroze its backbone at epoch 5
+    and is resumed at epoch 8 builds the model frozen, loads all states, and goes on with the backbone frozen.
     """
 
     code = "P037"

@@ -79,6 +79,20 @@ class Transformers(Source):
         asked = f"#{self.asked}" if self.asked else ""
         return self.model_copy(update={"rest": f"{self.name}@none{asked}"})
 
+    def classifier(self) -> Transformers:
+        """The same weights with a head for classes of whole texts, unless a class is named or is one already.
+
+        Raises:
+            SourceError: the configuration can't be had.
+        """
+        self.check()
+        if self.asked:
+            return self
+        with _quiet():
+            made = self._class(self._reached(self._config, "configuration")).__name__
+        text = f"{self.rest}#AutoModelForSequenceClassification"
+        return self if made.endswith("ForSequenceClassification") else self.model_copy(update={"rest": text})
+
     @property
     def name(self) -> str:
         """The part before `@` and `#`."""

@@ -42,7 +42,11 @@ class Isolated:
 
 def _states() -> tuple[bytes, object, object]:
     _, keys, *place = np.random.get_state(legacy=True)
-    return torch.default_generator.get_state().numpy().tobytes(), random.getstate(), (bytes(keys), place)
+    return (
+        torch.default_generator.get_state().numpy().tobytes(),
+        random.getstate(),
+        (np.asarray(keys).tobytes(), place),
+    )
 
 
 @contextmanager

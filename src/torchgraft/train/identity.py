@@ -19,9 +19,8 @@ __all__ = ["check_identity", "identity"]
 
 def identity(session: Session, data: DataSet) -> dict[str, Any]:
     """Say in short what is trained on, and from which tensors."""
-    state = dict(session.model.named_parameters())
-    still = {name: one.detach() for name, one in state.items() if name not in session.moving}
-    return {"data": [_samples(data.train), _samples(data.val)], "frozen": state_digest(still)}
+    frozen = session.frozen or state_digest(session.still())
+    return {"data": [_samples(data.train), _samples(data.val)], "frozen": frozen}
 
 
 def _samples(samples: Any) -> str:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from torchgraft.edits.head import tasks
 from torchgraft.errors import TrainError
 from torchgraft.train.checkpointing import checkpointed, checkpointed_modules
-from torchgraft.train.feed import feed_of
 from torchgraft.train.identity import check_identity, identity
+from torchgraft.train.news import check_places
+from torchgraft.train.opening import session_for
 from torchgraft.train.optimise import optimizer_of
 from torchgraft.train.random import seeded
 from torchgraft.train.rates import starting
-from torchgraft.train.session import Feeds, Session
+from torchgraft.train.session import Session
 from torchgraft.train.stop import Stop, stoppable
-from torchgraft.train.tasks import task_of
 from torchgraft.train.watch import SILENT, Watch
 from torchgraft.train.world import ALONE, World
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from torchgraft.graft import Graft
     from torchgraft.history import History
     from torchgraft.preprocess import Preprocess
+    from torchgraft.tokens import Texts
     from torchgraft.train.saving import Saver
+    from torchgraft.train.snapshot import Snapshot
     from torchgraft.trainplan import TrainPlan
 
 __all__ = ["check_training", "device_of", "fit"]
@@ -57,6 +59,7 @@ def check_training(plan: TrainPlan) -> None:
         TrainError: there is no such device or optimizer, or it does not take its settings.
     """
     device_of(plan)
+    check_places(plan.log)
     optimizer_of(plan, [{"params": [nn.Parameter(torch.zeros(1, 1))]}])
 
 
@@ -64,12 +67,13 @@ def fit(
     graft: Graft,
     data: DataSet,
     plan: TrainPlan,
-    preprocess: Preprocess,
+    preprocess: Preprocess | Texts,
     watch: Watch = SILENT,
     *,
     saver: Saver | None = None,
     resume: bool = False,
     world: World = ALONE,
+    loss: Callable[[Any, Any], Tensor] | None = None,
 ) -> History:
     """Train a graft's model in place, by seed the same every time on the same machine.
 
@@ -85,18 +89,17 @@ def fit(
         saver: keeps states on disk, to go on from.
         resume: go on from the state that the saver has.
         world: the processes that train together.
+        loss: one that was handed over from Python, or a trusted one that the plan names.
 
     Raises:
         TrainError: nothing can be trained, the data do not fit the head, the loss is not finite any more, or there
             is no state to go on from.
     """
-    device = device_of(plan)
+    device = world.device or device_of(plan)
     again = checkpointed_modules(graft.module, plan.checkpointing, roles=graft.roles)
-    with starting(graft, plan) as steps, seeded(graft.recipe.seed), stoppable() as stop:
+    with starting(graft, plan) as steps, seeded(world.seed(graft.recipe.seed)), stoppable() as stop:
         _check_trainable(graft)
-        task = task_of(plan, tasks(graft.recipe.edits), data.classes)
-        feeds = _feeds(graft, data, plan, preprocess, world)
-        session = Session(graft, plan, feeds, task, device, steps=steps, world=world)
+        session = session_for(graft, data, plan, preprocess, device, steps=steps, world=world, loss=loss)
         if saver is not None:
             _prepare(saver, session, identity(session, data), resume=resume)
         with checkpointed(tuple(again.values())):
@@ -109,21 +112,16 @@ def _prepare(saver: Saver, session: Session, about: dict[str, Any], *, resume: b
     if resume:
         snapshot, best = saver.load()
         check_identity(about, snapshot.notes["about"], str(saver.folder))
+        if session.spread is not None or "processes" in snapshot.notes:
+            from torchgraft.train.many import fitted
+
+            snapshot, best = fitted(session, snapshot, best)
         session.restore(snapshot, best)
 
 
 def _check_trainable(graft: Graft) -> None:
     if not any(parameter.requires_grad for parameter in graft.module.parameters()):
         raise TrainError("every parameter is frozen", where=graft.name, hint="unfreeze: {at: head}")
-
-
-def _feeds(graft: Graft, data: DataSet, plan: TrainPlan, preprocess: Preprocess, world: World) -> Feeds:
-    seed = graft.recipe.seed
-    made: dict[str, Any] = {"prepare": preprocess.transform(), "seed": seed, "world": world}
-    return Feeds(
-        feed_of(data.train, plan, train=True, **made),
-        feed_of(data.val, plan, train=False, **made),
-    )
 
 
 class _Run:
@@ -139,8 +137,7 @@ class _Run:
         ended: Literal["finished", "interrupted", "early"] = "finished"
         try:
             while not session.is_done and ended == "finished":
-                self._epoch()
-                if self.stop.asked:
+                if self._epoch():
                     ended = "interrupted"
                 elif session.is_early:
                     ended = "early"
@@ -153,26 +150,40 @@ class _Run:
         self.watch.end(history)
         return history
 
-    def _epoch(self) -> None:
+    def _epoch(self) -> bool:
+        """Run what is left of an epoch, and tell whether somebody wants it to end."""
         session, watch = self.session, self.watch
         session.open_epoch()
         for batch in session.feeds.train.batches(session.epoch, start=session.batch):
             watch.step(session.step(batch))
             if not session.between:
                 continue
-            if self.stop.asked:
-                self._save(wait=True)
-                return
-            if self.saver is not None and self.saver.due():
-                self._save()
+            stopped, due = self._asked()
+            if stopped or due:
+                self._save(wait=stopped)
+            if stopped:
+                return True
             if session.number == session.plan.steps:
                 break
         watch.epoch(session.close_epoch())
-        if self.saver is not None and (self.stop.asked or self.saver.due(epoch=True)):
-            self._save(wait=self.stop.asked)
+        stopped, due = self._asked(epoch=True)
+        if stopped or due:
+            self._save(wait=stopped)
+        return stopped
+
+    def _asked(self, *, epoch: bool = False) -> tuple[bool, ...]:
+        """Tell whether to stop, and whether to save, here and now: in every process, once it is so in one."""
+        return self.session.world.any(self.stop.asked, self.saver is not None and self.saver.due(epoch=epoch))
 
     def _save(self, *, wait: bool = False) -> None:
         if self.saver is not None:
-            self.saver.save(self.session.snapshot(), self.session.best_state, wait=wait)
+            self.saver.save(self._snapshot(), self.session.best_state, wait=wait)
             if wait:
                 self.watch.saved(self.saver.state)
+
+    def _snapshot(self) -> Snapshot:
+        if self.session.spread is None:
+            return self.session.snapshot()
+        from torchgraft.train.many import taken
+
+        return taken(self.session)

@@ -20,16 +20,21 @@ from typing import TYPE_CHECKING, Any
 from torchgraft.errors import StoreError, TorchgraftWarning, TrainError
 from torchgraft.store.checkpoint import load_state, save_state
 from torchgraft.train.snapshot import Snapshot, to_cpu
+from torchgraft.train.world import ALONE, World
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from torchgraft.recipe import Recipe
+    from torchgraft.train.many import Shards
 
 __all__ = ["Saver", "key_of", "states_in"]
 
 _FREE = ("workers", "save_every", "log", "timeout", "device", "cache", "cache_limit", "parallel", "strict")
 """What of the plan may be another when a training goes on: no number of it depends on these."""
+
+WHOLE, SHARED = "state.safetensors", "state.json"
+"""The file that holds the state, or that names the parts which hold it: there is one of them."""
 
 _SHARE = 20
 """An epoch that ends sooner after the last save than so many times what that took is not saved by itself."""
@@ -55,13 +60,16 @@ class Saver:
     Args:
         folder: of this training's states.
         every: seconds between two of them, at least.
+        world: the processes that train; the first one says when, and writes, unless they share the model out.
+        shares: each process writes its part.
 
     Attributes:
         about: what is written beside each state, to know whether one may go on from it.
     """
 
-    def __init__(self, folder: Path, every: float) -> None:
-        self.folder, self.every = folder, every
+    def __init__(self, folder: Path, every: float, *, world: World = ALONE, shares: bool = False) -> None:
+        self.folder, self.every, self.world = folder, every, world
+        self.shards = _shards(folder, world) if shares and world.size > 1 else None
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="saving")
         self.running: Future[float] | None = None
         self.last, self.took = time.monotonic(), 0.0
@@ -71,13 +79,15 @@ class Saver:
     @property
     def state(self) -> Path:
         """The file of the state."""
-        return self.folder / "state.safetensors"
+        return self.folder / WHOLE if self.shards is None else self.shards.state
 
     def _best(self, epoch: int) -> Path:
         return self.folder / f"best-{epoch}.safetensors"
 
     def due(self, *, epoch: bool = False) -> bool:
         """Tell whether it is time to save; at the end of an epoch earlier than within it."""
+        if not self.world.writes:
+            return False
         gone = time.monotonic() - self.last
         wanted = min(self.every, _SHARE * self.took) if epoch else self.every
         return gone >= wanted and (self.running is None or self.running.done())
@@ -93,10 +103,13 @@ class Saver:
         Raises:
             StoreError: it can't be written, where it is waited for; else a warning says so, and training goes on.
         """
+        if self.shards is None and not self.world.writes:
+            return
         self._settle()
         number = int(snapshot.notes["best"])
-        fresh = to_cpu(best) if best and number != self.saved_best else {}
-        copied = Snapshot(to_cpu(snapshot.tensors), snapshot.notes)
+        copy = to_cpu if self.shards is None else self.shards.copied
+        fresh = copy(best) if best and number != self.saved_best else {}
+        copied = Snapshot(copy(snapshot.tensors), snapshot.notes)
         self.running = self.pool.submit(self._write, copied, fresh, number if best else 0)
         self.last = time.monotonic()
         if wait:
@@ -105,14 +118,19 @@ class Saver:
 
     def _write(self, snapshot: Snapshot, fresh: Mapping[str, Tensor], best: int) -> float:
         start = time.monotonic()
+        notes = {**snapshot.notes, "about": self.about}
+        if self.shards is not None:
+            self.shards.write(Snapshot(snapshot.tensors, notes), fresh, best)
+            self.saved_best = best
+            return time.monotonic() - start
         if fresh:
             save_state(self._best(best), fresh, {})
             self.saved_best = best
-        notes = {**snapshot.notes, "about": self.about}
         save_state(self.state, snapshot.tensors, {"notes": json.dumps(notes)})
         for old in self.folder.glob("best-*.safetensors"):
             if old != self._best(best):
                 old.unlink(missing_ok=True)
+        (self.folder / SHARED).unlink(missing_ok=True)  # it would be older now
         return time.monotonic() - start
 
     def _settle(self) -> None:
@@ -132,21 +150,26 @@ class Saver:
             TrainError: there is none.
             StoreError: it is damaged.
         """
-        if not self.state.exists():
+        shared, whole = self.folder / SHARED, self.folder / WHOLE
+        if shared.exists():
+            snapshot, kept = _shards(self.folder, self.world).read()
+            self.saved_best = int(snapshot.notes["best"]) if kept and self.shards is not None else 0
+            return snapshot, kept
+        if not whole.exists():
             raise TrainError(
                 "no unfinished training of this recipe is kept here",
                 where=str(self.folder.parent),
                 hint="leave --resume out to begin; a recipe that was changed since is another training",
             )
-        tensors, metadata = load_state(self.state)
+        tensors, metadata = load_state(whole)
         notes: dict[str, Any] = json.loads(metadata["notes"])
         best = self._best(int(notes["best"]))
-        self.saved_best = int(notes["best"]) if best.exists() else 0
+        self.saved_best = int(notes["best"]) if best.exists() and self.shards is None else 0
         return Snapshot(tensors, notes), load_state(best)[0] if best.exists() else {}
 
     def set_aside(self) -> Path | None:
         """Move an unfinished training out of the way of a new one, and say where it lies now."""
-        if not self.state.exists():
+        if not any((self.folder / name).exists() for name in (WHOLE, SHARED)):
             return None
         number = 1
         while (aside := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
@@ -163,3 +186,9 @@ class Saver:
         """Remove the states of a training that is finished."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _shards(folder: Path, world: World) -> Shards:
+    from torchgraft.train.many import Shards
+
+    return Shards(folder, world)

@@ -40,7 +40,7 @@ class Course:
             gone = min((step - self.rise) / max(self.total - self.rise, 1), 1.0)
             return _between(1.0, self.schedule.floor, gone)
         if name == "one_cycle":
-            return _cycle(self.schedule, step / max(self.total - 1, 1))
+            return _cycle(self.schedule, step, self.total)
         if name == "step":
             return self.schedule.factor ** (step // self.every)
         return 1.0
@@ -69,11 +69,12 @@ def _between(start: float, end: float, gone: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * gone))
 
 
-def _cycle(schedule: Schedule, gone: float) -> float:
-    """Rise from `start` to 1 and fall to `floor`; of the way up and down, `rise` is up."""
-    if gone < schedule.rise:
-        return _between(schedule.start, 1.0, gone / schedule.rise)
-    return _between(1.0, schedule.floor, (gone - schedule.rise) / max(1 - schedule.rise, 1e-9))
+def _cycle(schedule: Schedule, step: int, total: int) -> float:
+    """Rise from `start` to 1 and fall to `floor`, on the steps of torch's OneCycleLR."""
+    peak = schedule.rise * total - 1
+    if step <= peak:
+        return _between(schedule.start, 1.0, step / max(peak, 1))
+    return _between(1.0, schedule.floor, min((step - max(peak, 0)) / max(total - 1 - max(peak, 0), 1), 1.0))
 
 
 def schedule_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torchgraft.errors import TrainError
 from torchgraft.history import Epoch, History
 from torchgraft.params.still import train_mode
+from torchgraft.store.tensors import state_digest
 from torchgraft.train.accumulate import Turn, turns
 from torchgraft.train.average import Average
 from torchgraft.train.feed import Batch, Feed
+from torchgraft.train.named_rates import rates_by_name
 from torchgraft.train.optimise import optimizer_of
 from torchgraft.train.random import random_state, set_random_state
 from torchgraft.train.rates import groups_of, unfrozen
@@ -30,7 +32,9 @@ from torchgraft.train.world import ALONE, World
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
+    from torchgraft.params.groups import Groups
     from torchgraft.params.unfreezing import Step
+    from torchgraft.train.many import Spread
     from torchgraft.trainplan import TrainPlan
 
 __all__ = ["Feeds", "Session"]
@@ -70,12 +74,14 @@ class Session:
         world: World = ALONE,
     ) -> None:
         self.graft, self.plan, self.feeds, self.task, self.device = graft, plan, feeds, task, device
-        self.steps, self.world = steps, world
+        self.steps, self.world, self.frozen = steps, world, ""
         self.model: nn.Module = graft.module.to(device)
         if plan.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.run: Callable[..., Any] = torch.compile(self.model) if plan.compile else self.model
-        self.optimizer = optimizer_of(plan, groups_of(graft, plan))
+        groups = groups_of(graft, plan)
+        self.spread = self._spread() if world.size > 1 else None
+        self.run = self._callable()
+        self.optimizer = optimizer_of(plan, _held_now(groups, self.model))
         self.stepper = Stepper(plan, self.optimizer, device)
         self.sizes = feeds.train.sizes()
         self.turns = turns(self.sizes, plan.accumulate) if self.sizes is not None else []
@@ -85,11 +91,28 @@ class Session:
         self.average = Average(self.model, plan.ema) if plan.ema is not None else None
         self.moving = self._moving()
         self.epoch, self.batch, self.number, self.between = 1, 0, 0, True
-        self.norm = 0.0
+        self.norm = self.rate = 0.0
         self.epochs: list[Epoch] = []
         self.best, self.best_state = 0, dict[str, Tensor]()
         self.seconds, self.since = 0.0, time.perf_counter()
         self._fresh()
+
+    def _spread(self) -> Spread:
+        """Copy or share the model out to the processes; what is frozen is summed up before nobody holds it whole."""
+        from torchgraft.train.many import Spread
+
+        if self.plan.parallel == "fsdp":
+            self.frozen = state_digest(self.still())
+        return Spread(self.model, self.plan, self.world, self.graft.trace(train=True))
+
+    def _callable(self) -> Callable[..., Any]:
+        run: Callable[..., Any] = self.model if self.spread is None else self.spread.run
+        return torch.compile(run) if self.plan.compile else run
+
+    def still(self) -> dict[str, Tensor]:
+        """Give what no step of this training ever changes."""
+        moving = self._moving()
+        return {name: one.detach() for name, one in self.model.named_parameters() if name not in moving}
 
     def _moving(self) -> dict[str, Tensor]:
         """Find what training changes, now or later: parameters that are or will be trainable, and every buffer."""
@@ -133,6 +156,7 @@ class Session:
             device=str(self.device),
             metric=self.task.metric,
             higher=self.task.higher,
+            rates=lambda: rates_by_name(self.optimizer.param_groups),
         )
 
     # one epoch
@@ -141,10 +165,12 @@ class Session:
         """Unfreeze what comes now, and put the model into the mode of training."""
         if self.batch == 0:
             unfrozen(self.graft, self.plan, self.steps, self.epoch, self.optimizer, self.schedule)
+            self.rate = max(group["lr"] for group in self.optimizer.param_groups)
+        if self.spread is not None and self.spread.renew():
+            self.run = self._callable()
         if self.average is not None:
             self.average.join()
         train_mode(self.model)
-        self.rate = max(group["lr"] for group in self.optimizer.param_groups)
         self.began = time.perf_counter()
 
     def step(self, batch: Batch) -> Moment:
@@ -157,11 +183,7 @@ class Session:
         if turn.opens:
             self.optimizer.zero_grad(set_to_none=True)
         targets = self._moved(batch.targets)
-        output, loss = self.stepper.forward(lambda: self.output(batch), lambda out: self.task.loss(out, targets))
-        value = loss.item()
-        if not math.isfinite(value):
-            raise self._broken(f"the loss is {value}")
-        self.stepper.backward(loss, turn.share * self.world.size * batch.share)
+        output, value = self._pass(batch, targets, turn) if self.spread is None else self._part(batch, targets, turn)
         norm = self._close() if turn.closes else None
         self.between = turn.closes
         if batch.count:
@@ -171,6 +193,24 @@ class Session:
         self.batch += 1
         rate = self.optimizer.param_groups[0]["lr"]
         return Moment(self.epoch, self.batch, len(self.turns), self.number, value, rate, batch.whole, norm)
+
+    def _pass(self, batch: Batch, targets: Any, turn: Turn) -> tuple[Any, float]:
+        """Run forward and backward; gives the output, and the loss over all processes."""
+        output, loss = self.stepper.forward(lambda: self.output(batch), lambda out: self.task.loss(out, targets))
+        value = loss.item() if self.spread is None else self.world.mean(loss.detach(), batch.count)
+        if not math.isfinite(value):
+            raise self._broken(f"the loss is {value}")
+        self.stepper.backward(loss, turn.share * self.world.size * batch.share)
+        return output, value
+
+    def _part(self, batch: Batch, targets: Any, turn: Turn) -> tuple[Any, float]:
+        """Run this process's part of a batch; one that was lent its samples leaves no trace of them."""
+        from torchgraft.train.many import still
+
+        assert self.spread is not None
+        idle = nullcontext() if batch.count else still(self.model)
+        with self.spread.synchronised(closes=turn.closes), idle:
+            return self._pass(batch, targets, turn)
 
     def _turn(self, batch: Batch) -> Turn:
         if self.turns:
@@ -228,6 +268,8 @@ class Session:
 
     def close_epoch(self) -> Epoch:
         """Judge the model, and write the epoch down."""
+        if self.spread is not None:
+            self.spread.agree()
         with self._averaged():
             loss, figures = self.judge()
             epoch = self._written(loss, figures)
@@ -239,9 +281,7 @@ class Session:
         return epoch
 
     def _written(self, val_loss: float, figures: dict[str, float]) -> Epoch:
-        sums = self.meter.sums()
-        for one in sums.values():
-            self.world.total(one)
+        self.meter.gather(self.world)
         loss_sum, count = self.world.total(torch.tensor([self.loss_sum, self.count], dtype=torch.float64)).tolist()
         epoch = Epoch(
             number=self.epoch,
@@ -289,8 +329,8 @@ class Session:
             lost = self.task.loss(output, targets).item() * batch.count
             sums += torch.tensor([lost, batch.count], dtype=torch.float64)
             meter.add(output, targets)
-        for one in (sums, *meter.sums().values()):
-            self.world.total(one)
+        self.world.total(sums)
+        meter.gather(self.world)
         train_mode(self.model)
         return float(sums[0] / sums[1].clamp(min=1)), meter.figures()
 
@@ -310,12 +350,16 @@ class Session:
     @torch.no_grad()
     def finish(self, ended: Any) -> History:
         """Leave the state in the model that the plan asks for, in evaluation mode."""
+        if self.spread is not None:
+            self.spread.agree()
         if self.average is not None:
             for name, value in self.average.values.items():
                 self.moving[name].copy_(value)
         if ended != "interrupted" and self.plan.keep == "best":
             for name, value in self.best_state.items():
                 self.moving[name].copy_(value)
+        if self.spread is not None:
+            self.spread.back()
         self.model.eval()
         return History(
             epochs=tuple(self.epochs),
@@ -342,6 +386,7 @@ class Session:
             "sums": [self.loss_sum, self.count],
             "epochs": [epoch.model_dump() for epoch in self.epochs],
             "best": self.best,
+            "rate": self.rate,
             "seconds": [self.seconds + now - self.since, self.epoch_seconds + now - getattr(self, "began", now)],
             "random": random_notes,
             "optimizer": flat(self.optimizer.state_dict(), "optimizer", tensors),
@@ -375,13 +420,20 @@ class Session:
             kept = {name: tensors[f"average/{name}"] for name in self.average.values}
             self.average.restore(kept, notes["average"])
         self.epochs = [Epoch.model_validate(one) for one in notes["epochs"]]
-        self.best = notes["best"]
+        self.best, self.rate = notes["best"], notes["rate"]
         self.best_state = {name: one.to(self.device) for name, one in best.items()}
         self._restore_figures(tensors, notes)
-        set_random_state(tensors, notes["random"], self.device)
+        if notes["random"] is not None:  # of more processes than there were, some have none yet
+            set_random_state(tensors, notes["random"], self.device)
 
     def _restore_figures(self, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
         self.loss_sum, self.count = notes["sums"]
         self.seconds, self.epoch_seconds = notes["seconds"]
         for name, one in self.meter.sums().items():
             one.copy_(tensors[f"meter/{name}"])
+
+
+def _held_now(groups: Groups, model: nn.Module) -> list[dict[str, Any]]:
+    """Give groups with the parameters that the model holds now: sharing it out puts others in their places."""
+    known = dict(model.named_parameters())
+    return [{**group, "params": [known[name] for name in group["names"]]} for group in groups]

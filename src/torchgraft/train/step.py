@@ -98,12 +98,18 @@ def move(
         scaler.unscale_(optimizer)
         trained = [one for group in optimizer.param_groups for one in group["params"]]
         if clip is not None:
-            norm = nn.utils.clip_grad_norm_(trained, clip)
+            norm = _whole(nn.utils.clip_grad_norm_(trained, clip))
         else:
-            norm = nn.utils.get_total_norm([one.grad for one in trained if one.grad is not None])
+            norm = _whole(nn.utils.get_total_norm([one.grad for one in trained if one.grad is not None]))
         if guard is not None:
             guard(norm)
         if clip_value is not None:
             nn.utils.clip_grad_value_(trained, clip_value)
     scaler.step(optimizer)
     scaler.update()
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """Give a norm over all processes, where each holds a part of every gradient (`DTensor`)."""
+    gathered = getattr(norm, "full_tensor", None)
+    return norm if gathered is None else gathered()

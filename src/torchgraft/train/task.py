@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from torchgraft.train.world import World
 
-__all__ = ["LOSS", "Meter", "Task"]
+__all__ = ["LOSS", "Kind", "Meter", "Task"]
+
+Kind = Literal["classes", "labels", "regression", "mask", "several"]
 
 LOSS = "loss"
 """The figure that every task has, though no meter gathers it; less of it is better."""
@@ -42,11 +44,13 @@ class Task(ABC):
     """What the outputs of a model are for.
 
     Attributes:
+        kind: `classes`, `labels`, `regression`, `mask`, or `several` by name.
         metric: the name of the figure that states are judged by.
         higher: whether more of it is better.
         names: of the figures that there are on validation samples, `loss` among them.
     """
 
+    kind: Kind
     metric: str
     higher: bool = True
     names: tuple[str, ...] = (LOSS,)

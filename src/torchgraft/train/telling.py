@@ -40,7 +40,7 @@ def duration(seconds: float) -> str:
 def epoch_line(epoch: Epoch, epochs: int, *, speed: float = math.nan) -> str:
     """Write the figures of an epoch."""
     parts = [
-        f"epoch {epoch.number:>{len(str(epochs))}}/{epochs}",
+        f"epoch {epoch.number:>{len(str(epochs))}}/{epochs}" if epochs else f"epoch {epoch.number}",
         f"loss {epoch.train_loss:.3f}",
         *([f"validation loss {epoch.val_loss:.3f}"] if math.isfinite(epoch.val_loss) else []),
         *(figure(name, value) for name, value in epoch.val.items()),
@@ -85,12 +85,13 @@ def bar(share: float, width: int, *, plain: bool = False) -> str:
 def _parts(now: Progress) -> list[tuple[str, int]]:
     """Give the parts of the line in order, each with how much it matters."""
     step = f"step {now.step}/{now.steps}" if now.steps else f"step {now.step}"
-    parts = [(f"epoch {now.epoch}/{now.epochs}", 9), (step, 2)]
+    parts = [(f"epoch {now.epoch}/{now.epochs}" if now.epochs else f"epoch {now.epoch}", 9), (step, 2)]
     if math.isfinite(now.loss):
         parts += [(f"loss {now.loss:.3f}", 8), (f"lr {now.lr:.2g}", 3)]
     if math.isfinite(now.speed):
         parts.append((_speed(now.speed), 4))
-    parts.append((f"{duration(now.left)} left" if now.left is not None else "… left", 5))
+    if now.total:
+        parts.append((f"{duration(now.left)} left" if now.left is not None else "… left", 5))
     return parts
 
 

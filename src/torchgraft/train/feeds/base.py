@@ -20,8 +20,8 @@ class Batch:
     """What goes through the model at once, in this process.
 
     Attributes:
-        inputs: a tensor; or a dict of tensors, given by name; or a tuple of them. None where the frozen part of the
-            network has its outputs for these samples already.
+        inputs: a tensor; or a dict of tensors, given by name; or a tuple of them. None where the frozen part of
+            the network has its outputs for these samples already.
         targets: as the task has them.
         whole: samples of this batch over all processes together, as planned: those that can't be read included.
             Thus the gradient of a batch is the sum over its samples by `whole`, on any number of processes.
@@ -65,7 +65,7 @@ class Feed(ABC):
 
     @abstractmethod
     def sizes(self) -> list[int] | None:
-        """Count the samples of each batch of an epoch, over all processes; None where nobody knows before the end."""
+        """Count the samples of each batch of an epoch, over all processes; None where nobody knows yet."""
 
     @abstractmethod
     def batches(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
@@ -87,7 +87,7 @@ class Feed(ABC):
 
 
 def moved(value: Value, device: torch.device) -> Value:
-    """Bring tensors to a device, also those in dicts, tuples and lists; one that is there already stays the same."""
+    """Bring tensors to a device, also those in dicts, tuples and lists; one that is there already stays."""
     if isinstance(value, Tensor):
         return value if value.device == device else value.to(device, non_blocking=True)  # type: ignore[return-value]
     if isinstance(value, Mapping):

@@ -52,7 +52,8 @@ class Kept:
     def _put_rows(self, places: Sequence[int], inputs: Tensor, targets: Tensor) -> None:
         if self._inputs is None or self._targets is None:
             self._allocate(inputs, targets)
-        assert self._inputs is not None and self._targets is not None
+        assert self._inputs is not None
+        assert self._targets is not None
         if not _fits(self._inputs, inputs) or not _fits(self._targets, targets):
             return
         for row, place in enumerate(places):
@@ -83,7 +84,8 @@ class Kept:
         """Give one sample that is kept."""
         if place in self._loose:
             return self._loose[place]
-        assert self._inputs is not None and self._targets is not None
+        assert self._inputs is not None
+        assert self._targets is not None
         return self._inputs[self._row[place]], self._targets[self._row[place]]
 
 

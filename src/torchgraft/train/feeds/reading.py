@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchgraft.errors import DataError, TorchgraftWarning
 from torchgraft.train.draws import isolated, mixed
 
-__all__ = ["Collate", "Load", "Reader", "Readers", "Work", "collated", "keys_of"]
+__all__ = ["Collate", "Load", "Reader", "Readers", "Skipping", "Work", "keys_of", "targets_of", "together"]
 
-Collate = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
-"""Makes one batch of prepared inputs and their targets: `(inputs, targets)`."""
+Collate = Callable[[Sequence[Any]], Any]
+"""Makes one batch of prepared inputs."""
 
 Key = tuple[int, int]
 """What random numbers a sample is varied by: the epoch or the variant, and its place."""
@@ -106,15 +106,13 @@ class Reader(Dataset[Load]):
         load.inputs, load.targets = self._together(inputs, targets)
         return load
 
-    def draws(self, fetch: Any) -> bool:
-        """Tell whether reading and preparing a sample draws random numbers; False where it can't be read."""
-
-        def once() -> None:
-            with contextlib.suppress(Exception):  # read in earnest, it is said
-                self._prepared(*self._read(fetch))
-
+    def draws(self, fetches: Iterable[Any]) -> bool:
+        """Tell whether reading and preparing draws random numbers, by the first sample that can be read."""
         with isolated() as chance:
-            return chance.drawn_by(mixed(self._seed, "probe"), once)
+            for fetch in fetches:
+                with contextlib.suppress(Exception):  # read in earnest, it is said
+                    return chance.drawn_by(mixed(self._seed, "probe"), lambda: self._prepared(*self._read(fetch)))  # noqa: B023
+        return False
 
     def _read(self, fetch: Any) -> tuple[Any, Any]:
         value, target = fetch() if self._samples is None else self._samples[fetch]
@@ -145,9 +143,20 @@ def targets_of(targets: Sequence[Any]) -> Any:
     return default_collate(list(targets))
 
 
-def collated(inputs: Sequence[Any], targets: Sequence[Any]) -> tuple[Any, Any]:
-    """Stack tensors, and dicts and tuples of them."""
-    return default_collate(list(inputs)), targets_of(targets)
+def together(inputs: Any, targets: Any, collate: Collate | None) -> tuple[Any, Any]:
+    """Make a batch of what was read: what is a tensor already stays."""
+    if not isinstance(targets, Tensor):
+        targets = targets_of(targets)
+    if isinstance(inputs, Tensor):
+        return inputs, targets
+    try:
+        return (collate or default_collate)(inputs), targets
+    except RuntimeError as error:
+        shapes = sorted({str(list(one.shape)) for one in inputs if isinstance(one, Tensor)})
+        if collate is not None or len(shapes) < 2:
+            raise
+        what = f"inputs of shapes {', '.join(shapes[:3])} can't go into one batch"
+        raise DataError(what, where="train.data", hint="let the dataset give tensors of one shape") from error
 
 
 def keys_of(chance: int, places: Sequence[int]) -> list[Key]:

@@ -20,13 +20,13 @@ from torchgraft.train.feeds.reading import (
     Readers,
     Skipping,
     Work,
-    collated,
     keys_of,
     targets_of,
+    together,
 )
 from torchgraft.train.world import World
 
-__all__ = ["Held", "SampleFeed"]
+__all__ = ["LENT", "Held", "SampleFeed", "sizes_of"]
 
 MEMORY = 512 * 2**20
 """So many bytes of prepared samples are kept in memory, in each process."""
@@ -56,6 +56,13 @@ class _Part:
     lent: bool
 
 
+def sizes_of(count: int, size: int, *, train: bool) -> list[int]:
+    """Count the samples of each batch; in training a last one of one sample is left out, if there are others."""
+    whole, rest = divmod(count, size)
+    alone = train and rest == 1 and whole > 0
+    return [size] * whole + [rest] * (rest > 0 and not alone)
+
+
 class SampleFeed(Feed):
     """Batches of samples that have places.
 
@@ -76,7 +83,7 @@ class SampleFeed(Feed):
         world: which part is this process's own.
         views: so many fixed variants of each sample, one after the other, epoch by epoch; 0 for none.
         held: samples whose inputs nobody needs.
-        collate: makes a batch of prepared samples; tensors are stacked without it.
+        collate: makes a batch of prepared inputs; tensors are stacked without it.
         finish: brings batches to the device and varies them.
         strict: refuse a sample that can't be read.
         paired: targets are prepared with their inputs.
@@ -105,7 +112,7 @@ class SampleFeed(Feed):
         self._asked_views = views
         self._skipping = Skipping(strict=strict)
         self._bad: set[int] = set()
-        labels = () if paired or collate is not None else getattr(samples, "labels", ())
+        labels = () if paired else getattr(samples, "labels", ())
         self._labels = labels if len(labels) == self._count else None
         self._targets: dict[int, Any] = {}
         self._kept = [Kept(self._count, MEMORY // self.views) for _ in range(self.views)]
@@ -123,13 +130,11 @@ class SampleFeed(Feed):
     @cached_property
     def _same(self) -> bool:
         """Whether reading and preparing gives the same each time; the first sample shows it."""
-        return self._asked_views > 0 or not self._readers.reader.draws(0)
+        return self._asked_views > 0 or not self._readers.reader.draws(range(self._count))
 
     def sizes(self) -> list[int]:
         """Count the samples of each batch of an epoch, over all processes."""
-        whole, rest = divmod(self._count, self._size)
-        alone = self._train and rest == 1 and whole > 0
-        return [self._size] * whole + [rest] * (rest > 0 and not alone)
+        return sizes_of(self._count, self._size, train=self._train)
 
     def batches(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Give the batches of an epoch, from number `start` on."""
@@ -153,7 +158,7 @@ class SampleFeed(Feed):
     def _order(self, epoch: int) -> list[int]:
         if not self._train:
             return list(range(self._count))
-        return torch.randperm(self._count, generator=generator("order", self._seed, epoch)).tolist()  # type: ignore[no-any-return]
+        return torch.randperm(self._count, generator=generator("order", self._seed, epoch)).tolist()
 
     def _part(self, order: list[int], number: int, whole: int) -> _Part:
         first = number * self._size
@@ -232,6 +237,4 @@ class SampleFeed(Feed):
                 for place in own
             ]
             inputs, targets = [value for value, _ in pairs], [target for _, target in pairs]
-        if self._collate is not None:
-            return self._collate(inputs, targets)
-        return collated(inputs, targets) if isinstance(inputs, list) else (inputs, targets)
+        return together(inputs, targets, self._collate)

@@ -64,6 +64,7 @@ class Curves:
         self._places = list(places)
         self._recipe = recipe
         self._every = 1
+        self._open = False
         self._rates: Callable[[], Mapping[str, float]] = dict
         self._number = self._last = 0
         self._loss, self._count, self._samples, self._since = 0.0, 0, 0, 0.0
@@ -77,6 +78,7 @@ class Curves:
         self._every = max(-(-begin.total // POINTS), 1) if begin.total else 10
         self._rates, self._number, self._last = begin.rates, begin.done, begin.done
         self._anew()
+        self._open = True
         self._tell(lambda place: place.open(begin, self._recipe))
 
     def step(self, moment: Moment) -> None:
@@ -117,7 +119,13 @@ class Curves:
 
     def end(self, history: History) -> None:
         """Close every place."""
-        self._tell(lambda place: place.close(finished=history.ended != "interrupted"))
+        self.close(finished=history.ended != "interrupted")
+
+    def close(self, *, finished: bool) -> None:
+        """Close what is open; `finished` where nothing stopped the training before its time."""
+        if self._open:
+            self._open = False
+            self._tell(lambda place: place.close(finished=finished))
 
     def _tell(self, call: Callable[[Place], object]) -> None:
         """Call every place; one that fails is left out from then on."""

@@ -87,7 +87,7 @@ class Lines:
 
     def found(self, finding: Finding) -> None:
         """Tell what is wrong."""
-        self.event("finding", **found(finding))
+        self.event("finding", **json.loads(finding.to_json()))
 
     def end(self, history: History) -> None:
         """Tell how it ended; the epochs were told one by one."""
@@ -96,19 +96,8 @@ class Lines:
 
     def error(self, error: TorchgraftError) -> None:
         """Tell of a mistake that ended it."""
-        findings = [found(one) for one in getattr(error, "findings", ())]
+        findings = [json.loads(one.to_json()) for one in getattr(error, "findings", ())]
         self.event("error", what=error.what, where=error.where, hint=error.hint, findings=findings)
-
-
-def found(finding: Finding) -> dict[str, Any]:
-    """Give a finding as plain data."""
-    return {
-        "code": finding.code,
-        "severity": finding.severity,
-        "title": finding.title,
-        "facts": list(finding.facts),
-        "text": str(finding),
-    }
 
 
 def _plain(value: Any) -> Any:

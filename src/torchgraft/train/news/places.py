@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torchgraft.errors import TrainError, nearest
@@ -49,7 +50,8 @@ def check_places(log: Sequence[str]) -> None:
             )
 
 
-def news_of(log: Sequence[str], folder: Path, name: str, recipe: str) -> Watch:
+@contextmanager
+def news_of(log: Sequence[str], folder: Path, name: str, recipe: str) -> Iterator[Watch]:
     """Give what writes the figures of a training: TensorBoard always, and the places that a plan names.
 
     Args:
@@ -65,4 +67,8 @@ def news_of(log: Sequence[str], folder: Path, name: str, recipe: str) -> Watch:
 
     check_places(log)
     home = folder / "tensorboard" / name
-    return Curves([TensorBoard(home), *(PLACES[one](home, name) for one in log)], recipe).watch()
+    curves = Curves([TensorBoard(home), *(PLACES[one](home, name) for one in log)], recipe)
+    try:
+        yield curves.watch()
+    finally:
+        curves.close(finished=False)  # where an error ended it; else they are closed

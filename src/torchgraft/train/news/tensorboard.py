@@ -35,19 +35,16 @@ class TensorBoard(Place):
         self._file: Any = None
 
     def open(self, begin: Begin, recipe: str) -> None:
-        """Write the head of a file; points of earlier files after `begin.done` count no more."""
+        """Write the head of a file; what earlier files say of steps after `begin.done` counts no more."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not begin.done:
-            for old in self.folder.glob("events.out.tfevents.*"):
-                old.unlink()
         name = f"events.out.tfevents.{time.time_ns()}.torchgraft"  # by name they stand in order
         self._file = RecordWriter((self.folder / name).open("wb"))
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         start = SessionLog(status=SessionLog.START)
-        self._write(Event(wall_time=time.time(), step=begin.done + 1, session_log=start))
+        self._write(Event(wall_time=time.time(), step=begin.done and begin.done + 1, session_log=start))
         if recipe and not begin.done:
             self._write(_text("recipe", recipe))
         self.flush()
@@ -86,6 +83,8 @@ def _text(name: str, text: str) -> Any:
 
     code = f"```yaml\n{text.rstrip()}\n```".encode()
     value = Summary.Value(
-        tag=name, metadata=create_summary_metadata(name, ""), tensor=TensorProto(dtype=DT_STRING, string_val=[code])
+        tag=name,
+        metadata=create_summary_metadata(name, ""),
+        tensor=TensorProto(dtype=DT_STRING, string_val=[code]),
     )
     return Event(wall_time=time.time(), step=0, summary=Summary(value=[value]))

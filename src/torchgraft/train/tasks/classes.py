@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torchgraft.train.task import LOSS, Meter
+from torchgraft.train.task import LOSS, Kind, Meter
 from torchgraft.train.tasks.outputs import main_of
 from torchgraft.train.tasks.single import Given, Single
 from torchgraft.train.tasks.sums import macro_f1, share
@@ -31,6 +31,7 @@ class Classes(Single):
         given: a loss in the place of cross-entropy.
     """
 
+    kind: Kind = "classes"
     metric = "accuracy"
 
     def __init__(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torchgraft.train.task import LOSS, Meter
+from torchgraft.train.task import LOSS, Kind, Meter
 from torchgraft.train.tasks.outputs import main_of
 from torchgraft.train.tasks.single import Given, Single
 from torchgraft.train.tasks.sums import macro_f1, mean, share
@@ -28,6 +28,7 @@ class Labels(Single):
         given: a loss in the place of BCE with logits.
     """
 
+    kind: Kind = "labels"
     metric = "average_precision"
     names = ("average_precision", "f1", "exact_match", LOSS)
 

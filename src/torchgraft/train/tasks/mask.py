@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torchgraft.train.task import LOSS, Meter
+from torchgraft.train.task import LOSS, Kind, Meter
 from torchgraft.train.tasks.outputs import main_of
 from torchgraft.train.tasks.single import Given, Single
 from torchgraft.train.tasks.sums import mean, share
@@ -31,6 +31,7 @@ class Mask(Single):
         given: a loss in the place of cross-entropy, of scores `[N, C, H, W]` and classes `[N, H, W]`.
     """
 
+    kind: Kind = "mask"
     metric = "mean_iou"
     names = ("mean_iou", "pixel_accuracy", LOSS)
 

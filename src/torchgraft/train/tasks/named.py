@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from torchgraft.probes.loss import AUXILIARY, named_outputs
-from torchgraft.train.task import LOSS, Meter, Task
+from torchgraft.train.task import LOSS, Kind, Meter, Task
 from torchgraft.train.world import World
 
 __all__ = ["Named"]
@@ -20,6 +20,7 @@ class Named(Task):
     States are judged by the loss: figures of several kinds have no sum.
     """
 
+    kind: Kind = "several"
     metric = LOSS
     higher = False
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torchgraft.train.task import LOSS, Meter
+from torchgraft.train.task import LOSS, Kind, Meter
 from torchgraft.train.tasks.outputs import main_of
 from torchgraft.train.tasks.single import Given, Single
 from torchgraft.train.tasks.sums import mean
@@ -30,6 +30,7 @@ class Regression(Single):
         given: a loss in the place of mean squares.
     """
 
+    kind: Kind = "regression"
     metric = "rmse"
     higher = False
     names = ("rmse", "mae", "r2", LOSS)

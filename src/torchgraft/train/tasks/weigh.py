@@ -19,7 +19,7 @@ __all__ = ["padded", "positive_weight", "weight_of"]
 def weight_of(plan: TrainPlan, count: int, balance: Sequence[float]) -> Tensor | None:
     """Give the weight of each class, `[C]`; None where the plan asks for none.
 
-    Balanced weights are `1 / (C × share)` (King and Zeng, 2001), 1 for a class without samples.
+    Balanced weights are `1 / (C × share)` (King and Zeng, 2001), over the C classes that have samples.
 
     Args:
         plan: says how classes are weighed.
@@ -33,7 +33,8 @@ def weight_of(plan: TrainPlan, count: int, balance: Sequence[float]) -> Tensor |
         return None
     if plan.class_weights == "balanced":
         counted = _counted(count, balance)
-        return torch.tensor([sum(counted) / (count * one) if one else 1.0 for one in counted])
+        present = sum(one > 0 for one in counted)
+        return torch.tensor([sum(counted) / (present * one) if one else 1.0 for one in counted])
     return _listed(plan.class_weights, count)
 
 

@@ -1,0 +1,84 @@
+"""What a search found, in words and drawn with letters."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchgraft.searching.batch import BatchSearch
+    from torchgraft.searching.rate import RateSearch
+
+__all__ = ["batch_text", "rate_text"]
+
+WIDE, HIGH = 64, 11
+
+
+def rate_text(found: RateSearch) -> str:
+    """Draw the loss over the rate, and name the suggestion."""
+    return "\n".join(
+        [
+            *_curve(found),
+            "",
+            f"steepest fall        {found.steepest:.1e}",
+            f"a tenth of the least {found.tenth:.1e}",
+            f"valley               {found.valley:.1e}",
+            f"suggestion           {found.suggestion:g}  (the plan has {found.own:g})",
+            *(f"  {name:<18} {rate:g}" for name, rate in found.scaled),
+        ]
+    )
+
+
+def _curve(found: RateSearch) -> list[str]:
+    low, high = math.log10(found.rates[0]), math.log10(found.rates[-1])
+    least = min(found.smooth)
+    most = min(max(found.smooth), found.smooth[0] + (found.smooth[0] - least))  # what breaks goes off the top
+    rows = [[" "] * WIDE for _ in range(HIGH)]
+    for rate, loss in zip(found.rates, found.smooth, strict=True):
+        across = round((math.log10(rate) - low) / (high - low) * (WIDE - 1))
+        up = (loss - least) / (most - least) if most > least else 0.0
+        if up <= 1.0:
+            rows[HIGH - 1 - round(up * (HIGH - 1))][across] = "•"
+    place = round((math.log10(found.suggestion) - low) / (high - low) * (WIDE - 1))
+    for row in rows:
+        if 0 <= place < WIDE and row[place] == " ":
+            row[place] = "┊"
+    labels = {0: f"{most:.3g}", HIGH - 1: f"{least:.3g}"}
+    lines = [f"{labels.get(n, ''):>8} │{''.join(row).rstrip()}" for n, row in enumerate(rows)]
+    return ["    loss", *lines, f"{'':>8} └{'─' * WIDE}", f"{'':>9} {_scale(low, high)}"]
+
+
+def _scale(low: float, high: float) -> str:
+    """Write the powers of ten below the curve."""
+    line = [" "] * (WIDE + 8)
+    for power in range(math.ceil(low), math.floor(high) + 1):
+        place = round((power - low) / (high - low) * (WIDE - 1))
+        text = f"1e{power}"
+        if not "".join(line[max(place - 1, 0) : place + len(text) + 1]).strip():
+            line[place : place + len(text)] = text
+    return "".join(line).rstrip() + "   rate"
+
+
+def batch_text(found: BatchSearch) -> str:
+    """Give the sizes that were tried as a table, and the advice."""
+    rows = [("batch", "memory", "", "samples/s", "")]
+    for one in found.sizes:
+        fits = "fits" if one.fits else "too large"
+        peak = _size(one.peak) if one.peak is not None else "?"
+        speed = f"{one.speed:,.0f}" if one.speed is not None else ""
+        marks = [word for word, size in (("largest", found.largest), ("advised", found.advised)) if size == one.batch]
+        rows.append((str(one.batch), peak, fits, speed, ", ".join(marks)))
+    wide = [max(len(row[column]) for row in rows) for column in range(5)]
+    table = [
+        "  ".join(
+            (f"{cell:>{w}}" if n in (0, 1, 3) else f"{cell:<{w}}") for n, (cell, w) in enumerate(zip(row, wide, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([f"{found.name} in {found.place}", "", *table, "", *found.advice()])
+
+
+def _size(count: int) -> str:
+    from torchgraft.memory.room import spoken
+
+    return spoken(count)

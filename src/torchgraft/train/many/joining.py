@@ -1,0 +1,141 @@
+"""Join the processes that a launcher started, and leave them: at the end, or when one of them is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from torchgraft.errors import TrainError
+from torchgraft.train.many.peers import fallen, is_of_peers, lost
+from torchgraft.train.world import ALONE, World
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from torchgraft.trainplan import TrainPlan
+
+__all__ = ["joined"]
+
+
+@contextmanager
+def joined(plan: TrainPlan) -> Iterator[World]:
+    """Be one of the processes that torchrun started while the block runs; alone where nobody started any.
+
+    Within it, an error of one process ends all of them with the same words, and a process that is lost is named.
+
+    Args:
+        plan: names the device and how long processes wait for each other.
+
+    Raises:
+        TrainError: the processes can't meet, a machine has fewer GPUs than processes, or one of them is lost.
+    """
+    if not dist.is_available() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    if dist.is_initialized():  # by the user's own script, which also ends it
+        yield _world(_device(plan), plan, dist.distributed_c10d._get_default_store())
+        return
+    with _ended_by_signal():
+        world = _entered(plan)
+        try:
+            yield world
+        except Exception as error:
+            raise _told(error, world, plan) from (None if is_of_peers(error) else error.__cause__)
+        finally:
+            _leave()
+
+
+def _entered(plan: TrainPlan) -> World:
+    device = _device(plan)
+    wait = timedelta(seconds=plan.timeout)
+    try:
+        store, rank, size = next(iter(dist.rendezvous("env://", timeout=wait)))
+        backend = "cpu:gloo" + (",cuda:nccl" if device.type == "cuda" else "")
+        bound = device if device.type == "cuda" else None
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait, device_id=bound)
+        return _world(device, plan, store)
+    except (RuntimeError, ValueError) as error:
+        raise TrainError(
+            f"the processes of this training do not find each other: {_first_line(error)}",
+            where=f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}",
+            hint="start them with torchrun, on every machine with the same --rdzv-endpoint",
+        ) from error
+
+
+def _world(device: torch.device, plan: TrainPlan, store: Any) -> World:
+    size = dist.get_world_size()
+    return World(
+        rank=dist.get_rank(),
+        size=size,
+        local=int(os.environ.get("LOCAL_RANK", "0")),
+        device=device,
+        mesh=dist.init_device_mesh(device.type, (size,)),
+        side=dist.new_group(backend="gloo", timeout=timedelta(seconds=plan.timeout)),
+        store=dist.PrefixStore("torchgraft", store),
+    )
+
+
+def _device(plan: TrainPlan) -> torch.device:
+    """Give this process's own device: each process of a machine has another one."""
+    from torchgraft.train.loop import device_of
+
+    device = device_of(plan)
+    if device.type == "cpu":
+        return device
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.accelerator.device_count()
+    if device.type != "cuda" or (device.index is not None and plan.device != "auto"):
+        raise TrainError(
+            f"several processes can't train on {plan.device}", where="train.device", hint="take auto, cuda or cpu"
+        )
+    if local >= count:
+        raise TrainError(
+            f"process {local} of this machine has no GPU: there are {count}",
+            where="torchrun --nproc-per-node",
+            hint=f"start {count} processes a machine, or train on the processor: device: cpu",
+        )
+    torch.accelerator.set_device_index(local)
+    return torch.device("cuda", local)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _told(error: Exception, world: World, plan: TrainPlan) -> Exception:
+    """Give the error that this process ends with, and let the others know of it."""
+    if is_of_peers(error):
+        return lost(world, plan.timeout)
+    fallen(world, error)
+    return error
+
+
+def _leave() -> None:
+    with suppress(RuntimeError):  # where a process is lost, there is nobody to say goodbye to
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Let a launcher's signal end this process by an exception, but never while an error is being told."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def hear(number: int, _: FrameType | None) -> None:
+        if sys.exc_info()[0] is None:
+            raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

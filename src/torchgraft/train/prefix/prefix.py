@@ -1,0 +1,264 @@
+"""The frozen prefix of a network: what it gives is computed once, and the rest is trained alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchgraft.errors import TorchgraftError
+from torchgraft.trace.tree import tensors
+from torchgraft.train.prefix.cut import Cut, cut_of, seen
+from torchgraft.train.prefix.fitness import hooked, misfit, unwrapped
+from torchgraft.train.prefix.player import Drift, Layout, Player
+from torchgraft.train.prefix.proof import count_of, picked, proven, uneven
+from torchgraft.train.prefix.record import Record, Unclear, recorded, state_kept
+from torchgraft.train.prefix.rows import close, same
+
+__all__ = ["Drifted", "Piece", "Prefix", "Refused", "prefix_of"]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """There is no prefix to keep, or it is not safe to; `why` says it in words."""
+
+    why: str
+
+
+class Drifted(TorchgraftError):
+    """A pass went another way than the recorded one; buffers and random numbers are as before it."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One tensor that the rest reads.
+
+    Attributes:
+        after: what makes it: the path of a module, or an operation.
+        shape: of one sample.
+        dtype: of its numbers.
+        bytes: of one sample.
+    """
+
+    after: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"after {self.after}: {list(self.shape)}, {_sized(self.bytes)} a sample"
+
+
+class Prefix:
+    """The still part of one model in one mode, and how the rest runs without it.
+
+    Attributes:
+        model: the module itself, without what wraps it.
+        cut: where it comes apart.
+        pieces: what of each sample is kept.
+        skipped: paths of the modules that are not called any more.
+        fresh: numbers of samples whose batches have other last bits than the others: they are run whole.
+        exact: what is kept is equal bit for bit to what a whole pass would give.
+    """
+
+    def __init__(self, model: nn.Module, cut: Cut, pieces: tuple[Piece, ...], inputs: Any) -> None:
+        self.model, self.cut, self.pieces = model, cut, pieces
+        self.skipped = tuple(dict.fromkeys(step.path for step in cut.steps if step.still and not step.name))
+        self.fresh: frozenset[int] = frozenset()
+        self.exact = True
+        self._player = Player(model, cut)
+        self._layouts: dict[int, Layout] = {}
+        self._shapes = _shapes(inputs)
+        self._stamp = self._now()
+        self._moving = [
+            one for part in model.modules() if part.training for one in part.buffers(recurse=False)
+        ]  # fmt: skip
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept of one sample."""
+        return sum(piece.bytes for piece in self.pieces)
+
+    @property
+    def words(self) -> str:
+        """Say where the cut is and what it costs."""
+        return "; ".join(map(str, self.pieces))
+
+    def stands(self) -> str:
+        """Say why what was kept is not valid any more; nothing where it is."""
+        return "" if self._now() == self._stamp else "the model was changed since: parameters, modes or hooks"
+
+    def fits(self, inputs: Any) -> bool:
+        """Tell whether a batch has samples of the size that was recorded."""
+        return _shapes(inputs) == self._shapes
+
+    def first(self, model: nn.Module, inputs: Any) -> tuple[Any, list[Tensor]]:
+        """Run a whole pass, with gradients as always, and take what the rest reads on the way.
+
+        Args:
+            model: what is called: the model, or what wraps it.
+            inputs: a tensor, a dict by name, or a tuple by place.
+
+        Returns:
+            the output, and the rows `[N, …]` of each piece.
+
+        Raises:
+            Drifted: the pass went another way than the recorded one.
+        """
+        count = count_of(inputs)
+        layout = self._layouts.get(count) or Layout()
+        with self._guarded():
+            output = self._player.whole(model, inputs, layout)
+        self._layouts[count] = layout
+        return output, self._taken(count)
+
+    def rows(self, inputs: Any) -> list[Tensor]:
+        """Compute what the rest reads of a batch, and no more; the model is as before."""
+        with state_kept(self.model), torch.no_grad():
+            self._player.whole(self.model, inputs, Layout(), stop=True)
+        return self._taken(count_of(inputs))
+
+    def rest(self, model: nn.Module, rows: Sequence[Tensor]) -> Any:
+        """Run the rest alone.
+
+        Args:
+            model: what is called: the model, or what wraps it.
+            rows: as `first` gave them, of any samples, in memory of their own.
+
+        Raises:
+            Drifted: the pass went another way than the recorded one, or there was no first pass of so many samples.
+        """
+        count = len(rows[0])
+        layout = self._layouts.get(count)
+        if layout is None:
+            raise Drifted(f"no pass of {count} samples was seen")
+        pairs = zip(self.cut.lies.items(), rows, strict=True)
+        slots = {number: lie.whole(row) for (number, lie), row in pairs}
+        with self._guarded():
+            return self._player.rest(model, slots, layout)
+
+    def knows(self, count: int) -> bool:
+        """Tell whether the rest can run on so many samples."""
+        return count in self._layouts and count not in self.fresh
+
+    def _taken(self, count: int) -> list[Tensor]:
+        slots = self._player.slots
+        self._player.slots = {}
+        return [lie.rows(slots[number], count) for number, lie in self.cut.lies.items()]
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Leave no trace of a pass that drifts."""
+        kept = [one.clone() for one in self._moving]
+        state = torch.default_generator.get_state()
+        try:
+            yield
+        except Drift as drift:
+            with torch.no_grad():
+                for one, was in zip(self._moving, kept, strict=True):
+                    one.copy_(was)
+            torch.default_generator.set_state(state)
+            raise Drifted(str(drift)) from drift
+
+    def _now(self) -> tuple[Any, ...]:
+        """Sum up what the prefix relies on: what is trained, which modules train, how often the frozen was written."""
+        parameters = list(self.model.parameters())
+        modules = list(self.model.modules())
+        still = [one for one in parameters if not one.requires_grad]
+        still += [one for part in modules if not part.training for one in part.buffers(recurse=False)]
+        return (
+            [one.requires_grad for one in parameters],
+            [part.training for part in modules],
+            [0 if one.is_inference() else one._version for one in still],
+            [hooked(part) for part in modules],
+        )
+
+
+def prefix_of(
+    model: nn.Module, inputs: Any, *, sizes: Collection[int] = (), exact: bool | None = None
+) -> Prefix | Refused:
+    """Find the frozen prefix of a model in the mode that it is in, and prove that it can be left out.
+
+    Call it with gradients and autocast as the passes will have them; nothing of the model is changed.
+
+    Args:
+        model: in the mode of its passes; DDP around it is looked through.
+        inputs: a real batch: a tensor, a dict that goes in by name, or a tuple that goes in by place.
+        sizes: of the batches that will come, where they differ.
+        exact: keep only what is equal bit for bit whatever the batch; where it is left out, so on the CPU, and up
+            to rounding elsewhere.
+    """
+    inner = unwrapped(model)
+    why = misfit(inner)
+    if why:
+        return Refused(why)
+    try:
+        return _found(inner, inputs, sizes, exact)
+    except (Unclear, Drifted, Drift) as error:
+        return Refused(error.what if isinstance(error, TorchgraftError) else str(error))
+
+
+def _found(model: nn.Module, inputs: Any, sizes: Collection[int], exact: bool | None) -> Prefix | Refused:
+    count = count_of(inputs)
+    if count < 2:
+        return Refused("a batch of one sample does not tell what depends on the others")
+    cut, record = _cut(model, inputs, count)
+    watched = [(visit.path, hooked(visit.module)) for visit in seen(cut, record)]
+    for path, hook in watched:
+        if hook:
+            return Refused(f"a forward hook ({hook}) of {path or 'the model'} would see nothing")
+    prefix = Prefix(model, cut, _pieces(cut, record), inputs)
+    exact = all(one.device.type == "cpu" for one in tensors(inputs)) if exact is None else exact
+    alike = same if exact else close
+    why, fresh = uneven(prefix, inputs, sizes, alike)
+    why = why or proven(prefix, inputs, alike)
+    if why:
+        return Refused(why)
+    prefix.fresh, prefix.exact = fresh, exact
+    return prefix
+
+
+def _cut(model: nn.Module, inputs: Any, count: int) -> tuple[Cut, Record]:
+    """Record two small passes and take them apart; once more, if the first one filled a cache."""
+    many = [row % count for row in range(4)]
+    few = [2, 0, 3] if count > 3 else [1, 0, 1]
+    for tries in (1, 2):
+        one = recorded(model, picked(inputs, many))
+        other = recorded(model, picked(picked(inputs, many), few))
+        try:
+            return cut_of(one, other, tuple(few), 4), one
+        except Unclear:
+            if tries == 2:
+                raise
+    raise AssertionError
+
+
+def _pieces(cut: Cut, record: Record) -> tuple[Piece, ...]:
+    found = []
+    for number, lie in cut.lies.items():
+        value = record.values[number]
+        shape = [size for dim, size in enumerate(value.shape) if dim != lie.axis]
+        if lie.each != 1:
+            shape = [lie.each, *shape]
+        step = cut.steps[cut.places[number]] if cut.places[number] >= 0 else None
+        after = "the input" if step is None else step.path if not step.name else f"{step.name} in {step.path or 'the model'}"
+        found.append(Piece(after, tuple(shape), value.dtype, math.prod(shape) * value.element_size()))
+    return tuple(found)
+
+
+def _shapes(inputs: Any) -> list[tuple[int, ...]]:
+    return [tuple(one.shape[1:]) for one in tensors(inputs)]
+
+
+def _sized(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000 or unit == "MB":
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    raise AssertionError

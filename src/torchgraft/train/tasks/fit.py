@@ -1,0 +1,114 @@
+"""Head and data put together: the task that both are for, or why they are for different ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from torchgraft.data.balance import balance
+from torchgraft.data.base import DataSet
+from torchgraft.edits.head import tasks
+from torchgraft.errors import TrainError
+from torchgraft.recipe import TrainPlan
+from torchgraft.train.task import Task
+from torchgraft.train.tasks.make import task_of
+
+if TYPE_CHECKING:
+    from torchgraft.graft import Graft
+
+__all__ = ["balance_of", "check_tasks", "kind_of", "spread_of", "task_for"]
+
+WANTS = {
+    "classes": "one class for each sample",
+    "labels": "a yes or no for each label",
+    "regression": "quantities",
+    "mask": "a class for each pixel",
+}
+
+
+def task_for(
+    graft: Graft,
+    data: DataSet,
+    plan: TrainPlan,
+    *,
+    device: torch.device | None = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    trust: bool = False,
+) -> Task:
+    """Give what a graft is trained for on a data set.
+
+    Args:
+        graft: whose head says what its outputs are for; those of an untouched model are for what the data have.
+        data: what it is trained on.
+        plan: how.
+        device: where the outputs will be.
+        loss: one that was handed over from Python.
+        trust: whether a loss of the user's own code may be imported.
+
+    Raises:
+        TrainError: head and data are for different tasks; or there is no such loss or metric.
+    """
+    asked = tasks(graft.recipe.edits)
+    check_tasks(asked, data.task)
+    return task_of(
+        plan,
+        asked,
+        data.classes,
+        balance=balance_of(data) if plan.class_weights == "balanced" else (),
+        spread=spread_of(data.train.labels) if data.task == "regression" else (),
+        kind=data.task,
+        device=device,
+        loss=loss,
+        trust=trust,
+    )
+
+
+def check_tasks(asked: Mapping[str, str], given: str) -> None:
+    """Refuse a head that such data can't train.
+
+    Args:
+        asked: the tasks of the head, by the names of its outputs; empty for a model whose head is as it was.
+        given: the task of the data.
+
+    Raises:
+        TrainError: they are for different tasks, or several outputs by name meet one target for each sample.
+    """
+    if asked and "" not in asked:
+        return  # whether the targets have these names, the first batch tells
+    head = asked.get("", given)
+    if head == given or (head, given) == ("classes", "mask"):
+        return
+    raise TrainError(
+        f"the head is for {head}, it wants {WANTS[head]}, and these data give {WANTS[given]}",
+        where="edits.head",
+        hint=f"take a head for such data: head: {{classes: …, task: {given}}}"
+        if given != "mask"
+        else "take a head for classes on a model that gives maps: head: {classes: …}",
+    )
+
+
+def kind_of(graft: Graft, given: str) -> str:
+    """Give the task of a graft on data: the head's where it names one, else that of the data."""
+    told = tasks(graft.recipe.edits).get("", given)
+    return "mask" if (told, given) == ("classes", "mask") else told
+
+
+def balance_of(data: DataSet) -> list[float]:
+    """Give the share of the training samples that each class or label has, or of the pixels."""
+    counted = balance(data)
+    return list(counted.shares) if counted is not None else []
+
+
+def spread_of(labels: Sequence[Sequence[float]]) -> list[float]:
+    """Give the standard deviation of each quantity; 1 for one that is always the same."""
+    if not len(labels):
+        return []
+    found = []
+    for column in zip(*labels, strict=True):
+        middle = math.fsum(column) / len(column)
+        found.append(math.sqrt(math.fsum((one - middle) ** 2 for one in column) / len(column)) or 1.0)
+    return found
