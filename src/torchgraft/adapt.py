@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from torchgraft.store.files import explained, make_folder
 from torchgraft.train.batches import batches
 from torchgraft.train.evaluate import evaluate
 from torchgraft.train.loop import device_of, fit
+from torchgraft.train.many.joining import joined
 from torchgraft.train.news import news_of
 from torchgraft.train.saving import Saver, key_of, states_in
 from torchgraft.train.watch import SILENT, Watch, both
@@ -45,7 +47,7 @@ class Outcome:
 
 def carry_out(
     job: Planned, folder: Path, *, watch: Watch = SILENT, talk: Talk | None = None, resume: bool = False
-) -> Outcome:
+) -> Outcome | None:
     """Train a planned model, judge it on the validation samples, keep it as a version, write the report.
 
     States to go on from are kept under `folder/states` until it is finished. After Ctrl-C the state reached so far
@@ -58,22 +60,23 @@ def carry_out(
         talk: is told each step.
         resume: go on with this training where it was stopped.
 
+    Returns:
+        what came out; None in every process of several but the first, which does all but the training alone.
+
     Raises:
         StoreError: the folder, the version or the report can't be written; the folder is tried before training.
         TrainError: training can't go on.
     """
     talk = talk or Talk()
-    _check_folder(folder)
-    saver = Saver(states_in(folder) / key_of(job.recipe), job.train.save_every)
-    aside = None if resume else saver.set_aside()
-    if aside is not None:
-        talk.say("aside", f"an unfinished training of this recipe lies in {aside} now; --resume goes on with one")
-    _write_down(job, folder)
-    name = f"{job.graft.name}-{key_of(job.recipe)}".replace("/", "-")
-    told = news_of(job.train.log, folder, name, job.recipe.to_yaml())
-    with job.timings.of("train"), told as news:
-        watching = both(watch, news)
-        history = fit(job.graft, job.data, job.train, job.preprocess, watching, saver=saver, resume=resume)
+    with joined(job.train) as world, job.timings.of("train"):
+        where, shares = states_in(folder) / key_of(job.recipe), job.train.parallel == "fsdp"
+        saver = Saver(where, job.train.save_every, world=world, shares=shares)
+        with _begun(job, folder, saver, talk, resume=resume) if world.writes else nullcontext(SILENT) as news:
+            world.meet()
+            made: dict[str, Any] = {"saver": saver, "resume": resume, "world": world}
+            history = fit(job.graft, job.data, job.train, job.preprocess, both(watch, news), **made)
+    if not world.writes:
+        return None
     with job.timings.of("evaluate"):
         evaluation = _judge(job)
     talk.say("result", f"{evaluation.accuracy:.1%} of {len(evaluation.targets)} validation images are right")
@@ -94,6 +97,19 @@ def carry_out(
     next_commands = _next_commands(_reference(version, folder), _examples(job, home / "images"), folder)
     report = write(_report(job, history, evaluation, next_commands), home)
     return Outcome(version, history, evaluation, report, next_commands)
+
+
+@contextmanager
+def _begun(job: Planned, folder: Path, saver: Saver, talk: Talk, *, resume: bool) -> Iterator[Watch]:
+    """Make the folder ready, and write the figures down that the block gives."""
+    _check_folder(folder)
+    aside = None if resume else saver.set_aside()
+    if aside is not None:
+        talk.say("aside", f"an unfinished training of this recipe lies in {aside} now; --resume goes on with one")
+    _write_down(job, folder)
+    name = f"{job.graft.name}-{key_of(job.recipe)}".replace("/", "-")
+    with news_of(job.train.log, folder, name, job.recipe.to_yaml()) as news:
+        yield news
 
 
 def _check_folder(folder: Path) -> None:
@@ -129,7 +145,8 @@ def train(graft: Graft, data: str | DataSet, *, watch: Watch = SILENT, **setting
         TrainError: training can't go on.
     """
     job = prepared(graft, data, settings)
-    return fit(job.graft, job.data, job.train, job.preprocess, watch)
+    with joined(job.train) as world:
+        return fit(job.graft, job.data, job.train, job.preprocess, watch, world=world)
 
 
 def _judge(job: Planned) -> Evaluation:

@@ -82,6 +82,8 @@ VERBS = {
     "diff": "torchgraft.view.diff:diff",
     "draw": "torchgraft.graph:draw",
     "drift": "torchgraft.drift:drift",
+    "find_batch": "torchgraft.searching:find_batch",
+    "find_rate": "torchgraft.searching:find_rate",
     "fix": "torchgraft.fixing:mend",
     "load_weights": "torchgraft.filling:load_into",
     "memory": "torchgraft.memory:memory",

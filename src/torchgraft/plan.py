@@ -16,11 +16,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from torchgraft.data import DataSet, parse_data
+from torchgraft.data.balance import UNEVEN, balance
 from torchgraft.data.base import per_class
 from torchgraft.edits.base import Edit, kinds
-from torchgraft.errors import DataError, EditError, RecipeError, TrainError
+from torchgraft.errors import DataError, EditError, RecipeError
 from torchgraft.fault import in_setting
 from torchgraft.graft import Graft
+from torchgraft.history import figure_name
 from torchgraft.loading import load, replay
 from torchgraft.preprocess import Preprocess
 from torchgraft.reading import facts_of, preparation
@@ -33,8 +35,9 @@ from torchgraft.tokens import Texts
 from torchgraft.train.checkpointing import checkpointed_modules
 from torchgraft.train.loop import check_training
 from torchgraft.train.rates import unfreezing
+from torchgraft.train.task import Task
 from torchgraft.train.tasks.fit import check_outputs, task_for
-from torchgraft.train.tasks.losses import handed_over
+from torchgraft.train.tasks.losses import Loss, handed_over, trusted
 
 __all__ = ["Planned", "Talk", "Timings", "plan", "planned", "prepared"]
 
@@ -120,7 +123,9 @@ def plan(
     parse_source(base).check(trust=trust)
     own = taken(given, "train")
     freeze = _freeze(taken(given, "freeze"))
-    check_training(TrainPlan.model_validate({"data": data, **own}))
+    asked = TrainPlan.model_validate({"data": data, **own})
+    check_training(asked)
+    loss = trusted(asked, trust=trust)
     seed = given.get("seed", 0)
     with timings.of("data"):
         opened = _open(data, seed, talk, strict=own.get("strict", False))
@@ -132,7 +137,7 @@ def plan(
     with timings.of("plan"):
         preprocess = _fitted(graft, opened, (head, *freeze), taken(given, "preprocess"), talk)
         recipe = _drafted(graft, data, opened, own).model_copy(update={"preprocess": preprocess})
-    return _checked(graft, recipe, opened, timings, talk)
+    return _checked(graft, recipe, opened, timings, talk, loss)
 
 
 def planned(recipe: Recipe, *, trust: bool = False, talk: Talk | None = None) -> Planned:
@@ -148,6 +153,7 @@ def planned(recipe: Recipe, *, trust: bool = False, talk: Talk | None = None) ->
     if not recipe.base.startswith("object:"):
         parse_source(recipe.base).check(trust=trust)
     check_training(train)
+    loss = trusted(train, trust=trust)
     with timings.of("data"):
         opened = _open(train.data, recipe.seed, talk, strict=train.strict)
     with timings.of("load"):
@@ -156,7 +162,7 @@ def planned(recipe: Recipe, *, trust: bool = False, talk: Talk | None = None) ->
     for edit in graft.recipe.edits:
         talk.say(edit.kind(), edit.sentence())
     update = {"preprocess": recipe.preprocess or _preparation(graft, opened, talk)}
-    return _checked(graft, graft.recipe.model_copy(update=update), opened, timings, talk)
+    return _checked(graft, graft.recipe.model_copy(update=update), opened, timings, talk, loss)
 
 
 def prepared(graft: Graft, data: str | DataSet, settings: Mapping[str, Any]) -> Planned:
@@ -168,13 +174,15 @@ def prepared(graft: Graft, data: str | DataSet, settings: Mapping[str, Any]) -> 
         TrainError: it can't be trained so.
     """
     text = data if isinstance(data, str) else "object:DataSet"
+    settings, loss = handed_over(settings)
     check_settings({f"train.{name}": value for name, value in settings.items()})
     asked = TrainPlan.model_validate({"data": text, **settings})
     check_training(asked)
+    loss = loss or trusted(asked, trust=True)
     opened = _open(data, graft.recipe.seed, Talk(), strict=asked.strict) if isinstance(data, str) else data
     update = {"preprocess": graft.recipe.preprocess or _preparation(graft, opened, Talk())}
     recipe = _drafted(graft, text, opened, settings).model_copy(update=update)
-    return _checked(graft, recipe, opened, Timings(), Talk())
+    return _checked(graft, recipe, opened, Timings(), Talk(), loss)
 
 
 def _open(text: str, seed: int, talk: Talk, *, strict: bool) -> DataSet:
@@ -220,9 +228,11 @@ def _short(number: float) -> str:
 # the input
 
 
-def _preparation(graft: Graft, data: DataSet, talk: Talk) -> Preprocess | Texts:
-    """Prepare images as the base wants them, or texts as they and the base want it."""
+def _preparation(graft: Graft, data: DataSet, talk: Talk) -> Preprocess | Texts | None:
+    """Prepare images as the base wants them, or texts as they and the base want it; tensors stay as they are."""
     check_kind(graft, data)
+    if data.kind == "tensor":
+        return None
     return _fit_texts(graft, data, {}, talk) if data.kind == "text" else _preprocess_of(graft)
 
 
@@ -246,7 +256,7 @@ def _preprocess_of(graft: Graft) -> Preprocess:
 
 def _fitted(
     graft: Graft, data: DataSet, edits: Sequence[Edit], own: Mapping[str, Any], talk: Talk
-) -> Preprocess | Texts:
+) -> Preprocess | Texts | None:
     """Fit the input to the data and apply the plan's edits; gives how images or texts are prepared."""
     check_kind(graft, data)
     fill = filling(graft) if data.kind == "text" else None
@@ -259,8 +269,9 @@ def _fitted(
             hint="set the shape that it takes: input=[3, 224, 224]",
             findings=[finding for finding in graft.check() if finding.is_error],
         )
-    fit = _fit_texts if data.kind == "text" else _fit_input
-    preprocess = fit(graft, data, own, talk)
+    preprocess: Preprocess | Texts | None = None
+    if data.kind != "tensor":
+        preprocess = (_fit_texts if data.kind == "text" else _fit_input)(graft, data, own, talk)
     for edit in edits:
         _apply(graft, edit, talk)
     return preprocess
@@ -311,7 +322,8 @@ def _apply(graft: Graft, edit: Edit, talk: Talk) -> None:
 def _head(data: DataSet, text: str, classes: int | None, own: Mapping[str, Any]) -> Edit:
     """Draft a head that has an output for every class of the data."""
     names = {"names": data.classes} if data.kind == "text" and data.task in ("classes", "labels") else {}
-    body = {"classes": classes or len(data.classes), **names, **own}
+    task = {} if data.task in ("classes", "mask") else {"task": data.task}
+    body = {"classes": classes or len(data.classes), **task, **names, **own}
     if body["classes"] < len(data.classes):
         raise DataError(
             f"the data have {len(data.classes)} classes, more than the {body['classes']} asked for",
@@ -375,19 +387,20 @@ def _rates(graft: Graft, kind: str) -> dict[str, Any]:
 # the check
 
 
-def _checked(graft: Graft, recipe: Recipe, data: DataSet, timings: Timings, talk: Talk) -> Planned:
+def _checked(
+    graft: Graft, recipe: Recipe, data: DataSet, timings: Timings, talk: Talk, loss: Loss | None
+) -> Planned:
     """Judge what is planned; only where it fits does the graft take the recipe over."""
     train, preprocess = recipe.train, recipe.preprocess
     assert train is not None
-    assert preprocess is not None
     with timings.of("check"):
         check_kind(graft, data)
         if isinstance(preprocess, Texts):
             check_texts(graft, data, preprocess)
-        else:
+        elif preprocess is not None:
             _check_images(graft, preprocess)
         check_outputs(graft, data)
-        check = task_for(graft, data, train, loss=loss, trust=trust)
+        task = task_for(graft, data, train, loss=loss)
         findings = graft.check(facts=facts_of(graft, data, preprocess))
     errors = [finding for finding in findings if finding.is_error]
     talk.say("check", f"{len(errors)} errors, {len(findings) - len(errors)} other findings")
@@ -406,10 +419,26 @@ def _checked(graft: Graft, recipe: Recipe, data: DataSet, timings: Timings, talk
         talk.say("rates", f"fall by {train.layer_decay:g} from each layer to the one before it")
     for step in train.unfreeze:
         talk.say("unfreeze", step.sentence())
+    for word, sentence in _told(data, train, task):
+        talk.say(word, sentence)
     graft.recipe = recipe
     if train.per_class is not None:
         data = replace(data, train=per_class(data.train, train.per_class, recipe.seed))
-    return Planned(graft, data, train, preprocess, findings, timings)
+    return Planned(graft, data, train, preprocess, findings, timings, loss)
+
+
+def _told(data: DataSet, train: TrainPlan, task: Task) -> Iterator[tuple[str, str]]:
+    """Say how even the classes are where they are not, and what one step is."""
+    counted = balance(data)
+    if counted is not None and (counted.ratio >= UNEVEN or counted.empty or counted.tiny):
+        yield "balance", counted.sentence()
+    gathered = f", gathered from {train.accumulate} of {train.batch}" if train.accumulate > 1 else ""
+    length = f"{train.steps} steps" if train.steps is not None else f"{train.epochs} epochs"
+    yield (
+        "train",
+        f"{length} with {train.batch * train.accumulate} samples each step{gathered}, {train.optimizer.name}; "
+        f"the best state is that of the {'highest' if task.higher else 'lowest'} {figure_name(task.metric)}",
+    )
 
 
 def _check_images(graft: Graft, preprocess: Preprocess) -> None:

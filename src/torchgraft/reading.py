@@ -150,15 +150,10 @@ def _samples(graft: Graft, data: DataSet, preprocess: Preprocess | Texts) -> Bat
     return Batch(() if named else (inputs,), inputs if named else {}, targets=torch.tensor(labels))
 
 
-def facts_of(graft: Graft, data: DataSet, preprocess: Preprocess | Texts) -> DataFacts:
+def facts_of(graft: Graft, data: DataSet, preprocess: Preprocess | Texts | None) -> DataFacts:
     """Say what is known of data and base without running the model."""
-    labels = [*data.train.labels, *data.val.labels]
-    counts = [0] * len(data.classes)
-    for label in data.train.labels:
-        if 0 <= label < len(counts):
-            counts[label] += 1
-    facts = DataFacts(classes=len(data.classes), labels=(min(labels), max(labels)), counts=tuple(counts))
-    if isinstance(preprocess, Texts):
+    facts = _labels_of(data)
+    if not isinstance(preprocess, Preprocess):
         return facts
     known = graft.preprocess.with_channels(preprocess.channels) if graft.preprocess else None
     return replace(
@@ -166,3 +161,16 @@ def facts_of(graft: Graft, data: DataSet, preprocess: Preprocess | Texts) -> Dat
         normalisation=(preprocess.mean, preprocess.std),
         trained_with=(known.mean, known.std) if known else None,
     )
+
+
+def _labels_of(data: DataSet) -> DataFacts:
+    """Count class numbers; of other targets, and before a stream is read, nothing is known but how many there are."""
+    count = len(data.classes)
+    labels = [*data.train.labels, *data.val.labels] if data.task == "classes" else []
+    if not labels:
+        return DataFacts(classes=count, labels=(0, max(count - 1, 0)))
+    counts = [0] * count
+    for label in data.train.labels:
+        if 0 <= label < count:
+            counts[label] += 1
+    return DataFacts(classes=count, labels=(min(labels), max(labels)), counts=tuple(counts))

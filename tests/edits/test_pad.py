@@ -55,5 +55,5 @@ def test_a_check_offers_it(gpt2):
     (found,) = [one for one in gpt2.check() if one.is_error]
     assert [fix.name for fix in found.fixes] == ["pad"]
     assert found.fixes[0].edits[0].brief() == {"token": 49}
-    gpt2.mend()
+    gpt2.fix()
     assert not [one for one in gpt2.check() if one.is_error]

@@ -10,9 +10,9 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
+from tests.integrations.nets import Net, WithOrphan, frozen_body, images, is_finite, same, statistics
 from torch import nn
 
-from tests.integrations.nets import Net, WithOrphan, frozen_body, images, is_finite, same, statistics
 from torchgraft.errors import TorchgraftWarning, TrainError
 from torchgraft.integrations.fastai import GraftCallback, splitter
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.integrations.nets import Net, WithOrphan, frozen_body, images, is_finite, same, statistics
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging as huggingface_logging
 
 import torchgraft as tg
-from tests.integrations.nets import Net, WithOrphan, frozen_body, images, is_finite, same, statistics
 from torchgraft.errors import TrainError
 from torchgraft.integrations.huggingface import GraftCallback
 

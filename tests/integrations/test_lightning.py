@@ -12,11 +12,11 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning, ModelCheckpoint
+from tests.integrations.nets import Net, WithOrphan, frozen_body, images, is_finite, same, statistics
 from torch import nn
 from torch.utils.data import DataLoader
 
 import torchgraft as tg
-from tests.integrations.nets import Net, WithOrphan, frozen_body, images, is_finite, same, statistics
 from torchgraft.errors import RecipeError, TrainError
 from torchgraft.integrations.lightning import GraftCallback
 
@@ -56,7 +56,12 @@ class Frozen(BaseFinetuning):
 
 
 def fit(
-    model: Classifier, *callbacks: Any, epochs: int = 1, bad: int | None = None, path: Path | None = None, **more: Any
+    model: Classifier,
+    *callbacks: Any,
+    epochs: int = 1,
+    bad: int | None = None,
+    path: Path | None = None,
+    **more: Any,
 ) -> Trainer:
     trainer = Trainer(
         max_epochs=epochs,

@@ -270,7 +270,9 @@ def test_light_views_come_again_too():
     assert not any(torch.equal(seen[0][place], seen[1][place]) for place in range(52))
 
 
-@pytest.mark.parametrize(("plan", "fixed"), list(zip(VARIED, [True, False, False, True, True, False], strict=True)))
+@pytest.mark.parametrize(
+    ("plan", "fixed"), list(zip(VARIED, [True, False, False, True, True, False], strict=True))
+)
 def test_it_is_told_whether_what_is_computed_of_samples_may_be_kept(plan, fixed):
     assert feed(**plan).fixed is fixed
 

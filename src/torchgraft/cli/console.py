@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,13 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def complain(error: TorchgraftError) -> None:
-    """Print what is wrong, where, and what to do, on standard error."""
+    """Print what is wrong, where, and what to do, on standard error; of several processes one says it."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from torchgraft.train.many.speaking import is_first, recorded
+
+        recorded(error)
+        if not is_first(str(error)):
+            return
     from rich.text import Text
 
     out = console(stderr=True)

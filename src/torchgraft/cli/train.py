@@ -104,6 +104,8 @@ def carried_out(job: Planned, out: Path, shown: Face, *, recipe: Path | None = N
 
     with shown.shown():
         done = carry_out(job, out, watch=shown.watch(), talk=talk_of(shown), resume=resume)
+    if done is None:  # another process of a torchrun tells what came out
+        return 0
     name = f"v{done.version.number}" if str(out) == RUNS else f"{out}@v{done.version.number}"
     stopped = done.history.ended == "interrupted"
     again = _going_on(job, out, recipe) if stopped else ""

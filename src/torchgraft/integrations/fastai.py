@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["GraftCallback", "splitter"]
 
 
-class GraftCallback(Callback):
+class GraftCallback(Callback):  # type: ignore[misc]
     """Does in fastai's Learner what torchgraft's own training does; it is `learn.graft` there.
 
     - Parts whose parameters are all frozen stand still: fastai puts the whole model into training mode before each
@@ -80,7 +80,7 @@ class GraftCallback(Callback):
         )
 
     def before_train(self) -> None:
-        """Unfreeze what this epoch trains, and put frozen parts into evaluation mode: fastai has just woken them."""
+        """Unfreeze what this epoch trains, and put frozen parts, which fastai has just woken, to rest."""
         if self._stages is not None and self._still is not None:
             self._stages.hold(self.learn.epoch + 1)
             self._still.hold()
@@ -103,7 +103,7 @@ def _tell(found: Finding) -> None:
 def splitter(
     settings: Settings | None = None, *, no_decay: str | Iterable[str] = NO_DECAY, **default: Any
 ) -> Callable[[nn.Module], list[list[nn.Parameter]]]:
-    """Give a Learner parameter groups by selectors, as `g.groups` sorts them: `Learner(…, splitter=splitter({…}))`.
+    """Give a Learner parameter groups by selectors, as `g.groups` sorts them: `Learner(…, splitter=splitter(…))`.
 
     fastai keeps rates apart from groups: `learn.fit(n, lr=[…])` takes one for each, in the order of the groups.
 

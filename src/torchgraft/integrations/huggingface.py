@@ -18,7 +18,7 @@ except ImportError as error:
 __all__ = ["GraftCallback"]
 
 
-class GraftCallback(TrainerCallback):
+class GraftCallback(TrainerCallback):  # type: ignore[misc]
     """Does in the Trainer of transformers what torchgraft's own training does.
 
     - Parts whose parameters are all frozen stand still: the Trainer calls `model.train()` before each batch, so

@@ -19,7 +19,7 @@ except ImportError as error:
 __all__ = ["GraftCallback"]
 
 
-class GraftCallback(Callback):
+class GraftCallback(Callback):  # type: ignore[misc]
     """Does in Lightning's Trainer what torchgraft's own training does.
 
     - Parts whose parameters are all frozen stand still: BatchNorm keeps its statistics, dropout is off; what
@@ -96,7 +96,9 @@ class GraftCallback(Callback):
             self.watched.load_state_dict(saved)
         other = sum(one.requires_grad != before[name] for name, one in pl_module.named_parameters())
         if other:
-            rank_zero_info(f"torchgraft: {other} parameters are frozen or trained again as the checkpoint had them")
+            rank_zero_info(
+                f"torchgraft: {other} parameters are frozen or trained again as the checkpoint had them"
+            )
         self._saved = None
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -123,4 +125,3 @@ class GraftCallback(Callback):
         """Leave nothing behind."""
         if self.watched is not None:
             self.watched.close()
-

@@ -20,8 +20,8 @@ Unfreezing = Mapping[int, str | Iterable[str]]
 class Stages:
     """What is trained from which epoch on, by flags alone.
 
-    The optimizer holds everything from the start: what is frozen has no gradient, and no optimizer of torch touches
-    what has none. So the groups are the same at every epoch, and a checkpoint of any epoch can be resumed.
+    The optimizer holds everything from the start: what is frozen has no gradient, and no optimizer of torch
+    touches what has none. So the groups are the same at every epoch, and any checkpoint can be resumed.
     """
 
     def __init__(self, model: nn.Module, wanted: Unfreezing) -> None:

@@ -338,7 +338,8 @@ def _held(optimizers: list[Any], parameters: Mapping[int, nn.Parameter], names: 
         counts[id(parameter)] = counts.get(id(parameter), 0) + 1
     inside = [key for key in counts if key in parameters]
     frozen = [key for key in inside if not parameters[key].requires_grad]
-    states = {id(one): state for optimizer in optimizers for one, state in optimizer.state.items() if _is_memory(state)}
+    known = [pair for optimizer in optimizers for pair in optimizer.state.items()]
+    states = {id(one): state for one, state in known if _is_memory(state)}
     return Held(
         kind=" and ".join(dict.fromkeys(type(optimizer).__name__ for optimizer in optimizers)),
         groups=tuple(_group(number, *one, names) for number, one in enumerate(raw)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ __all__ = ["BatchSearch", "Size", "advised", "ladder", "proved"]
 NEAR = 0.95
 """A batch is as fast as the fastest from this share of its samples a second on."""
 
-LINEAR = frozenset({"sgd", "asgd", "nadam_sgd", "lars", "lion"})
-"""Optimizers whose step grows with the rate and the gradient alone."""
+LINEAR = frozenset({"sgd", "asgd"})
+"""Optimizers whose step is the rate times the gradient; the others divide by what gradients were."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class BatchSearch:
     Attributes:
         name: of the model.
         place: where it has to fit, in words.
-        largest: the largest batch that really ran; 0 where none does.
+        largest: the largest batch that fits; 0 where none does.
         power: the largest power of two that does.
         fastest: the smallest batch that is as fast as any, to 5 %; 0 where none ran.
         advised: that which to take: the fastest, or the largest power of two where speed was not measured.
-        samples: there are to train on; a batch is never larger.
+        proved: two steps of the largest were really run; else it is predicted alone.
+        samples: there are to train on; a batch is never larger. 0 where nobody knows.
         own: the plan's batch.
         accumulate: batches of one optimizer step in the plan.
         optimizer: of the plan, by name.
@@ -59,6 +61,7 @@ class BatchSearch:
     power: int
     fastest: int
     advised: int
+    proved: bool
     samples: int
     own: int
     accumulate: int
@@ -82,7 +85,7 @@ class BatchSearch:
         """Say what to do."""
         if not self.largest:
             return ["not even one sample fits: torchgraft memory tells what would help"]
-        fits = f"fits up to {self.largest}"
+        fits = f"fits up to {self.largest}{'' if self.proved else ' by prediction: it was not run here'}"
         whole = " (all samples that there are)" if self.largest == self.samples else ""
         fast = f"; as fast as any from {self.fastest} on" if self.fastest else ""
         lines = [f"{fits}{whole}{fast}", f"advised: train.batch = {self.advised}  (the plan has {self.own})"]
@@ -104,7 +107,7 @@ class BatchSearch:
         return batch_text(self)
 
 
-def proved(most: int, runs: Any, *, tries: int = 6) -> int:
+def proved(most: int, runs: Callable[[int], bool], *, tries: int = 6) -> int:
     """Find the largest batch that really runs, from a prediction on: at the first failure halve, then close in.
 
     Args:
@@ -127,9 +130,9 @@ def proved(most: int, runs: Any, *, tries: int = 6) -> int:
 
 
 def ladder(largest: int) -> list[int]:
-    """Give the batches whose speed is measured: powers of two, eight at most, and the largest."""
+    """Give the batches whose speed is measured: powers of two from 2 on, eight at most, and the largest."""
     powers = [2**n for n in range(largest.bit_length()) if 2**n <= largest]
-    return sorted({*powers[-8:], largest} - {0})
+    return sorted({*powers[-8:], largest} - {0, 1}) or [1] * bool(largest)
 
 
 def advised(sizes: list[Size]) -> int:

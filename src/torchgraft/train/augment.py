@@ -22,7 +22,7 @@ __all__ = ["Light", "augmentation", "light", "transforms"]
 TURN, SHIFT, SCALE, SHEAR = math.radians(10), 0.1, 0.1, math.radians(5)
 """At most: the angle, the share of each side, the share of the size, and the shear angle."""
 
-_NO_TRANSFORMS = ("Transform", "Compose", "Lambda", "MixUp", "CutMix", "JPEG")
+_NO_TRANSFORMS = ("Transform", "Compose", "Lambda", "MixUp", "CutMix")
 
 
 class Light:

@@ -113,7 +113,7 @@ def _prepare(saver: Saver, session: Session, about: dict[str, Any], *, resume: b
         snapshot, best = saver.load()
         check_identity(about, snapshot.notes["about"], str(saver.folder))
         if session.spread is not None or "processes" in snapshot.notes:
-            from torchgraft.train.many import fitted
+            from torchgraft.train.many.states import fitted
 
             snapshot, best = fitted(session, snapshot, best)
         session.restore(snapshot, best)
@@ -184,6 +184,6 @@ class _Run:
     def _snapshot(self) -> Snapshot:
         if self.session.spread is None:
             return self.session.snapshot()
-        from torchgraft.train.many import taken
+        from torchgraft.train.many.states import taken
 
         return taken(self.session)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from torchgraft.recipe import Recipe
-    from torchgraft.train.many import Shards
+    from torchgraft.train.many.shards import Shards
 
 __all__ = ["Saver", "key_of", "states_in"]
 
@@ -189,6 +189,6 @@ class Saver:
 
 
 def _shards(folder: Path, world: World) -> Shards:
-    from torchgraft.train.many import Shards
+    from torchgraft.train.many.shards import Shards
 
     return Shards(folder, world)

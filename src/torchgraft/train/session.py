@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torchgraft.graft import Graft
     from torchgraft.params.groups import Groups
     from torchgraft.params.unfreezing import Step
-    from torchgraft.train.many import Spread
+    from torchgraft.train.many.spread import Spread
     from torchgraft.trainplan import TrainPlan
 
 __all__ = ["Feeds", "Session"]
@@ -99,7 +99,7 @@ class Session:
 
     def _spread(self) -> Spread:
         """Copy or share the model out to the processes; what is frozen is summed up before nobody holds it whole."""
-        from torchgraft.train.many import Spread
+        from torchgraft.train.many.spread import Spread
 
         if self.plan.parallel == "fsdp":
             self.frozen = state_digest(self.still())
@@ -205,7 +205,7 @@ class Session:
 
     def _part(self, batch: Batch, targets: Any, turn: Turn) -> tuple[Any, float]:
         """Run this process's part of a batch; one that was lent its samples leaves no trace of them."""
-        from torchgraft.train.many import still
+        from torchgraft.train.many.spread import still
 
         assert self.spread is not None
         idle = nullcontext() if batch.count else still(self.model)

@@ -1,7 +1,7 @@
 """What of a state each process has for itself: random numbers, counts, statistics of its part of the data.
 
-In a snapshot of several processes the first one's stand under their plain names, so that one process alone can go on
-from it; those of process 2 stand under `of 2/rng/cpu`.
+In a snapshot of several processes the first one's stand under their plain names, so that one process alone can go
+on from it; those of process 2 stand under `of 2/rng/cpu`.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def gathered(snapshot: Snapshot, world: World) -> Snapshot:
 def own(snapshot: Snapshot, world: World) -> Snapshot:
     """Give what this process goes on with.
 
-    With as many processes as there were, each has its own again. With more or fewer, statistics are the mean of all,
-    counts go on in the first process, and who had no random numbers yet keeps its fresh ones.
+    With as many processes as there were, each has its own again. With more or fewer, statistics are the mean of
+    all, counts go on in the first process, and who had no random numbers yet keeps its fresh ones.
     """
     notes = dict(snapshot.notes)
     processes, each = int(notes.pop("processes", 1)), notes.pop("each", [notes])

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 
 from torchgraft.errors import TrainError
 from torchgraft.train.many.peers import fallen, is_of_peers, lost
@@ -58,7 +61,7 @@ def _entered(plan: TrainPlan) -> World:
     device = _device(plan)
     wait = timedelta(seconds=plan.timeout)
     try:
-        store, rank, size = next(iter(dist.rendezvous("env://", timeout=wait)))
+        store, rank, size = next(iter(rendezvous("env://", timeout=wait)))
         backend = "cpu:gloo" + (",cuda:nccl" if device.type == "cuda" else "")
         bound = device if device.type == "cuda" else None
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait, device_id=bound)
@@ -78,9 +81,9 @@ def _world(device: torch.device, plan: TrainPlan, store: Any) -> World:
         size=size,
         local=int(os.environ.get("LOCAL_RANK", "0")),
         device=device,
-        mesh=dist.init_device_mesh(device.type, (size,)),
+        mesh=init_device_mesh(device.type, (size,)),
         side=dist.new_group(backend="gloo", timeout=timedelta(seconds=plan.timeout)),
-        store=dist.PrefixStore("torchgraft", store),
+        store=PrefixStore("torchgraft", store),
     )
 
 

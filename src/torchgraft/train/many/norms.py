@@ -34,7 +34,7 @@ def agree(model: nn.Module, world: World) -> None:
     first = own.clone()
     dist.broadcast(first, src=0)
     mean = first + world.total(own - first) / world.size
-    for one, value in zip(running, mean.split([one.numel() for one in running]), strict=True):
+    for one, value in zip(running, torch.split(mean, [one.numel() for one in running]), strict=True):
         one.copy_(value.view_as(one))
 
 

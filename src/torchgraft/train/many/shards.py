@@ -1,8 +1,8 @@
 """States that no single process holds: every process writes its part, and one small file makes the whole count.
 
 The parts are safetensors, by torch.distributed.checkpoint: nothing on the disk is pickled, so reading runs no
-code. Each state goes to a folder of its own; `state.json` names the one that counts, with the sha256 of each of its
-files, and is moved into place when all of them are on the disk. Every machine must see the folder.
+code. Each state goes to a folder of its own; `state.json` names the one that counts, with the sha256 of each of
+its files, and is moved into place when all of them are on the disk. Every machine must see the folder.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, Shard, zeros
 
 from torchgraft.errors import StoreError
@@ -123,10 +126,10 @@ class Shards:
         except StoreError as error:
             failed = error.what
         self._raise_together(failed, folder)
-        writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         try:
-            dcp.save(dict(tensors), storage_writer=writer, process_group=self.world.side)
-        except dcp.CheckpointException as error:
+            save(dict(tensors), storage_writer=writer, process_group=self.world.side)
+        except CheckpointException as error:
             raise StoreError(f"the state can't be saved: {_first(error)}", str(folder), "make room") from error
         found = self._all(
             ({**_sealed(folder, self.world.rank)}, {name: _layout(one) for name, one in tensors.items()})
@@ -147,8 +150,8 @@ class Shards:
     def _load(self, part: dict[str, Any], processes: int) -> dict[str, Tensor]:
         layout = part["layout"]
         tensors = {name: self._empty(*layout[name]) for name in needed(layout, processes, self.world)}
-        reader = dcp.HuggingFaceStorageReader(str(self.folder / part["folder"]))
-        dcp.load(tensors, storage_reader=reader, process_group=self.world.side)
+        reader = HuggingFaceStorageReader(str(self.folder / part["folder"]))
+        load(tensors, storage_reader=reader, process_group=self.world.side)
         return tensors
 
     def _empty(self, kind: str, shape: list[int], split: int | None) -> Tensor:
@@ -203,5 +206,5 @@ def _seal(path: Path) -> str:
         return ""
 
 
-def _first(error: dcp.CheckpointException) -> str:
+def _first(error: CheckpointException) -> str:
     return "; ".join(sorted({str(one[0]) for one in error.failures.values()}))

@@ -22,7 +22,7 @@ def is_first(text: str) -> bool:
     """Tell whether no other process has said this; where they can't be asked, each says it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
     try:
         table = TCPStore(

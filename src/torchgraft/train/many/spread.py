@@ -60,7 +60,7 @@ class Spread:
             self.renew()
 
     def renew(self) -> bool:
-        """Hear of what was unfrozen: DDP knows only what was trainable when it was made. Tells whether it changed."""
+        """Hear of what was unfrozen, and tell whether any was: DDP knows what was trainable when it was made."""
         trained = [one for one in self.model.parameters() if one.requires_grad]
         if self.shares or [id(one) for one in trained] == [id(one) for one in self.trained]:
             return False
@@ -84,7 +84,7 @@ class Spread:
     def synchronised(self, *, closes: bool) -> AbstractContextManager[Any]:
         """Let processes exchange the gradients of a forward and backward pass only where it closes a step."""
         if not self.shares:
-            return nullcontext() if closes else self.run.no_sync()  # type: ignore[no-any-return]
+            return nullcontext() if closes else self.run.no_sync()
         self.model.set_requires_gradient_sync(closes)  # type: ignore[operator]
         return nullcontext()
 

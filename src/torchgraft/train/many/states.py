@@ -25,9 +25,7 @@ def taken(session: Session) -> Snapshot:
     return snapshot if session.spread.shares else gathered(snapshot, session.world)
 
 
-def fitted(
-    session: Session, snapshot: Snapshot, best: Mapping[str, Tensor]
-) -> tuple[Snapshot, dict[str, Tensor]]:
+def fitted(session: Session, snapshot: Snapshot, best: Mapping[str, Tensor]) -> tuple[Snapshot, dict[str, Tensor]]:
     """Turn a saved state into what this process goes on with; it may be of other processes, copied or shared out.
 
     Args:

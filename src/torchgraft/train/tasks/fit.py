@@ -91,6 +91,44 @@ def check_tasks(asked: Mapping[str, str], given: str) -> None:
     )
 
 
+def check_outputs(graft: Graft, data: DataSet) -> None:
+    """Refuse a model whose outputs the data's task can't be read of, in evaluation or in training mode.
+
+    Rows of scores, one a sample, are what classes, labels and quantities take; maps of them are what masks take.
+    Outputs by name have rows each.
+
+    Raises:
+        TrainError: an output has another shape or no floating-point numbers, or there are too few of them.
+    """
+    mask = data.task == "mask"
+    form = "maps of scores [N, classes, H, W]" if mask else f"{_ROWS[data.task]} [N, {len(data.classes)}]"
+    for run in (graft.trace(), graft.trace(train=True)):
+        values = [run.values[number] for number in run.outputs]
+        odd = [one for one in values if not _fits(one, run.batch, data)]
+        if run.mismatch is not None or (values and not odd):
+            continue
+        got = f"{odd[0].dtype} {odd[0].show(run.batch)}" if odd else "no tensor"
+        raise TrainError(
+            f"the model gives {got} in {'training' if run.train else 'evaluation'} mode, not {form}",
+            where=graft.name,
+            hint=_MAPS if mask else f"take a new head: {{classes: {len(data.classes)}{_TASK.get(data.task, '')}}}",
+        )
+
+
+_MAPS = "take a model for segmentation, such as torchvision:lraspp_mobilenet_v3_large"
+_ROWS = {"classes": "a row of scores for each sample,", "labels": "a row of scores for each sample,",
+         "regression": "a row of quantities for each sample,"}  # fmt: skip
+_TASK = {"labels": ", task: labels", "regression": ", task: regression"}
+
+
+def _fits(value: Any, batch: int, data: DataSet) -> bool:
+    rank, count = (4 if data.task == "mask" else 2), len(data.classes)
+    shape = value.shape
+    if len(shape) != rank or shape[0] != batch or "float" not in value.dtype:
+        return False
+    return bool(shape[1] == count if data.task in ("labels", "regression") else shape[1] >= count)
+
+
 def kind_of(graft: Graft, given: str) -> str:
     """Give the task of a graft on data: the head's where it names one, else that of the data."""
     told = tasks(graft.recipe.edits).get("", given)

@@ -12,10 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from torchgraft.errors import TrainError, nearest
+from torchgraft.recipe import TrainPlan
 from torchgraft.sources.python import from_here
 from torchgraft.train.tasks.single import Given
 
-__all__ = ["PYTHON", "given_loss", "loss_named", "loss_names"]
+__all__ = ["OBJECT", "PYTHON", "Loss", "given_loss", "handed_over", "loss_named", "loss_names", "trusted"]
+
+Loss = Callable[[Any, Any], Tensor]
+
+OBJECT = "object:"
+"""What begins the name of a loss that was handed over from Python."""
 
 PYTHON = "python:"
 """What begins the name of a loss of the user's own."""
@@ -99,6 +105,36 @@ def given_loss(loss: Callable[[Any, Any], Tensor]) -> Given:
         return value
 
     return judged
+
+
+def handed_over(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Loss | None]:
+    """Take a loss that is no name out of settings of a plan; gives the settings that name it, and the loss."""
+    loss = settings.get("loss")
+    if loss is None or isinstance(loss, str):
+        return dict(settings), None
+    if isinstance(loss, type):
+        raise TrainError(
+            f"{loss.__name__} is a class", where="train.loss", hint=f"give what it makes: {loss.__name__}()"
+        )
+    if not callable(loss):
+        raise TrainError(
+            f"a {type(loss).__name__} is no loss",
+            where="train.loss",
+            hint="give a function of outputs and targets",
+        )
+    return {**settings, "loss": f"{OBJECT}{getattr(loss, '__name__', type(loss).__name__)}"}, loss
+
+
+def trusted(plan: TrainPlan, *, trust: bool) -> Loss | None:
+    """Give the loss of the user's own code that a plan names; None where it names none.
+
+    Raises:
+        TrainError: there is no such loss, or it is not trusted.
+    """
+    if plan.loss is None or plan.loss.startswith(OBJECT):
+        return None
+    found = loss_named(plan.loss, trust=trust)
+    return found if plan.loss.startswith(PYTHON) else None
 
 
 def _paired(loss: Callable[[Any, Any], Tensor], scores: Tensor, targets: Tensor) -> Tensor:

@@ -14,17 +14,14 @@ from torchgraft.recipe import TrainPlan
 from torchgraft.train.task import Task
 from torchgraft.train.tasks.classes import Classes
 from torchgraft.train.tasks.labels import Labels
-from torchgraft.train.tasks.losses import given_loss, loss_named
+from torchgraft.train.tasks.losses import OBJECT, given_loss, loss_named
 from torchgraft.train.tasks.mask import Mask
 from torchgraft.train.tasks.named import Named
 from torchgraft.train.tasks.regression import Regression
 from torchgraft.train.tasks.single import Given, Single
 from torchgraft.train.tasks.weigh import positive_weight, weight_of
 
-__all__ = ["OBJECT", "task_of"]
-
-OBJECT = "object:"
-"""What begins the name of a loss that was handed over from Python."""
+__all__ = ["task_of"]
 
 
 def task_of(
