@@ -133,6 +133,7 @@ def test_what_the_model_has_no_position_for_is_cut_and_counted(home):
         ([5] * 99 + [100], None, 100),  # all are short
         ([200] * 99 + [390], None, 390),  # much alike
         ([200] * 99 + [3000], None, 200),  # one is far longer
+        ([5] * 99 + [3000], None, 128),  # so many cost little
         ([201] * 99 + [3000], None, 208),  # a multiple of eight
         ([200] * 99 + [3000], 128, 128),  # the model takes no more
     ],
@@ -206,10 +207,10 @@ def test_a_length_beyond_the_positions(home):
 def test_settings_of_images_for_texts_and_of_texts_for_images(home):
     with pytest.raises(RecipeError, match="'size' is about images, and the data are texts"):
         planned_for(home, "bert", **{"preprocess.size": [8, 8]})
-    with pytest.raises(RecipeError, match=r"'augment' varies images, and the data are texts"):
+    with pytest.raises(RecipeError, match=r"'augment' is about images, and the data are texts"):
         planned_for(home, "bert", **{"train.augment": "light"})
-    with pytest.raises(RecipeError, match="'tokens' is about texts"):
-        plan("bundled:letters", "sklearn:digits", settings={"preprocess.tokens.max_length": 8})
+    with pytest.raises(RecipeError, match="'tokens.max_length' is about texts"):
+        plan("bundled:glyphs", "sklearn:digits", settings={"preprocess.tokens.max_length": 8})
 
 
 def test_a_model_without_a_padding_token_that_was_loaded_in_python(home):
@@ -221,7 +222,7 @@ def test_a_model_without_a_padding_token_that_was_loaded_in_python(home):
 
 def test_an_encoder_without_a_head(home):
     g = tg.load(f"transformers:{home / 'encoder'}")
-    with pytest.raises(TrainError, match="not scores") as error:
+    with pytest.raises(TrainError, match="something of each token") as error:
         g.train(text_data())
     assert "#AutoModelForSequenceClassification" in error.value.hint
 

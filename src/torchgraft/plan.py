@@ -30,7 +30,7 @@ from torchgraft.recipe import Recipe, TrainPlan
 from torchgraft.rules import Finding
 from torchgraft.settings import COMMAND_LINE, check_settings, taken
 from torchgraft.sources import parse_source
-from torchgraft.texts import as_classifier, check_kind, check_texts, filling, measured
+from torchgraft.texts import as_classifier, check_foreign, check_kind, check_texts, filling, measured
 from torchgraft.tokens import Texts
 from torchgraft.train.checkpointing import checkpointed_modules
 from torchgraft.train.loop import check_training
@@ -298,6 +298,7 @@ def _fit_input(graft: Graft, data: DataSet, own: Mapping[str, Any], talk: Talk) 
 
 def _changed(preprocess: Preprocess, own: Mapping[str, Any]) -> Preprocess:
     """Put in what the user set; each value is checked already, but not whether they go together."""
+    check_foreign(own, kind="image")
     ready = preprocess.with_channels(own.get("channels", preprocess.channels))
     try:
         return Preprocess.model_validate({**ready.model_dump(), **own})
@@ -396,7 +397,7 @@ def _checked(
     with timings.of("check"):
         check_kind(graft, data)
         if isinstance(preprocess, Texts):
-            check_texts(graft, data, preprocess)
+            check_texts(graft, preprocess, train)
         elif preprocess is not None:
             _check_images(graft, preprocess)
         check_outputs(graft, data)

@@ -164,7 +164,7 @@ def facts_of(graft: Graft, data: DataSet, preprocess: Preprocess | Texts | None)
 
 
 def _labels_of(data: DataSet) -> DataFacts:
-    """Count class numbers; of other targets, and before a stream is read, nothing is known but how many there are."""
+    """Count class numbers; of other targets, and of a stream, nothing is known but how many classes there are."""
     count = len(data.classes)
     labels = [*data.train.labels, *data.val.labels] if data.task == "classes" else []
     if not labels:

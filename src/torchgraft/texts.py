@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.data.base import Stream
 from torchgraft.edits.pad import Pad, pads
-from torchgraft.errors import DataError, RecipeError
+from torchgraft.errors import DataError, RecipeError, TrainError
 from torchgraft.probes.arguments import taken
 from torchgraft.sources import parse_source
 from torchgraft.sources.transformers import Transformers
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from torchgraft.data import DataSet
     from torchgraft.graft import Graft
+    from torchgraft.trainplan import TrainPlan
 
 __all__ = [
     "Lengths",
     "as_classifier",
+    "check_foreign",
     "check_kind",
     "check_texts",
     "filling",
@@ -71,13 +73,14 @@ class Lengths:
         return sum(count > length for count in self.counts)
 
     def limit(self, most: int | None) -> int:
-        """Choose what texts are cut to: nothing where they are short or much alike, else what 95 % need.
+        """Choose what texts are cut to: nothing where they are short or much alike, else what 95 % need, or more.
 
         Args:
             most: what the model takes; None where it takes any length.
         """
         alike = self.longest <= max(SHORT, 2 * self.most)
-        wanted = self.longest if alike else -8 * (-self.most // 8)  # a multiple of 8, as hardware likes it
+        nearly = max(SHORT, -8 * (-self.most // 8))  # a multiple of 8, as hardware likes it
+        wanted = self.longest if alike else nearly
         return min(wanted, most or wanted)
 
     def sentence(self, length: int) -> str:
@@ -116,6 +119,28 @@ def check_kind(graft: Graft, data: DataSet) -> None:
         )
 
 
+def check_foreign(own: Mapping[str, Any], *, kind: str) -> None:
+    """Refuse settings of images for texts, and of texts for images.
+
+    Args:
+        own: what the user sets, by its path under `preprocess`.
+        kind: of the data.
+
+    Raises:
+        RecipeError: names the first.
+    """
+    about, others = ("images", "texts") if kind == "text" else ("texts", "images")
+    foreign = next((name for name in own if name.startswith("tokens.") != (kind == "text")), None)
+    if foreign is not None:
+        raise RecipeError(
+            f"'{foreign}' is about {about}, and the data are {others}",
+            where=f"preprocess.{foreign}",
+            hint="leave it out; preprocess.tokens.max_length is what texts have"
+            if kind == "text"
+            else "leave it out",
+        )
+
+
 def filling(graft: Graft) -> Pad | None:
     """Give the edit that a model needs to take several texts at once; None where it needs none."""
     if None not in pads(graft.module) or graft.trace().mismatch is None:
@@ -136,13 +161,7 @@ def measured(graft: Graft, data: DataSet, own: Mapping[str, Any]) -> tuple[Texts
     Raises:
         RecipeError: there is no tokenizer, it does not fit the model, or a setting is not one of texts.
     """
-    foreign = [name for name in own if not name.startswith("tokens.")]
-    if foreign:
-        raise RecipeError(
-            f"'{foreign[0]}' is about images, and the data are texts",
-            where=f"preprocess.{foreign[0]}",
-            hint="set preprocess.tokens.max_length",
-        )
+    check_foreign(own, kind="text")
     asked = Tokens(**{"max_length": 1, **{name.removeprefix("tokens."): value for name, value in own.items()}})
     tokenizer = tokenizer_of(graft, asked)
     lengths = lengths_of(graft, data, asked)
@@ -168,12 +187,16 @@ def lengths_of(graft: Graft, data: DataSet, tokens: Tokens) -> Lengths:
     return Lengths(tuple(sorted(counts)), empty)
 
 
-def check_texts(graft: Graft, data: DataSet, texts: Texts) -> None:
-    """Refuse what would break off in the midst of training.
+def check_texts(graft: Graft, texts: Texts, plan: TrainPlan) -> None:
+    """Refuse what would break off in the midst of training, or do nothing.
 
     Raises:
-        RecipeError: there is no tokenizer, or it has words, or texts have lengths, that the model has no row for.
+        RecipeError: there is no tokenizer; it has words, or texts have lengths, that the model has no row for; or
+            the plan varies images.
+        TrainError: the model says something of each token, not of the text.
     """
+    _check_plan(plan)
+    _check_whole(graft)
     tokens = texts.tokens
     tokenizer = tokenizer_of(graft, tokens)
     _check_words(graft, tokenizer)
@@ -183,6 +206,28 @@ def check_texts(graft: Graft, data: DataSet, texts: Texts) -> None:
             f"texts of {tokens.max_length} tokens are too long: the model has {most} positions",
             where="preprocess.tokens.max_length",
             hint=f"write {most} or less",
+        )
+
+
+def _check_plan(plan: TrainPlan) -> None:
+    """Refuse what only images can be varied by."""
+    for name in ("augment", "mixup", "cutmix", "views", "channels_last"):
+        if getattr(plan, name) != type(plan).model_fields[name].default:
+            raise RecipeError(
+                f"'{name}' is about images, and the data are texts", where=f"train.{name}", hint="leave it out"
+            )
+
+
+def _check_whole(graft: Graft) -> None:
+    """Refuse a model without a head for whole texts."""
+    run = graft.trace()
+    odd = [shape for shape in run.output_shapes() if len(shape) > 2] if run.mismatch is None else []
+    if odd:
+        raise TrainError(
+            f"the model gives {list(odd[0])} for {run.batch} texts, something of each token, not a row of scores "
+            "for each text",
+            where=graft.name,
+            hint=f"load it with a head for texts: {graft.recipe.base.partition('#')[0]}#AutoModelForSequenceClassification",
         )
 
 
@@ -213,7 +258,7 @@ def _check_words(graft: Graft, tokenizer: Any) -> None:
     """Refuse a tokenizer that has more words than the model has rows for."""
     table = _table(graft.module)
     words = {number: word for word, number in tokenizer.get_vocab().items()}
-    if table is None or max(words) < table[1]:
+    if table is None or not words or max(words) < table[1]:
         return
     path, rows = table
     beyond = sorted(number for number in words if number >= rows)
@@ -229,8 +274,8 @@ def _check_words(graft: Graft, tokenizer: Any) -> None:
 def _table(model: Any) -> tuple[str, int] | None:
     """Give the path and the rows of the table of words."""
     held = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    found = next((path for path, one in model.named_modules() if one is held), "") if held is not None else ""
-    return (found, int(held.weight.shape[0])) if found else None
+    found = next((path for path, one in model.named_modules() if one is held and path), None)
+    return (found, int(one.shape[0])) if found and (one := getattr(held, "weight", None)) is not None else None
 
 
 def _some(data: DataSet) -> Iterator[str]:

@@ -101,7 +101,7 @@ class Watched:
         self.optimizers = tuple(map(bare_optimizer, listed))
         self.findings: tuple[Finding, ...] = ()
         self.steps, self.skipped, self.norm = 0, 0, 0.0
-        self._every, self._on_nan, self._tell = every, on_nan, tell or _warn
+        self._every, self._on_nan, self._tell = every, on_nan, _warn if tell is None else tell
         self._statistics = Statistics(self.model)
         self._known: set[tuple[str, str]] = set()
         self._earlier: dict[str, float | None] = {}
@@ -113,6 +113,7 @@ class Watched:
         self._loss: float | None = None
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._handles: list[Any] = []
+        self._is_of_torch = all(isinstance(one, torch.optim.Optimizer) for one in self.optimizers)
         if hooked:
             self._hook()
         if replay:
@@ -120,7 +121,7 @@ class Watched:
 
     def _hook(self) -> None:
         for one in self.optimizers:
-            if not hasattr(one, "register_step_pre_hook"):
+            if not self._is_of_torch:
                 raise RecipeError(
                     f"{type(one).__name__} is no optimizer of torch",
                     where="tg.watch",
@@ -266,7 +267,8 @@ class Watched:
         return due or any(one.training for one in self._quiet)
 
     def _look(self, reading: Reading) -> None:
-        now = named_norms(self.model, reading)
+        among = [one for held in self.optimizers for one in trained(held)] if self._is_of_torch else None
+        now = named_norms(self.model, reading, among=among)
         whole = len(self.optimizers) < 2  # of several optimizers each knows its own gradients alone
         self.told(
             look(

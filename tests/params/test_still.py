@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from torchgraft.params.still import train_mode
+from torchgraft.params.still import still, train_mode
 
 
 def test_frozen_batchnorm_does_not_move():
@@ -74,3 +74,44 @@ def test_a_norm_without_parameters_goes_with_the_layer_before_it():
     model = nn.Sequential(*part(True), *part(False))
     train_mode(model)
     assert [model[1].training, model[3].training] == [False, True]
+
+
+def _frozen_first() -> nn.Sequential:
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), nn.BatchNorm2d(4))
+    model[0].requires_grad_(False)
+    return model
+
+
+def test_still_keeps_frozen_parts_still_whoever_wakes_them() -> None:
+    model = _frozen_first()
+    before = model[0][1].running_mean.clone()
+    with still(model):
+        for _ in range(2):
+            model.train()
+            model(torch.randn(4, 3, 2, 2))
+    assert torch.equal(model[0][1].running_mean, before)
+    assert not torch.equal(model[1].running_mean, before)
+    model.train()
+    model(torch.randn(4, 3, 2, 2))
+    assert not torch.equal(model[0][1].running_mean, before), "it has ended"
+    assert not model._forward_pre_hooks
+
+
+def test_what_is_unfrozen_meanwhile_trains_although_nobody_wakes_it() -> None:
+    model = _frozen_first()
+    with still(model):
+        model.train()
+        model(torch.randn(4, 3, 2, 2))
+        assert not model[0].training
+        model[0].requires_grad_(True)
+        model(torch.randn(4, 3, 2, 2))
+        assert model[0][1].training
+
+
+def test_evaluation_mode_is_left_alone() -> None:
+    model = _frozen_first()
+    with still(model):
+        model.eval()
+        model[0].requires_grad_(True)
+        model(torch.randn(4, 3, 2, 2))
+        assert not any(one.training for one in model.modules())

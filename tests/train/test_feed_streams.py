@@ -39,7 +39,13 @@ def noisy(x):
 def feed(stream=None, *, world=None, prepare=noisy, train=True, **plan):
     whole = TrainPlan(data="x", **{"batch": 4, **plan})
     return feed_of(
-        stream or Made(18), whole, prepare=prepare, train=train, seed=5, world=world or World(), classes=3
+        Made(18) if stream is None else stream,
+        whole,
+        prepare=prepare,
+        train=train,
+        seed=5,
+        world=world or World(),
+        classes=3,
     )
 
 

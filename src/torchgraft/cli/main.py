@@ -49,6 +49,11 @@ for _home, _words in {
 }.items():
     app.command(f"torchgraft.cli.{_home}", name=_home.partition(":")[2], help=_words)
 
+_find = App(name="find", help="Find the learning rate or the size of a batch for a recipe, by trying.", help_format="plaintext")
+_find.command("torchgraft.cli.find:rate", name="rate", help="Raise the rate at every step; see where the loss falls.")
+_find.command("torchgraft.cli.find:batch", name="batch", help="The largest batch that fits, the smallest that is fast.")
+app.command(_find)
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code.

@@ -122,7 +122,7 @@ def _numpy(pixels: Any) -> Any:
 
 
 def tensors(one: Any) -> Any:
-    """Make tensors of arrays and numbers, within dicts and tuples too; double floats of NumPy become single ones."""
+    """Make tensors of arrays and numbers, within dicts and tuples too; NumPy's doubles become single floats."""
     import numpy as np
     import torch
 

@@ -112,7 +112,9 @@ def _parts(loaded: Any, asked: Mapping[str, str], where: str) -> tuple[Any, Any 
             raise DataError(f"the set has no split '{asked[key]}'", where, hint)
     train = asked.get("train") or _part(loaded, ("train",)) or (next(iter(loaded)) if len(loaded) == 1 else None)
     if train is None:
-        raise DataError(f"it can't be told which split trains: {listing(list(loaded))}", where, "say which: ?train=…")
+        raise DataError(
+            f"it can't be told which split trains: {listing(list(loaded))}", where, "say which: ?train=…"
+        )
     val = asked.get("val") or _part({name: 0 for name in loaded if name != train}, ("val", "test"))
     if val is None:
         return loaded[train], None, ""

@@ -63,6 +63,15 @@ class Coding:
         coded: NDArray[np.uint8] = numbers[places].reshape(raw.shape)
         return coded
 
+    def pixels(self, looks: Iterable[MaskLook]) -> tuple[int, ...]:
+        """Count the pixels of each class in masks that were looked at."""
+        found = [0] * len(self.classes)
+        for look in looks:
+            for value, count in (look.counts or {}).items():
+                if self.table[value] < len(found):
+                    found[self.table[value]] += count
+        return tuple(found)
+
 
 def raw_of(image: Image.Image) -> NDArray[Any]:
     """Give the values [H, W] of a mask: numbers as they stand, indices into a palette, or colours.

@@ -214,12 +214,7 @@ def _samples(pairs: Sequence[_Pair], coding: Coding, *, grey: bool) -> MaskSampl
     raw = [pair.mask_look.raw for pair in pairs]
     held = [None if one is None else coding.coded(one) for one in raw]
     samples = MaskSamples(images, [pair.mask for pair in pairs], coding, held)
-    pixels = [0] * len(coding.classes)
-    for pair in pairs:
-        for value, count in (pair.mask_look.counts or {}).items():
-            if coding.table[value] < len(pixels):
-                pixels[coding.table[value]] += count
-    samples.pixels = tuple(pixels)
+    samples.pixels = coding.pixels(pair.mask_look for pair in pairs)
     return samples
 
 

@@ -67,7 +67,9 @@ def _type(feature: Any) -> str:
         return f"List of {_type(feature.feature)}"
     if name != "Value":
         return name
-    return next((word for word in ("string", "float", "uint", "int", "bool") if word in feature.dtype), feature.dtype)
+    return next(
+        (word for word in ("string", "float", "uint", "int", "bool") if word in feature.dtype), feature.dtype
+    )
 
 
 def _given(
@@ -195,7 +197,9 @@ class Reader:
         """Number a class: a ClassLabel has its number already, and -1 where nobody said."""
         if self.roles.names is not None:
             if not 0 <= value < len(self.classes):
-                raise DataError("no label" if value == -1 else f"label {value} is none of {len(self.classes)} classes")
+                raise DataError(
+                    "no label" if value == -1 else f"label {value} is none of {len(self.classes)} classes"
+                )
             return int(value)
         name = str(value)
         if name not in self.places:

@@ -14,7 +14,7 @@ from torchgraft.data.targets import Cells, Targets, read_targets
 from torchgraft.data.words import several
 from torchgraft.errors import DataError
 
-__all__ = ["open_rows", "undecoded"]
+__all__ = ["open_rows", "targets_of", "undecoded"]
 
 LOOKED = 20_000
 """A set with more images than this is not decoded when it is opened, but for so many, spread over it."""
@@ -52,7 +52,7 @@ def open_rows(
     """
     found = roles(train.features, asked, task, where)
     tables = [undecoded(one, found, where) for one in (train, val) if one is not None]
-    targets = _targets(tables, found, asked, where)
+    targets = targets_of(tables, found, where)
     looked = [_look(table, found, values, progress) for table, values in zip(tables, targets.values, strict=True)]
     skipped = tuple(line for half in looked for line in half.skipped)
     if strict and skipped:
@@ -79,7 +79,7 @@ def undecoded(table: Any, found: Roles, where: str) -> Any:
 # targets
 
 
-def _targets(tables: Sequence[Any], found: Roles, asked: Mapping[str, str], where: str) -> Targets:
+def targets_of(tables: Sequence[Any], found: Roles, where: str) -> Targets:
     """Read the targets of all splits; `values` has a list for each, None where a row does not say."""
     if found.task == "mask":
         return Targets("mask", (), tuple([()] * len(table) for table in tables))
@@ -107,13 +107,16 @@ def _of_lists(columns: Sequence[Sequence[Any]], found: Roles, where: str) -> Tar
     """Read lists of numbers: of fractions, quantities; of 0 and 1, labels."""
     widths = {len(one) for column in columns for one in column if one is not None}
     if len(widths) != 1:
-        raise DataError(f"the lists of '{found.labels[0]}' have several lengths", where, "name another: label=COLUMN")
+        raise DataError(
+            f"the lists of '{found.labels[0]}' have several lengths", where, "name another: label=COLUMN"
+        )
     switches = all(number in (0, 1) for column in columns for one in column if one for number in one)
     task: Task = found.task or ("labels" if switches else "regression")
     as_number = int if task == "labels" else float
     names = tuple(f"{found.labels[0]} {place}" for place in range(widths.pop()))
     values = tuple(
-        [None if one is None else tuple(as_number(number) for number in one) for one in column] for column in columns
+        [None if one is None else tuple(as_number(number) for number in one) for one in column]
+        for column in columns
     )
     return Targets(task, names, values)
 
@@ -138,7 +141,9 @@ def _look(table: Any, found: Roles, values: Sequence[Any], progress: Progress | 
         encoded = [_encoded(table, number, found.given) for number in places]
         looked = dict(zip(places, read_all(encoded, progress), strict=True))
         why.update({number: look.why for number, look in looked.items() if look.why})
-    masks = {number: _mask_look(table, number, found) for number in rows if found.task == "mask" and number not in why}
+    masks = {
+        number: _mask_look(table, number, found) for number in rows if found.task == "mask" and number not in why
+    }
     why.update({number: _misfit(look, looked.get(number)) for number, look in masks.items()})
     good = tuple(number for number in range(len(table)) if not why.get(number))
     name = f"{table.split} " if getattr(table, "split", None) is not None else ""
@@ -168,9 +173,7 @@ def _misfit(mask: MaskLook, image: Look | None) -> str:
     return ""
 
 
-def _reader(
-    found: Roles, targets: Targets, looked: Sequence[_Half], where: str
-) -> tuple[Reader, tuple[str, ...]]:
+def _reader(found: Roles, targets: Targets, looked: Sequence[_Half], where: str) -> tuple[Reader, tuple[str, ...]]:
     """Settle what all rows have in common: the mode of images, the coding of masks, the numbers of classes."""
     seen = [look for half in looked for look in half.looks if look.size != (0, 0)]
     mode = "L" if seen and all(look.grey for look in seen) else "RGB"
@@ -181,7 +184,9 @@ def _reader(
     count = sum(len(half.rows) for half in looked)
     notes = [*targets.notes, *(coding.notes if coding is not None else ())]
     if found.kind == "image" and len(seen) < count:
-        notes.append(f"{len(seen):,} of {count:,} images were looked at; others that can't be read are found later")
+        notes.append(
+            f"{len(seen):,} of {count:,} images were looked at; others that can't be read are found later"
+        )
     places = {name: place for place, name in enumerate(classes)}
     return Reader(found, targets.task, classes, mode, coding, places), tuple(notes)
 

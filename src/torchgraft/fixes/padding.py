@@ -1,4 +1,4 @@
-"""Padding: a language model reads the last token of each text, and does not know which token fills short ones up."""
+"""Padding: a model that reads the last token of each text does not know which token fills short ones up."""
 
 from __future__ import annotations
 

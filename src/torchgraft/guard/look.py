@@ -78,10 +78,20 @@ def _step(model: nn.Module, live: Live) -> Step | None:
     return Step(gradients=tuple(Gradient(name, old, new, sizes.get(name, False)) for name, old, new in both))
 
 
-def named_norms(model: nn.Module, reading: Reading) -> dict[str, float | None]:
-    """Give the norm of the gradient of each trainable parameter by its name; None where it has none."""
+def named_norms(
+    model: nn.Module, reading: Reading, *, among: Collection[torch.Tensor] | None = None
+) -> dict[str, float | None]:
+    """Give the norm of the gradient of each trainable parameter by its name; None where it has none.
+
+    Args:
+        model: whose they are.
+        reading: of their gradients.
+        among: what was read; all parameters where it is left out.
+    """
     read = {id(one): value for one, value in zip(reading.parameters, reading.values(), strict=True)}
-    return {name: read.get(id(one)) for name, one in model.named_parameters() if one.requires_grad}
+    asked = None if among is None else {id(one) for one in among}
+    named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    return {name: read.get(id(one)) for name, one in named if asked is None or id(one) in asked}
 
 
 def versions(optimizers: Iterable[torch.optim.Optimizer]) -> dict[nn.Parameter, int]:

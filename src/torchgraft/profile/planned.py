@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ from torchgraft.preprocess import Preprocess
 from torchgraft.probes.batch import Batch
 from torchgraft.profile.task import Random, Task, batch_of, double_of, moved
 from torchgraft.train.augment import augmentation
-from torchgraft.train.batches import batches
 from torchgraft.train.checkpointing import checkpointed_modules
+from torchgraft.train.feed import Feed
+from torchgraft.train.feeding import feed_for
 from torchgraft.train.optimise import loss_of, optimizer_of
 from torchgraft.train.rates import groups_of, unfreezing
 from torchgraft.train.schedule import schedule_of
@@ -41,16 +42,20 @@ FIRST_EPOCH = (
 
 @dataclass
 class Fetching:
-    """The plan's loader, pass after pass; `passes` counts those that began."""
+    """The plan's batches, epoch after epoch; `passes` counts those that began."""
 
-    loader: Any
+    feed: Feed
     passes: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
             self.passes += 1
-            for images, targets in self.loader:
-                yield Batch((images,), targets=targets)
+            for batch in self.feed.batches(self.passes):
+                given = batch.inputs
+                if isinstance(given, Mapping):
+                    yield Batch((), dict(given), targets=batch.targets)
+                else:
+                    yield Batch(given if isinstance(given, tuple) else (given,), targets=batch.targets)
 
 
 def planned_task(
@@ -73,10 +78,11 @@ def planned_task(
     _free(graft, plan, model)
     optimizer = _optimizer(graft, plan, model)
     notes: tuple[str, ...] = ()
-    loader: Any = None
+    batches = 0
     if data:
-        loader = _loader(graft, plan)
-        source: Any = iter(Fetching(loader))
+        feed = _feed(graft, plan, device)
+        batches = len(feed.sizes() or ())
+        source: Any = iter(Fetching(feed))
         notes = (FIRST_EPOCH,)
     else:
         random = Random(moved(batch_of(graft, plan.batch), device))
@@ -89,16 +95,11 @@ def planned_task(
             return random.loss(output, batch)
         return loss_of(output, batch.targets, plan, asked)
 
-    varied = augmentation(plan)
-
-    def vary(batch: Batch) -> Batch:
-        return replace(batch, args=(varied(batch.args[0]), *batch.args[1:]))
-
     task = Task(
         model, device, source, loss, optimizer, _facts(plan, data=data), plan.precision, scaler, plan.clip,
-        schedule_of(plan, optimizer, plan.epochs * math.ceil(len(loader) / plan.accumulate))[0]
-        if optimizer is not None and loader else None,
-        vary if plan.augment != "none" else None,
+        schedule_of(plan, optimizer, plan.epochs * math.ceil(batches / plan.accumulate))[0]
+        if optimizer is not None and batches else None,
+        _varying(plan) if plan.augment == "light" and not data else None,
         data, plan.workers if data else None, train_mode, min(plan.accumulate, TOGETHER),
         _again(graft, plan, model),
     )  # fmt: skip
@@ -134,10 +135,16 @@ def _optimizer(graft: Graft, plan: TrainPlan, model: nn.Module) -> torch.optim.O
     return optimizer_of(plan, groups) if groups else None
 
 
-def _loader(graft: Graft, plan: TrainPlan) -> Any:
+def _varying(plan: TrainPlan) -> Callable[[Batch], Batch]:
+    """Vary random inputs as a feed varies real ones."""
+    varied = augmentation(plan)
+    return lambda batch: replace(batch, args=(varied(batch.args[0]), *batch.args[1:]))
+
+
+def _feed(graft: Graft, plan: TrainPlan, device: torch.device) -> Feed:
     opened = parse_data(plan.data).open(seed=graft.recipe.seed, strict=plan.strict)
-    preprocess = graft.recipe.preprocess or _preparation(graft)
-    return batches(opened.train, preprocess.transform(), plan, train=True, seed=graft.recipe.seed)
+    preprocess = graft.recipe.preprocess or (_preparation(graft) if opened.kind == "image" else None)
+    return feed_for(graft, opened, plan, preprocess, train=True, device=device)
 
 
 def _preparation(graft: Graft) -> Preprocess:

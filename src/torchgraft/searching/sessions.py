@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from torchgraft.plan import Planned
 from torchgraft.searching.untouched import untouched
 from torchgraft.train.checkpointing import checkpointed, checkpointed_modules
-from torchgraft.train.loop import _check_trainable, _feeds, device_of
+from torchgraft.train.loop import device_of
+from torchgraft.train.opening import session_for
 from torchgraft.train.random import seeded
 from torchgraft.train.rates import starting
 from torchgraft.train.session import Session
-from torchgraft.train.tasks import task_for
-from torchgraft.train.world import ALONE
 from torchgraft.trainplan import TrainPlan
 
 __all__ = ["tried"]
@@ -29,8 +28,6 @@ def tried(job: Planned, plan: TrainPlan) -> Iterator[Session]:
     device = device_of(plan)
     again = checkpointed_modules(job.graft.module, plan.checkpointing, roles=job.graft.roles)
     with untouched(job.graft.module), starting(job.graft, plan) as steps, seeded(job.graft.recipe.seed):
-        _check_trainable(job.graft)
-        task = task_for(job.graft, job.data, plan, device=device, loss=None)
-        feeds = _feeds(job.graft, job.data, plan, job.preprocess, ALONE)
+        session = session_for(job.graft, job.data, plan, job.preprocess, device, steps=steps)
         with checkpointed(tuple(again.values())):
-            yield Session(job.graft, plan, feeds, task, device, steps=steps)
+            yield session

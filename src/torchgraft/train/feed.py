@@ -67,7 +67,7 @@ def feed_of(
         return LoaderFeed(samples, world=world, device=device)
     finish = _finish(plan, device, train=train, seed=seed, classes=classes)
     stream = samples if isinstance(samples, Stream) else None
-    reader = Reader(None if stream else samples, prepare, seed=seed, paired=paired, stacked=collate is None)
+    reader = Reader(samples if stream is None else None, prepare, seed=seed, paired=paired, stacked=collate is None)
     readers = Readers(reader, plan.workers, pin=device.type == "cuda")
     if stream is None:
         return SampleFeed(

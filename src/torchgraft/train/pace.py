@@ -83,8 +83,8 @@ class Progress:
 class Pace:
     """Measures a training as it goes; a step costs it less than a microsecond.
 
-    The clock stands still while an epoch is judged: that time is counted by itself, and once for every epoch that
-    is left.
+    The clock stands still while an epoch is judged: that time is counted by itself, once for every epoch that is
+    still to be judged.
 
     Args:
         begin: what is trained.
@@ -98,7 +98,7 @@ class Pace:
         self._last: Moment | None = None
         self._seen: deque[tuple[float, int, int]] = deque([(clock(), 0, begin.done)])
         self._away = 0.0
-        self._judging = 0.0
+        self._judging, self._done = 0.0, begin.epoch - 1
         self._fresh = True
 
     def step(self, moment: Moment) -> None:
@@ -124,6 +124,7 @@ class Pace:
         """Hear how long the judging of an epoch took."""
         self._away += seconds
         self._judging = seconds
+        self._done += 1
 
     def now(self) -> Progress:
         """Say where the training is."""
@@ -151,5 +152,4 @@ class Pace:
         if after <= before or not self.begin.total:
             return None
         steps = max(self.begin.total - number, 0)
-        epoch = self._last.epoch if self._last else self.begin.epoch
-        return (now - since) / (after - before) * steps + self._judging * max(self.begin.epochs - epoch, 0)
+        return (now - since) / (after - before) * steps + self._judging * max(self.begin.epochs - self._done, 0)

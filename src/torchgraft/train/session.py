@@ -18,6 +18,7 @@ from torchgraft.params.still import train_mode
 from torchgraft.store.tensors import state_digest
 from torchgraft.train.accumulate import Turn, turns
 from torchgraft.train.average import Average
+from torchgraft.train.compiling import compiled
 from torchgraft.train.feed import Batch, Feed
 from torchgraft.train.named_rates import rates_by_name
 from torchgraft.train.optimise import optimizer_of
@@ -107,7 +108,7 @@ class Session:
 
     def _callable(self) -> Callable[..., Any]:
         run: Callable[..., Any] = self.model if self.spread is None else self.spread.run
-        return torch.compile(run) if self.plan.compile else run
+        return compiled(run) if self.plan.compile else run
 
     def still(self) -> dict[str, Tensor]:
         """Give what no step of this training ever changes."""

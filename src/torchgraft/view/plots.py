@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torchgraft.history import figure_name, is_share, shown
 from torchgraft.view.canvas import LIGHT, Palette, flat, label, percent, picture, png
 
 if TYPE_CHECKING:
@@ -18,12 +19,25 @@ if TYPE_CHECKING:
 
     from torchgraft.history import Epoch, Evaluation, History
 
-__all__ = ["TINY", "WRITTEN", "Sample", "confusion", "curves", "eight_bit", "ranked", "samples"]
+__all__ = [
+    "TINY",
+    "WRITTEN",
+    "Sample",
+    "confusion",
+    "curves",
+    "drawn_figure",
+    "eight_bit",
+    "figure_of",
+    "figure_value",
+    "ranked",
+    "samples",
+]
 
 TINY = 64
 """Images up to this many pixels a side are enlarged with hard pixels; the larger ones are smoothed."""
 WRITTEN = 20
 """Up to this many classes the counts stand in the cells of the confusion matrix."""
+LOSS = "loss"
 NAMED = 60
 """Up to this many classes every row of the confusion matrix has its name."""
 
@@ -66,7 +80,10 @@ def eight_bit(image: Image) -> Image:
 
 
 def curves(history: History, palette: Palette = LIGHT) -> bytes:
-    """Draw loss and accuracy over the epochs, the learning rate as a strip below, the best epoch marked."""
+    """Draw the loss and the figure that states are judged by over the epochs, the best epoch marked.
+
+    The learning rate is a strip below them.
+    """
     drawn = picture((9.2, 4.2), palette, lambda figure: _curves(figure, history, palette))
     return png(flat(drawn))
 
@@ -92,26 +109,49 @@ def samples(chosen: Sequence[Sample], palette: Palette = LIGHT) -> bytes:
 
 def _curves(figure: Figure, history: History, palette: Palette) -> None:
     grid = figure.add_gridspec(2, 2, height_ratios=(7, 1), wspace=0.06, hspace=0.08)
-    loss, accuracy, rate = (figure.add_subplot(grid[at]) for at in ((0, 0), (0, 1), (1, slice(None))))
+    loss, judged, rate = (figure.add_subplot(grid[at]) for at in ((0, 0), (0, 1), (1, slice(None))))
     if not history.epochs:
         figure.clear()
         figure.text(0.5, 0.5, "no epoch was run", ha="center", color=palette.soft)
         return
     best = next((epoch for epoch in history.epochs if epoch.number == history.best), None)
+    name = drawn_figure(history)
     loss.set_title("loss")
-    accuracy.set_title("accuracy")
-    for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
+    judged.set_title(figure_name(name))
+    for axes, kind in ((loss, LOSS), (judged, name)):
         _pair(axes, history.epochs, kind, palette)
     _scale_loss(loss, history.epochs)
-    _scale_accuracy(accuracy, history.epochs)
+    if is_share(name):
+        _scale_share(judged, history.epochs, name)
     _rate(rate, history, palette)
-    accuracy.legend(loc="lower right", bbox_to_anchor=(1, 1.025), ncols=2, labelcolor=palette.ink)
-    for axes in (loss, accuracy, rate):
+    judged.legend(loc="lower right", bbox_to_anchor=(1, 1.025), ncols=2, labelcolor=palette.ink)
+    for axes in (loss, judged, rate):
         _epoch_axis(axes, history.epochs)
     if best:
         _mark(loss, best, best.val_loss, f"{best.val_loss:.3f}", palette)
-        _mark(accuracy, best, best.val_accuracy, f"best: {percent(best.val_accuracy)}", palette)
+        value = figure_of(best, "val", name)
+        _mark(judged, best, value, f"best: {figure_value(name, value)}", palette)
         rate.axvline(best.number, color=palette.accent, linewidth=0.8, alpha=0.5)
+
+
+def drawn_figure(history: History) -> str:
+    """Name the figure that is drawn beside the loss: the one that states are judged by, or the first."""
+    if history.metric != LOSS:
+        return history.metric
+    return next((name for epoch in history.epochs for name in epoch.val), LOSS)
+
+
+def figure_of(epoch: Epoch, part: str, name: str) -> float:
+    """Give a figure of the samples of one `part`, `train` or `val`; nan where there is none."""
+    if name == LOSS:
+        return float(getattr(epoch, f"{part}_loss"))
+    figures: dict[str, float] = getattr(epoch, part)
+    return figures.get(name, math.nan)
+
+
+def figure_value(name: str, value: float) -> str:
+    """Write a figure: a share as per cent."""
+    return percent(value) if is_share(name) else shown(name, value)
 
 
 def _pair(axes: Axes, epochs: Sequence[Epoch], kind: str, palette: Palette) -> None:
@@ -122,7 +162,9 @@ def _pair(axes: Axes, epochs: Sequence[Epoch], kind: str, palette: Palette) -> N
         ("train", "training", palette.soft, 1.3),
         ("val", "validation", palette.accent, 2.0),
     ):
-        values = [_finite(getattr(epoch, f"{part}_{kind}")) for epoch in epochs]
+        values = [_finite(figure_of(epoch, part, kind)) for epoch in epochs]
+        if all(math.isnan(value) for value in values):
+            continue
         axes.plot(numbers, values, color=color, linewidth=width, label=name, marker=marker, markersize=3.2)
     axes.grid(True, axis="y")
 
@@ -141,10 +183,10 @@ def _scale_loss(axes: Axes, epochs: Sequence[Epoch]) -> None:
     axes.set_title("loss, logarithmic")
 
 
-def _scale_accuracy(axes: Axes, epochs: Sequence[Epoch]) -> None:
+def _scale_share(axes: Axes, epochs: Sequence[Epoch], kind: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    values = _all(epochs, "accuracy") or [0.0, 1.0]
+    values = _all(epochs, kind) or [0.0, 1.0]
     room = max(0.08 * (max(values) - min(values)), 0.01)
     axes.set_ylim(max(min(values) - 2 * room, -0.01), min(max(values) + room, 1.01))
     axes.yaxis.set_major_locator(MaxNLocator(6))
@@ -198,7 +240,7 @@ def _mark(axes: Axes, best: Epoch, value: float, words: str, palette: Palette) -
 
 
 def _all(epochs: Sequence[Epoch], kind: str) -> list[float]:
-    both = (getattr(epoch, f"{part}_{kind}") for epoch in epochs for part in ("train", "val"))
+    both = (figure_of(epoch, part, kind) for epoch in epochs for part in ("train", "val"))
     return [value for value in both if math.isfinite(value)]
 
 

@@ -1,7 +1,8 @@
 """The picture report: one HTML file that needs nothing else, and its pictures as PNG files beside it.
 
 Report ──> draw() ──> pictures ──┐
-   └────> html() <────────────────┴──> write(): report.html, curves.png, confusion.png, samples.png
+   └────> html() <────────────────┴──> write(): report.html, curves.png, samples.png, and of what was judged
+                                       confusion.png (classes), predicted.png (quantities) or masks.png
 """
 
 from __future__ import annotations
@@ -16,22 +17,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torchgraft.errors import StoreError
-from torchgraft.view import plots
+from torchgraft.history import figure_name
+from torchgraft.view import judged, plots
 from torchgraft.view.canvas import DARK, LIGHT, percent, png
-from torchgraft.view.plots import Sample
+from torchgraft.view.judged import Overlay
+from torchgraft.view.plots import Sample, figure_of, figure_value
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from torchgraft.history import Evaluation, History
+    from torchgraft.history import Epoch, Evaluation, History
 
-__all__ = ["SHOWN", "Problem", "Report", "Sample", "Step", "draw", "html", "write"]
+__all__ = ["SHOWN", "Overlay", "Problem", "Report", "Sample", "Step", "draw", "html", "write"]
 
 SHOWN = 24
 """So many samples stand in the grid."""
 ROWS = 20
 """So many classes stand in the table; of more, the hardest."""
 _SEVERITIES = ("error", "warning")
+_BESIDE = ("curves.png", "confusion.png", "predicted.png", "masks.png", "samples.png")
+_UNITS = {"classes": "classes", "labels": "labels", "regression": "quantities", "mask": "classes of pixels",
+          "several": "outputs"}  # fmt: skip
+_ONE = {
+    "classes": "class",
+    "labels": "label",
+    "regression": "quantity",
+    "mask": "class of pixels",
+    "several": "output",
+}
 
 
 class Problem(Protocol):
@@ -66,7 +79,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report tells, as plain data; `timings` are seconds, shares are of 1."""
+    """All that a report tells, as plain data; `timings` are seconds, shares are of 1.
+
+    `samples` are of classes, `overlays` of masks.
+    """
 
     title: str
     task: str
@@ -79,23 +95,24 @@ class Report:
     timings: tuple[tuple[str, float], ...] = ()
     recipe: str = ""
     next_commands: tuple[str, ...] = ()
+    overlays: tuple[Overlay, ...] = ()
 
 
 def write(report: Report, folder: Path) -> Path:
     """Write `report.html` and its pictures into `folder` and give the path of the page.
 
-    Each file appears whole or not at all, the page last; without samples there is no `samples.png`.
+    Each file appears whole or not at all, the page last; a picture that this report has not is taken away.
     Raises StoreError where the folder can't be written.
     """
     files = draw(report)
     page = html(report, files)
-    beside = {name: files[name] for name in ("curves.png", "confusion.png", "samples.png") if name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if "samples.png" not in beside:
-            (folder / "samples.png").unlink(missing_ok=True)  # an older report's would belie this one
-        for name, content in beside.items():
-            _put(folder / name, content)
+        for name in _BESIDE:
+            if name in files:
+                _put(folder / name, files[name])
+            else:
+                (folder / name).unlink(missing_ok=True)  # an older report's would belie this one
         _put(folder / "report.html", page.encode())
     except OSError as error:
         raise StoreError(
@@ -121,9 +138,14 @@ def draw(report: Report) -> dict[str, bytes]:
     files = {
         "curves.png": plots.curves(report.history),
         "curves-dark.png": plots.curves(report.history, DARK),
-        "confusion.png": plots.confusion(report.evaluation),
-        "confusion-dark.png": plots.confusion(report.evaluation, DARK),
     }
+    for end, palette in (("", LIGHT), ("-dark", DARK)):
+        if report.evaluation.confusion:
+            files[f"confusion{end}.png"] = plots.confusion(report.evaluation, palette)
+        if report.evaluation.truths:
+            files[f"predicted{end}.png"] = judged.predicted(report.evaluation, palette)
+        if report.overlays:
+            files[f"masks{end}.png"] = judged.overlays(report.overlays, report.evaluation.classes, palette)
     if report.samples:
         files["samples.png"] = plots.samples(plots.ranked(report.samples)[:SHOWN])
     return files
@@ -140,13 +162,15 @@ def html(report: Report, files: Mapping[str, bytes]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, duration=duration, count=_count)
+    environment.filters.update(
+        percent=percent, duration=duration, count=_count, figure=figure_value_of, named=figure_name
+    )
     pictures = {name: _data_uri(content) for name, content in files.items() if name != "samples.png"}
     template = environment.get_template("report.html.jinja")
     return template.render(
         report=report,
         pictures=pictures,
-        sizes={name: _half_size(files[name]) for name in ("curves.png", "confusion.png")},
+        sizes={name: _half_size(files[name]) for name in _BESIDE if name in files and name != "samples.png"},
         light=LIGHT,
         dark=DARK,
         **_words(report),
@@ -156,12 +180,15 @@ def html(report: Report, files: Mapping[str, bytes]) -> str:
 def _words(report: Report) -> dict[str, Any]:
     """Everything the page says that does not stand in the report word for word."""
     seconds = sum(spent for _, spent in report.timings) or report.history.seconds
-    right = sum(row[place] for place, row in enumerate(report.evaluation.confusion))
     return {
         "seconds": seconds,
         "longest": max((spent for _, spent in report.timings), default=0) or 1,
-        "right": right,
-        "judged": sum(map(sum, report.evaluation.confusion)),
+        "aside": _aside(report.evaluation),
+        "unit": _unit(report.evaluation),
+        "drawn": plots.drawn_figure(report.history),
+        "veiled": any(255 in one.truth for one in report.overlays),
+        "rows": _rows(report.evaluation),
+        "heads": [_HEADS.get(kind, figure_name(kind)) for kind, _ in _KINDS.get(report.evaluation.task, ())],
         "training": training(report.history),
         "mixed": mixed(report.evaluation),
         "classes": _classes(report.evaluation),
@@ -172,6 +199,72 @@ def _words(report: Report) -> dict[str, Any]:
         "added": sum(step.new_parameters for step in report.steps),
         "tiles": [_tile(sample) for sample in plots.ranked(report.samples)[:SHOWN]],
     }
+
+
+def figure_value_of(value: float, name: str) -> str:
+    """Write a figure, as a filter of the page."""
+    return figure_value(name, value)
+
+
+def _unit(evaluation: Evaluation) -> str:
+    return (_ONE if len(evaluation.classes) == 1 else _UNITS)[evaluation.task]
+
+
+def _aside(evaluation: Evaluation) -> str:
+    """Tell what stands below the main figure: how many are right, and the other figures."""
+    others = [
+        f"{figure_name(name)} {figure_value(name, one)}" for name, one in list(evaluation.figures.items())[1:]
+    ]
+    if evaluation.confusion:
+        right = sum(row[place] for place, row in enumerate(evaluation.confusion))
+        others.insert(0, f"{_count(right)} of {_count(evaluation.count)} right")
+    else:
+        others.append(f"{_count(evaluation.count)} sample{'s' if evaluation.count != 1 else ''}")
+    return ", ".join(others)
+
+
+_KINDS = {
+    "labels": (("samples", "count"), ("average_precision", "figure"), ("precision", "figure"), ("recall", "figure"),
+               ("f1", "figure")),
+    "regression": (("rmse", "figure"), ("mae", "figure"), ("r2", "figure"), ("lowest", "plain"),
+                   ("highest", "plain")),
+    "mask": (("share", "percent"), ("iou", "figure")),
+}  # fmt: skip
+"""The columns of the table of each label, quantity or class of pixels: the figure, and how it is written."""
+_HEADS = {"average_precision": "average precision", "f1": "F1", "lowest": "lowest true", "highest": "highest true",
+          "share": "share of the pixels"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of the table: the cells as they are written, and the share that its bar shows."""
+
+    number: int
+    name: str
+    cells: tuple[str, ...]
+    share: float
+
+
+def _rows(evaluation: Evaluation) -> list[_Row]:
+    """Give one row a label, quantity or class of pixels; of many, the worst."""
+    bar = {"labels": "average_precision", "mask": "iou", "regression": "r2"}.get(evaluation.task, "")
+    columns = _KINDS.get(evaluation.task, ())
+    rows = [
+        _Row(number, name, tuple(_cell(one, kind, how) for kind, how in columns), one.get(bar, math.nan))
+        for number, (name, one) in enumerate(zip(evaluation.classes, evaluation.each, strict=False), 1)
+    ]
+    if len(rows) <= ROWS:
+        return rows
+    return sorted(rows, key=lambda row: 2.0 if math.isnan(row.share) else row.share)[:ROWS]
+
+
+def _cell(figures: Mapping[str, float], kind: str, how: str) -> str:
+    value = figures.get(kind, math.nan)
+    if how == "count":
+        return _count(int(value))
+    if how == "percent":
+        return percent(value)
+    return figure_value(kind, value) if how == "figure" else f"{value:.4g}"
 
 
 def _rank(finding: Problem) -> str:
@@ -188,8 +281,14 @@ def training(history: History) -> str:
     ended = "Interrupted after " if history.ended == "interrupted" else ""
     parts = [f"{ended}{epochs} in {duration(history.seconds)}."]
     if best:
-        parts.append(f"Best on validation: epoch {best.number} with {percent(best.val_accuracy)}.")
+        parts.append(f"Best on validation: epoch {best.number} with {_best(best, history.metric)}.")
     return " ".join(parts)
+
+
+def _best(epoch: Epoch, metric: str) -> str:
+    """Write the figure that the best epoch was chosen by; an accuracy needs no name."""
+    words = figure_value(metric, figure_of(epoch, "val", metric))
+    return words if metric == "accuracy" else f"{figure_name(metric)} {words}"
 
 
 def mixed(evaluation: Evaluation, most: int = 3) -> str:
@@ -224,6 +323,8 @@ class _Class:
 
 def _classes(evaluation: Evaluation) -> list[_Class]:
     """One row a class: how many, how many of them right, and what it is most often taken for."""
+    if not evaluation.confusion:
+        return []
     rows = []
     for number, (name, row) in enumerate(zip(evaluation.classes, evaluation.confusion, strict=True)):
         wrong = [(count, -place) for place, count in enumerate(row) if place != number]

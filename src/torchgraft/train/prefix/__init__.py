@@ -1,5 +1,8 @@
 """The frozen prefix of a network, computed once: found, proven, kept, and left out of the passes that follow."""
 
+from torchgraft.train.prefix.cache import Cache, Set
+from torchgraft.train.prefix.held import Held, NoRoom
+from torchgraft.train.prefix.place import place_of
 from torchgraft.train.prefix.prefix import Drifted, Piece, Prefix, Refused, prefix_of
 
-__all__ = ["Drifted", "Piece", "Prefix", "Refused", "prefix_of"]
+__all__ = ["Cache", "Drifted", "Held", "NoRoom", "Piece", "Prefix", "Refused", "Set", "place_of", "prefix_of"]

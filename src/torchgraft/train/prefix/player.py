@@ -6,7 +6,7 @@ done: with the rows that were kept, or with an empty tensor of the right shape w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,7 @@ class Player(TorchFunctionMode):
         self.slots: dict[int, Tensor] = {}
         self._versions: dict[int, int] = {}
 
-    def whole(self, model: nn.Module, inputs: Any, layout: Layout, *, stop: bool = False) -> Any:
+    def whole(self, model: Callable[..., Any], inputs: Any, layout: Layout, *, stop: bool = False) -> Any:
         """Run everything, and take what the rest reads into `slots`.
 
         Args:
@@ -99,7 +99,7 @@ class Player(TorchFunctionMode):
             raise Drift("what the rest reads is written over")
         return output
 
-    def rest(self, model: nn.Module, slots: dict[int, Tensor], layout: Layout) -> Any:
+    def rest(self, model: Callable[..., Any], slots: dict[int, Tensor], layout: Layout) -> Any:
         """Run what is left, on what was taken.
 
         Raises:
@@ -114,7 +114,7 @@ class Player(TorchFunctionMode):
         self._place, self._off, self._fills = 0, True, False
         self._versions = {}
 
-    def _run(self, model: nn.Module, inputs: Any) -> Any:
+    def _run(self, model: Callable[..., Any], inputs: Any) -> Any:
         with swapped({self.model: self.root.now(), **{one: turn.now() for one, turn in self.turns.items()}}):
             output = called(model, inputs)
         if self._place != len(self.steps):

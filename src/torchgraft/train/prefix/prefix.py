@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,12 @@ from torchgraft.train.prefix.record import Record, Unclear, recorded, state_kept
 from torchgraft.train.prefix.rows import close, same
 
 __all__ = ["Drifted", "Piece", "Prefix", "Refused", "prefix_of"]
+
+
+Kinds = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+
+MANY = 4
+"""Samples of the larger of the two passes that are recorded."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +67,16 @@ class Prefix:
         model: the module itself, without what wraps it.
         cut: where it comes apart.
         pieces: what of each sample is kept.
+        kinds: shape and type of the rows of each piece, as they are kept.
+        device: where the passes are run.
         skipped: paths of the modules that are not called any more.
         fresh: numbers of samples whose batches have other last bits than the others: they are run whole.
         exact: what is kept is equal bit for bit to what a whole pass would give.
     """
 
-    def __init__(self, model: nn.Module, cut: Cut, pieces: tuple[Piece, ...], inputs: Any) -> None:
-        self.model, self.cut, self.pieces = model, cut, pieces
+    def __init__(self, model: nn.Module, cut: Cut, pieces: tuple[Piece, ...], kinds: Kinds, inputs: Any) -> None:
+        self.model, self.cut, self.pieces, self.kinds = model, cut, pieces, kinds
+        self.device = tensors(inputs)[0].device
         self.skipped = tuple(dict.fromkeys(step.path for step in cut.steps if step.still and not step.name))
         self.fresh: frozenset[int] = frozenset()
         self.exact = True
@@ -75,9 +84,9 @@ class Prefix:
         self._layouts: dict[int, Layout] = {}
         self._shapes = _shapes(inputs)
         self._stamp = self._now()
-        self._moving = [
-            one for part in model.modules() if part.training for one in part.buffers(recurse=False)
-        ]  # fmt: skip
+        self._moving = _buffers(model, training=True)
+        self._still = _buffers(model, training=False)
+        self._was = [one.clone() for one in self._still]
 
     @property
     def size(self) -> int:
@@ -91,13 +100,17 @@ class Prefix:
 
     def stands(self) -> str:
         """Say why what was kept is not valid any more; nothing where it is."""
-        return "" if self._now() == self._stamp else "the model was changed since: parameters, modes or hooks"
+        if self._now() != self._stamp:
+            return "the model was changed since: parameters, modes or hooks"
+        if not all(map(same, self._still, self._was)):
+            return "a buffer of the frozen part was written to"
+        return ""
 
     def fits(self, inputs: Any) -> bool:
         """Tell whether a batch has samples of the size that was recorded."""
         return _shapes(inputs) == self._shapes
 
-    def first(self, model: nn.Module, inputs: Any) -> tuple[Any, list[Tensor]]:
+    def first(self, model: Callable[..., Any], inputs: Any) -> tuple[Any, list[Tensor]]:
         """Run a whole pass, with gradients as always, and take what the rest reads on the way.
 
         Args:
@@ -123,7 +136,7 @@ class Prefix:
             self._player.whole(self.model, inputs, Layout(), stop=True)
         return self._taken(count_of(inputs))
 
-    def rest(self, model: nn.Module, rows: Sequence[Tensor]) -> Any:
+    def rest(self, model: Callable[..., Any], rows: Sequence[Tensor]) -> Any:
         """Run the rest alone.
 
         Args:
@@ -166,16 +179,14 @@ class Prefix:
             raise Drifted(str(drift)) from drift
 
     def _now(self) -> tuple[Any, ...]:
-        """Sum up what the prefix relies on: what is trained, which modules train, how often the frozen was written."""
+        """Sum up what the prefix relies on: what is trained, what is in training mode, and every frozen weight."""
         parameters = list(self.model.parameters())
-        modules = list(self.model.modules())
-        still = [one for one in parameters if not one.requires_grad]
-        still += [one for part in modules if not part.training for one in part.buffers(recurse=False)]
         return (
             [one.requires_grad for one in parameters],
-            [part.training for part in modules],
-            [0 if one.is_inference() else one._version for one in still],
-            [hooked(part) for part in modules],
+            [part.training for part in self.model.modules()],
+            [0 if one.requires_grad or one.is_inference() else one._version for one in parameters],
+            [id(one) for one in parameters],
+            [hooked(part) for part in self.model.modules()],
         )
 
 
@@ -212,7 +223,13 @@ def _found(model: nn.Module, inputs: Any, sizes: Collection[int], exact: bool | 
     for path, hook in watched:
         if hook:
             return Refused(f"a forward hook ({hook}) of {path or 'the model'} would see nothing")
-    prefix = Prefix(model, cut, _pieces(cut, record), inputs)
+    kinds = [
+        (lie.rows(one, MANY)[0].shape, one.dtype)
+        for one, lie in ((record.values[n], lie) for n, lie in cut.lies.items())
+    ]
+    prefix = Prefix(
+        model, cut, _pieces(cut, record), tuple((tuple(shape), dtype) for shape, dtype in kinds), inputs
+    )
     exact = all(one.device.type == "cpu" for one in tensors(inputs)) if exact is None else exact
     alike = same if exact else close
     why, fresh = uneven(prefix, inputs, sizes, alike)
@@ -225,13 +242,13 @@ def _found(model: nn.Module, inputs: Any, sizes: Collection[int], exact: bool | 
 
 def _cut(model: nn.Module, inputs: Any, count: int) -> tuple[Cut, Record]:
     """Record two small passes and take them apart; once more, if the first one filled a cache."""
-    many = [row % count for row in range(4)]
-    few = [2, 0, 3] if count > 3 else [1, 0, 1]
+    many = [count * place // MANY for place in range(MANY)]
+    few = [2, 0, 3] if count >= MANY else [MANY // 2, 0, MANY // 2]
     for tries in (1, 2):
         one = recorded(model, picked(inputs, many))
-        other = recorded(model, picked(picked(inputs, many), few))
+        other = recorded(model, picked(inputs, [many[row] for row in few]))
         try:
-            return cut_of(one, other, tuple(few), 4), one
+            return cut_of(one, other, tuple(few), MANY), one
         except Unclear:
             if tries == 2:
                 raise
@@ -246,7 +263,7 @@ def _pieces(cut: Cut, record: Record) -> tuple[Piece, ...]:
         if lie.each != 1:
             shape = [lie.each, *shape]
         step = cut.steps[cut.places[number]] if cut.places[number] >= 0 else None
-        after = "the input" if step is None else step.path if not step.name else f"{step.name} in {step.path or 'the model'}"
+        after = "the input" if step is None else f"{step.name} in {step.path or 'the model'}".removeprefix(" in ")
         found.append(Piece(after, tuple(shape), value.dtype, math.prod(shape) * value.element_size()))
     return tuple(found)
 
@@ -262,3 +279,7 @@ def _sized(count: int) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     raise AssertionError
+
+
+def _buffers(model: nn.Module, *, training: bool) -> list[Tensor]:
+    return [one for part in model.modules() if part.training == training for one in part.buffers(recurse=False)]

@@ -48,7 +48,9 @@ def proven(prefix: Prefix, inputs: Any, alike: Alike) -> str:
 
     if not _equal(whole, _passed(model, taking, trained), alike):
         return "looking at a pass changes what it gives"
-    if not _equal(whole, _passed(model, lambda: prefix.rest(model, [one.clone() for one in rows]), trained), alike):
+    if not _equal(
+        whole, _passed(model, lambda: prefix.rest(model, [one.clone() for one in rows]), trained), alike
+    ):
         return "the rest gives other values than the whole pass"
     return ""
 
@@ -98,7 +100,9 @@ def uneven(prefix: Prefix, inputs: Any, sizes: Iterable[int], alike: Alike) -> t
         places = [order.index(row) for row in turned]
         if not _rows_alike([one[places] for one in base], again, alike):
             far = not _rows_alike([one[places] for one in base], again, close)
-            what = "depends on the other samples of its batch" if far else "has other last bits elsewhere in a batch"
+            what = (
+                "depends on the other samples of its batch" if far else "has other last bits elsewhere in a batch"
+            )
             return f"what the frozen part gives for a sample {what}", frozenset()
     fresh = set()
     for size in wanted - {largest}:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torchgraft.errors import TorchgraftError
 from torchgraft.rng import rng_kept
 from torchgraft.trace.tree import tensors
+from torchgraft.train.prefix.rows import same
 
 __all__ = ["Act", "Record", "Unclear", "Visit", "called", "name_of", "recorded", "state_kept", "swapped"]
 
@@ -140,9 +141,9 @@ def name_of(func: Any) -> str:
     return "" if name in _SHAPE else name
 
 
-def called(model: nn.Module, inputs: Any) -> Any:
+def called(model: Callable[..., Any], inputs: Any) -> Any:
     """Call a model: a dict goes in by name, a tuple by place, anything else as the one argument."""
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
@@ -173,16 +174,8 @@ def state_kept(model: nn.Module) -> Iterator[None]:
         finally:
             with torch.no_grad():
                 for one, was in kept:
-                    if not _same(one, was):
+                    if not same(one, was):
                         one.copy_(was)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Compare byte for byte, so that NaN equals NaN."""
-    if one.layout != torch.strided or one.shape != other.shape:
-        return one is other
-    pair = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)]
-    return torch.equal(*pair)
 
 
 def recorded(model: nn.Module, inputs: Any) -> Record:
@@ -199,7 +192,7 @@ def recorded(model: nn.Module, inputs: Any) -> Record:
             called(model, inputs)
         if _drawn() != drawn:
             raise Unclear("the pass draws random numbers outside of torch")
-        moved = {name for name, (one, was) in buffers.items() if not _same(one, was)}
+        moved = {name for name, (one, was) in buffers.items() if not same(one, was)}
     return tape.record(moved)
 
 

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from torchgraft.errors import TrainError
+from torchgraft.train.compiling import compiled
+
+from .resuming import trained
+
+
+@pytest.mark.slow
+def test_a_compiled_training_is_the_plain_one_up_to_rounding():
+    plain, told, _ = trained(epochs=1)
+    fast, same, _ = trained(epochs=1, compile=True)
+    assert list(fast.module.state_dict()) == list(plain.module.state_dict())
+    assert same.epochs[0].train_loss == pytest.approx(told.epochs[0].train_loss, rel=1e-3)
+
+
+class Odd(nn.Module):
+    def forward(self, x):
+        torch._dynamo.graph_break()
+        raise ValueError("its own mistake")
+
+
+def test_the_models_own_mistakes_stay_its_own():
+    with pytest.raises(ValueError, match="its own mistake"):
+        compiled(Odd())(torch.zeros(1))
+
+
+def test_what_the_compiler_can_not_do_is_told(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    torch._dynamo.reset()
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}), pytest.raises(
+        TrainError, match=r"torch.compile can't compile(.|\n)*leave compile out"
+    ):
+        compiled(nn.Sequential(nn.GELU(), nn.Tanh()))(torch.zeros(2, 3))
