@@ -8,16 +8,18 @@ import signal
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import torch
 
 import torchgraft as tg
 from torchgraft.errors import TorchgraftError
-from torchgraft.plan import planned
+from torchgraft.plan import Planned, planned
 from torchgraft.recipe import Recipe
 from torchgraft.train.loop import fit
 from torchgraft.train.saving import Saver
+from torchgraft.train.watch import Watch
 
 TITLE = "Soak: SIGKILL at random moments of training and saving"
 
@@ -40,13 +42,13 @@ train:
 def run() -> str:
     torch.set_num_threads(1)
     rng, tally = random.Random(0), {"kills": 0, "while saving": 0, "torn": 0, "lost": 0, "trainings": 0, "unequal": 0}
+    _job()
     with tempfile.TemporaryDirectory() as place:
-        straight = _train(Path(place) / "straight", every=1e9)
+        straight = _undisturbed(Path(place) / "straight")
         while tally["kills"] < KILLS:
             tally["trainings"] += 1
             end = _survive(Path(place) / str(tally["trainings"]), rng, tally)
             tally["unequal"] += not all(torch.equal(end[name], one) for name, one in straight.items())
-            print(tally, file=sys.stderr)
     return (
         f"One training of {Recipe.from_yaml(RECIPE).train.epochs} epochs on digits (AdamW, moving average, light "
         "augmentation), a state saved after every step, the process killed after a random time, gone on with until it "
@@ -58,23 +60,42 @@ def run() -> str:
     )
 
 
+@cache
+def _job() -> Planned:
+    """Plan once, before the processes fork: each finds the model as it was then."""
+    return planned(tg.Recipe.from_yaml(RECIPE))
+
+
 def _train(folder: Path, *, every: float) -> dict[str, torch.Tensor]:
     """Train to the end, from the state that there is."""
-    job = planned(tg.Recipe.from_yaml(RECIPE))
+    job = _job()
     saver = Saver(folder, every)
     resume = saver.state.exists()
-    fit(job.graft, job.data, job.train, job.preprocess, saver=saver, resume=resume)
+    watch = Watch(begin=lambda _: folder.with_suffix(".begun").touch())
+    fit(job.graft, job.data, job.train, job.preprocess, watch, saver=saver, resume=resume)
     return {name: one.clone() for name, one in job.graft.module.state_dict().items()}
+
+
+def _undisturbed(folder: Path) -> dict[str, torch.Tensor]:
+    """Train in a process of its own: one that has run a backward pass can't be forked any more."""
+    child = os.fork()
+    if child == 0:
+        _in_child(folder, folder.with_suffix(".pt"), every=1e9)
+    os.waitpid(child, 0)
+    return torch.load(folder.with_suffix(".pt"), weights_only=True)
 
 
 def _survive(folder: Path, rng: random.Random, tally: dict[str, int]) -> dict[str, torch.Tensor]:
     """Train in processes that are killed until one gets to the end; forked, so that none imports torch anew."""
-    had, end = False, folder.with_suffix(".pt")
+    had, end, begun = False, folder.with_suffix(".pt"), folder.with_suffix(".begun")
     while not end.exists():
+        begun.unlink(missing_ok=True)
         child = os.fork()
         if child == 0:
             _in_child(folder, end)
-        time.sleep(rng.uniform(0.2, 2.5))
+        while not begun.exists() and not end.exists():
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 1.5))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
@@ -85,13 +106,14 @@ def _survive(folder: Path, rng: random.Random, tally: dict[str, int]) -> dict[st
         found = _whole(folder)
         tally["torn"] += found is False
         tally["lost"] += had and found is None
+        print(tally, file=sys.stderr)
         had = had or found is True
     return torch.load(end, weights_only=True)
 
 
-def _in_child(folder: Path, end: Path) -> None:
+def _in_child(folder: Path, end: Path, *, every: float = 0.0) -> None:
     try:
-        state = _train(folder, every=0.0)
+        state = _train(folder, every=every)
         torch.save(state, end.with_suffix(".part"))
         end.with_suffix(".part").replace(end)
         os._exit(0)

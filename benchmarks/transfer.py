@@ -22,9 +22,10 @@ from scipy.stats import t as student
 
 from benchmarks.measure import table
 from torchgraft.plan import plan
-from torchgraft.train.batches import batches
-from torchgraft.train.evaluate import tally
-from torchgraft.train.loop import device_of, fit
+from torchgraft.train.evaluate import evaluate
+from torchgraft.train.feeding import feed_for
+from torchgraft.train.loop import fit
+from torchgraft.train.tasks import task_for
 
 TITLE = "Digits from few samples: the bundled base adapted, against the same network from random weights"
 
@@ -99,9 +100,10 @@ def trained(arm: Arm, seed: int, settings: Mapping[str, Any]) -> Score:
     job = plan(arm.base, DATA, settings={"seed": seed, **SHARED, **arm.settings, **settings})
     # Watched on its own training samples, so that the test half is not looked at before the end.
     history = fit(job.graft, replace(job.data, val=job.data.train), job.train, job.preprocess)
-    test = batches(job.data.val, job.preprocess.transform(), job.train, train=False)
-    _, accuracy = tally(job.graft.module, test, device_of(job.train))
-    return Score(100 * accuracy, history.seconds)
+    test = feed_for(job.graft, job.data, job.train, job.preprocess, train=False)
+    task = task_for(job.graft, job.data, job.train)
+    evaluation = evaluate(job.graft.module, test, task, job.data.classes)
+    return Score(100 * evaluation.accuracy, history.seconds)
 
 
 def few(arm: Arm, per_class: int, seed: int, augment: Augment) -> float:

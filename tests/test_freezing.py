@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.integrations.nets import Net
 from torch import nn
 
 import torchgraft as tg
-from tests.integrations.nets import Net
 from torchgraft.errors import RecipeError, SelectionError, SourceError
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 
 import pytest
 import torch
-
-transformers = pytest.importorskip("transformers")
+from tests.texts import POSITIONS, samples, text_data, word_tokenizer, write_reviews, written
 
 import torchgraft as tg
-from tests.texts import CLASSES, POSITIONS, SIZES, bert, samples, text_data, word_tokenizer, write_reviews, written
-from torchgraft.data.base import DataSet, ListSamples
+from torchgraft.data.base import ListSamples
 from torchgraft.errors import DataError, EditError, RecipeError, TrainError
 from torchgraft.plan import Talk, plan, planned, prepared
 from torchgraft.texts import Lengths, as_classifier, measured, positions
-from torchgraft.tokens import Texts, Tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore::torchgraft.errors.TorchgraftWarning")
 
@@ -119,10 +115,10 @@ def test_short_texts_are_not_cut(home):
 
 
 def test_what_the_model_has_no_position_for_is_cut_and_counted(home):
-    job, heard = planned_for(home, "gpt2")
-    graft, data = job.graft, text_data(train=samples(40))
-    long = ListSamples(["the cat sees a dog " * 30, *data.train.items[1:]], data.train.labels)
-    texts, told = measured(graft, text_data(train=long), {})
+    job, _ = planned_for(home, "gpt2")
+    short = samples(40)
+    long = ListSamples(["the cat sees a dog " * 30, *short.items[1:]], short.labels)
+    texts, told = measured(job.graft, text_data(train=long), {})
     assert texts.tokens.max_length == 64
     assert "1 of 40 lose their end" in told
 
@@ -171,7 +167,7 @@ def test_images_for_a_model_of_texts(home, tmp_path):
     from tests.train.stripes import DATA
 
     g = tg.load(f"transformers:{home / 'classifier'}")
-    with pytest.raises(DataError, match="the data are images, and .* reads texts"):
+    with pytest.raises(DataError, match=r"the data are images, and .* reads texts"):
         g.train(DATA)
 
 
@@ -209,7 +205,7 @@ def test_settings_of_images_for_texts_and_of_texts_for_images(home):
         planned_for(home, "bert", **{"preprocess.size": [8, 8]})
     with pytest.raises(RecipeError, match=r"'augment' is about images, and the data are texts"):
         planned_for(home, "bert", **{"train.augment": "light"})
-    with pytest.raises(RecipeError, match="'tokens.max_length' is about texts"):
+    with pytest.raises(RecipeError, match=r"'tokens\.max_length' is about texts"):
         plan("bundled:glyphs", "sklearn:digits", settings={"preprocess.tokens.max_length": 8})
 
 

@@ -7,11 +7,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from torchgraft.data.base import DataSet, ListSamples
+
+transformers: Any = pytest.importorskip("transformers")
+tokenizers: Any = pytest.importorskip("tokenizers")
 
 ARTICLES = ("the", "a", "my", "your", "some")
 NOUNS = ("cat", "dog", "teacher", "garden", "river", "house", "train", "song")
@@ -56,10 +58,12 @@ def write_reviews(path: Path, count: int = 160) -> Path:
 def word_tokenizer() -> Any:
     """A tokenizer of whole words, with BERT's marks around a text."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *ARTICLES, *NOUNS, *VERBS, "never", "not", "and"]
-    made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer()
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.TemplateProcessing(
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    made.normalizer = tokenizers.normalizers.BertNormalizer()
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     marks = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -70,10 +74,10 @@ def word_tokenizer() -> Any:
 
 def byte_tokenizer() -> Any:
     """A tokenizer of pieces of bytes, as GPT-2 has it: one mark, none to fill up with."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=["<|end|>"], initial_alphabet=alphabet)
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=330, special_tokens=["<|end|>"], initial_alphabet=alphabet)
     made.train_from_iterator(samples(60).items, trainer)
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|end|>", bos_token="<|end|>")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import tempfile
 from collections.abc import Iterator
@@ -10,28 +11,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.history import Evaluation, History
+from torchgraft.data.base import Samples, Stream
+from torchgraft.history import Evaluation, History, figure_name, shown
 from torchgraft.keep import RUNS, save
 from torchgraft.plan import Planned, Talk, prepared
+from torchgraft.preprocess import Preprocess
 from torchgraft.store import Manifest
 from torchgraft.store.files import explained, make_folder
-from torchgraft.train.batches import batches
 from torchgraft.train.evaluate import evaluate
+from torchgraft.train.feeding import feed_for
 from torchgraft.train.loop import device_of, fit
 from torchgraft.train.many.joining import joined
 from torchgraft.train.news import news_of
 from torchgraft.train.saving import Saver, key_of, states_in
+from torchgraft.train.tasks import task_for
 from torchgraft.train.watch import SILENT, Watch, both
-from torchgraft.view.report import SHOWN, Report, Sample, Step, write
+from torchgraft.view.report import SHOWN, Overlay, Report, Sample, Step, write
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from torchgraft.data import DataSet
     from torchgraft.graft import Graft
+    from torchgraft.trainplan import TrainPlan
 
 __all__ = ["Outcome", "carry_out", "recipe_of", "train"]
 
 EXAMPLES = 6
 """So many validation images, one a class, are put beside a report."""
+ASKED = 50
+"""Of so many validation texts, the shortest is the one that may be asked about."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +82,19 @@ def carry_out(
         saver = Saver(where, job.train.save_every, world=world, shares=shares)
         with _begun(job, folder, saver, talk, resume=resume) if world.writes else nullcontext(SILENT) as news:
             world.meet()
-            made: dict[str, Any] = {"saver": saver, "resume": resume, "world": world}
+            made: dict[str, Any] = {"saver": saver, "resume": resume, "world": world, "loss": job.loss}
             history = fit(job.graft, job.data, job.train, job.preprocess, both(watch, news), **made)
     if not world.writes:
         return None
     with job.timings.of("evaluate"):
         evaluation = _judge(job)
-    talk.say("result", f"{evaluation.accuracy:.1%} of {len(evaluation.targets)} validation images are right")
+    talk.say("result", _result(job, evaluation))
     with job.timings.of("save"):
         version = save(
             job.graft,
             folder,
             classes=evaluation.classes,
-            metrics={"accuracy": evaluation.accuracy, "loss": evaluation.loss},
+            metrics={**_known(evaluation), "loss": evaluation.loss},
             history=history,
             note=_note(job, history),
         )
@@ -94,7 +103,8 @@ def carry_out(
     stored = len(version.tensors)
     talk.say("keep", f"v{version.number} ({version.id}) in {folder}: {stored} tensors that differ from the base")
     home = folder / "reports" / f"v{version.number}"
-    next_commands = _next_commands(_reference(version, folder), _examples(job, home / "images"), folder)
+    asked = _question(job, home / "images")
+    next_commands = _next_commands(_reference(version, folder), asked, folder)
     report = write(_report(job, history, evaluation, next_commands), home)
     return Outcome(version, history, evaluation, report, next_commands)
 
@@ -130,12 +140,13 @@ def _write_down(job: Planned, folder: Path) -> None:
     job.recipe.write(place)
 
 
-def train(graft: Graft, data: str | DataSet, *, watch: Watch = SILENT, **settings: Any) -> History:
+def train(graft: Graft, data: Any, *, watch: Watch = SILENT, **settings: Any) -> History:
     """Train a graft's model in place: `g.train("folder:./flowers", epochs=5, optimizer={"sgd": {"lr": 1e-3}})`.
 
     Args:
         graft: what is trained.
-        data: a data source, or an opened data set.
+        data: a data source or an opened data set; arrays or tensors `(inputs, targets)`; a Dataset, or a pair of
+            Datasets or DataLoaders `(train, val)`.
         watch: is told each step and epoch.
         settings: the fields of the training plan; those left out are as `torchgraft adapt` plans them.
 
@@ -146,20 +157,31 @@ def train(graft: Graft, data: str | DataSet, *, watch: Watch = SILENT, **setting
     """
     job = prepared(graft, data, settings)
     with joined(job.train) as world:
-        return fit(job.graft, job.data, job.train, job.preprocess, watch, world=world)
+        return fit(job.graft, job.data, job.train, job.preprocess, watch, world=world, loss=job.loss)
 
 
 def _judge(job: Planned) -> Evaluation:
-    loader = batches(job.data.val, job.preprocess.transform(), job.train, train=False)
-    names = _class_names(job)
-    return evaluate(job.graft.module, loader, names, device_of(job.train))
+    device = device_of(job.train)
+    feed = feed_for(job.graft, job.data, job.train, job.preprocess, train=False, device=device)
+    task = task_for(job.graft, job.data, job.train, device=device, loss=job.loss)
+    return evaluate(job.graft.module, feed, task, job.data.classes, device)
 
 
-def _class_names(job: Planned) -> tuple[str, ...]:
-    """Name every output: those beyond the data's classes have no name of their own."""
-    outputs = job.graft.trace().output_shapes()[0][1]
-    known = job.data.classes
-    return (*known, *(f"(class {number})" for number in range(len(known), outputs)))
+def _known(evaluation: Evaluation) -> dict[str, float]:
+    """Give the figures that are numbers."""
+    return {name: one for name, one in evaluation.figures.items() if math.isfinite(one)}
+
+
+def _result(job: Planned, evaluation: Evaluation) -> str:
+    """Say how good the model is."""
+    judged = f"{evaluation.count} validation {_INPUTS[job.data.kind]}"
+    if evaluation.main == "accuracy":
+        return f"{evaluation.accuracy:.1%} of {judged} are right"
+    told = [f"{figure_name(name)} {shown(name, one)}" for name, one in evaluation.figures.items()]
+    return f"{', '.join(told)} on {judged}"
+
+
+_INPUTS = {"image": "images", "text": "texts", "tensor": "samples"}
 
 
 def _note(job: Planned, history: History) -> str:
@@ -175,14 +197,14 @@ def _note(job: Planned, history: History) -> str:
 def _report(job: Planned, history: History, evaluation: Evaluation, next_commands: tuple[str, ...]) -> Report:
     return Report(
         title=f"{job.graft.name} → {job.train.data}",
-        task=f"Tell {len(job.data.classes)} classes of images apart: {', '.join(job.data.classes[:12])}"
-        + (", …" if len(job.data.classes) > 12 else ""),
+        task=_task(job),
         history=history,
         evaluation=evaluation,
         samples=_samples(job, evaluation),
+        overlays=_overlays(job, evaluation),
         steps=_steps(job),
         findings=job.findings,
-        facts=tuple(_facts(job)),
+        facts=tuple(_facts(job, history)),
         timings=tuple(job.timings.seconds.items()),
         recipe=job.recipe.to_yaml(),
         next_commands=next_commands,
@@ -193,40 +215,103 @@ def _reference(version: Manifest, folder: Path) -> str:
     return f"v{version.number}" if str(folder) == RUNS else f"{folder}@v{version.number}"
 
 
-def _examples(job: Planned, folder: Path) -> Path:
+def _examples(job: Planned, folder: Path) -> Path | None:
     """Put a few validation images beside the report, so that there is something to predict."""
-    names = job.data.classes
-    seen: set[int] = set()
+    if job.data.kind != "image" or isinstance(job.data.val, Stream):
+        return None
     with explained("the images can't be written", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for number, label in enumerate(job.data.val.labels):
-            if label not in seen and len(seen) < EXAMPLES:
-                seen.add(label)
-                word = "".join(letter if letter.isalnum() else "-" for letter in names[label])
-                job.data.val[number][0].save(folder / f"{word}.png")
+        for word, number in _few(job.data).items():
+            job.data.val[number][0].save(folder / f"{word}.png")
     return folder
 
 
-def _next_commands(name: str, images: Path, folder: Path) -> tuple[str, ...]:
+def _few(data: DataSet) -> dict[str, int]:
+    """Choose samples by what their files are called: one a class, or the first ones."""
+    if data.task != "classes":
+        return {f"{number + 1}": number for number in range(min(EXAMPLES, len(data.val)))}
+    first: dict[int, int] = {}
+    for number, label in enumerate(data.val.labels):
+        if len(first) < EXAMPLES:
+            first.setdefault(label, number)
+    return {_file_name(data.classes[label]): number for label, number in first.items()}
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def _question(job: Planned, folder: Path) -> str:
+    """Give what may be asked of the version, as one writes it in a shell; empty where there is nothing at hand."""
+    if job.data.kind != "text":
+        images = _examples(job, folder)
+        return f"{shlex.quote(str(images))}/*.png" if images else ""
+    if isinstance(job.data.val, Stream):
+        return ""
+    texts = [job.data.val[number][0] for number in range(min(len(job.data.val), ASKED))]
+    return f"--text {shlex.quote(min(filter(str.strip, texts), key=len, default=''))}"
+
+
+def _next_commands(name: str, question: str, folder: Path) -> tuple[str, ...]:
     """Give the commands to try once a version is kept; each works as it stands."""
     place = "" if str(folder) == RUNS else f" {shlex.quote(str(folder))}"
-    return (f"torchgraft predict {shlex.quote(name)} {shlex.quote(str(images))}/*.png", f"torchgraft log{place}")
+    log = f"torchgraft log{place}"
+    return (f"torchgraft predict {shlex.quote(name)} {question}", log) if question else (log,)
 
 
 def _samples(job: Planned, evaluation: Evaluation) -> tuple[Sample, ...]:
     """Take the samples worth a look: the surest mistakes, then what was right and least sure."""
+    if job.data.kind == "tensor" or isinstance(job.data.val, Stream):
+        return ()
+    texts = job.data.kind == "text"
     right = [guess == target for guess, target in zip(evaluation.predictions, evaluation.targets, strict=True)]
     sure = evaluation.confidence
     order = sorted(range(len(right)), key=lambda n: (right[n], sure[n] if right[n] else -sure[n]))
     return tuple(
         Sample(
-            image=job.data.val[n][0],
+            image=None if texts else job.data.val[evaluation.indices[n]][0],
+            text=job.data.val[evaluation.indices[n]][0] if texts else "",
             target=evaluation.classes[evaluation.targets[n]],
             prediction=evaluation.classes[evaluation.predictions[n]],
             confidence=evaluation.confidence[n],
         )
         for n in order[:SHOWN]
     )
+
+
+def _overlays(job: Planned, evaluation: Evaluation) -> tuple[Overlay, ...]:
+    """Take the images that went worst, as the model saw them."""
+    preprocess = job.preprocess
+    if not isinstance(preprocess, Preprocess) or isinstance(job.data.val, Stream):
+        return ()
+    return tuple(
+        Overlay(_seen(job.data.val[one.index][0], preprocess), one.truth, one.guess, one.iou)
+        for one in evaluation.masks
+    )
+
+
+def _seen(image: Image, preprocess: Preprocess) -> Image:
+    """Give an image as the model saw it: resized and cropped."""
+    import PIL.Image
+
+    from torchgraft.features.images import images_of
+
+    shown = images_of(preprocess.transform()(image).unsqueeze(0), preprocess).shown[0]
+    return PIL.Image.fromarray((shown * 255).round().astype("uint8"))
+
+
+def _task(job: Planned) -> str:
+    """Say in a sentence what the model is for."""
+    names, inputs = job.data.classes, _INPUTS[job.data.kind]
+    listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    count = len(names)
+    plural = "" if count == 1 else "s"
+    return {
+        "classes": f"Tell {count} classes of {inputs} apart: {listed}",
+        "labels": f"Find {count} label{plural} of {inputs}: {listed}",
+        "regression": f"Estimate {count} {'quantity' if count == 1 else 'quantities'} from {inputs}: {listed}",
+        "mask": f"Find the pixels of {count} class{'' if count == 1 else 'es'} in {inputs}: {listed}",
+    }[job.data.task]
 
 
 def _steps(job: Planned) -> tuple[Step, ...]:
@@ -237,24 +322,45 @@ def _steps(job: Planned) -> tuple[Step, ...]:
     )
 
 
-def _facts(job: Planned) -> Iterator[tuple[str, str]]:
+def _facts(job: Planned, history: History) -> Iterator[tuple[str, str]]:
     parameters = list(job.graft.module.parameters())
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     every = sum(parameter.numel() for parameter in parameters)
     data, plan = job.data, job.train
     yield "Base", job.recipe.base
     yield "Data", plan.data
-    yield "Images", f"{len(data.train)} to train, {len(data.val)} to validate; split {data.split}"
+    told = _INPUTS[data.kind].capitalize()
+    yield told, f"{_length(data.train)} to train, {_length(data.val)} to validate; split {data.split}"
     if data.skipped:
         yield "Skipped", f"{len(data.skipped)} files: {'; '.join(data.skipped[:5])}"
-    yield "Input", "×".join(map(str, job.graft.input_shape or ()))
+    if job.graft.input_shape:
+        yield "Input", "×".join(map(str, job.graft.input_shape))
     yield "Parameters", f"{every:,}: {trained:,} trainable, {every - trained:,} frozen"
-    yield "MACs", f"{job.graft.trace().macs:,} for one image"
+    yield "MACs", f"{job.graft.trace().macs:,} for one {_one(job)}"
     yield (
         "Optimizer",
-        f"{plan.optimizer.name}, {plan.epochs} epochs, batch {plan.batch}, {plan.schedule} schedule",
+        f"{plan.optimizer.name}, {_span(plan)}, batch {plan.batch}{_gathered(plan)}, {plan.schedule} schedule",
     )
     rates = [f"{', '.join(group.at)} {group.lr:g}" for group in plan.groups if group.lr is not None]
     yield "Learning rates", "; ".join([*rates, f"{'others ' if rates else ''}{plan.optimizer.lr:g}"])
-    yield "Kept state", "best validation accuracy" if plan.keep == "best" else "last epoch"
+    yield "Kept state", f"best validation {figure_name(history.metric)}" if plan.keep == "best" else "last epoch"
     yield "Seed", str(job.recipe.seed)
+
+
+def _one(job: Planned) -> str:
+    run, kind = job.graft.trace(), job.data.kind
+    words = f" of {run.values[run.inputs[0]].shape[-1]} tokens" if kind == "text" else ""
+    return _INPUTS[kind].removesuffix("s") + words
+
+
+def _length(samples: Samples) -> str:
+    known = not isinstance(samples, Stream) or samples.length is not None
+    return str(len(samples)) if known else "an unknown number"
+
+
+def _span(plan: TrainPlan) -> str:
+    return f"{plan.steps} steps" if plan.steps is not None else f"{plan.epochs} epochs"
+
+
+def _gathered(plan: TrainPlan) -> str:
+    return f" × {plan.accumulate} = {plan.batch * plan.accumulate} a step" if plan.accumulate > 1 else ""

@@ -81,7 +81,8 @@ class Epoch(Schema):
         if not isinstance(value, Mapping) or "val_accuracy" not in value:
             return value
         rest = {name: one for name, one in value.items() if name not in ("train_accuracy", "val_accuracy")}
-        rest["train"] = {"accuracy": value.get("train_accuracy")}
+        known = value.get("train_accuracy")
+        rest["train"] = {} if known is None else {"accuracy": known}
         return {**rest, "val": {"accuracy": value["val_accuracy"]}}
 
     @property

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchgraft.errors import RecipeError, SourceError, StoreError
+from torchgraft.errors import RecipeError, SourceError, StoreError, TorchgraftWarning
 from torchgraft.graft import Graft
 from torchgraft.history import History
 from torchgraft.loading import load, loaded_base, replay
@@ -142,7 +143,9 @@ def _opened(
     manifest = store.find(version)
     recipe = Recipe.from_yaml(manifest.recipe, name=f"{folder}/versions/{manifest.id}.yaml")
     given = dict(objects or {})
-    base = loaded_base(recipe, trust=trust, objects=given)
+    with warnings.catch_warnings():  # of tensors that are drawn: the version has its own
+        warnings.simplefilter("ignore", TorchgraftWarning)
+        base = loaded_base(recipe, trust=trust, objects=given)
     base_state = base.module.state_dict()
     if manifest.base_digest and manifest.base_digest != state_digest(base_state):
         raise StoreError(

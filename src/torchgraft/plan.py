@@ -15,9 +15,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from torchgraft.data import DataSet, parse_data
+from torchgraft.data import DataSet, Samples, Stream, parse_data
 from torchgraft.data.balance import UNEVEN, balance
 from torchgraft.data.base import per_class
+from torchgraft.data.objects import as_data_set
 from torchgraft.edits.base import Edit, kinds
 from torchgraft.errors import DataError, EditError, RecipeError
 from torchgraft.fault import in_setting
@@ -36,7 +37,7 @@ from torchgraft.train.checkpointing import checkpointed_modules
 from torchgraft.train.loop import check_training
 from torchgraft.train.rates import unfreezing
 from torchgraft.train.task import Task
-from torchgraft.train.tasks.fit import check_outputs, task_for
+from torchgraft.train.tasks.fit import check_outputs, spread_of, task_for
 from torchgraft.train.tasks.losses import Loss, handed_over, trusted
 
 __all__ = ["Planned", "Talk", "Timings", "plan", "planned", "prepared"]
@@ -165,21 +166,24 @@ def planned(recipe: Recipe, *, trust: bool = False, talk: Talk | None = None) ->
     return _checked(graft, graft.recipe.model_copy(update=update), opened, timings, talk, loss)
 
 
-def prepared(graft: Graft, data: str | DataSet, settings: Mapping[str, Any]) -> Planned:
-    """Make a training plan for a graft as it stands, and check it against its data.
+def prepared(graft: Graft, data: Any, settings: Mapping[str, Any]) -> Planned:
+    """Make a training plan for a graft as it stands, and check it against its data: whatever `as_data_set` takes.
 
     Raises:
         DataError, RecipeError: the data or the settings are wrong.
         EditError: the model does not fit the data; carries the findings.
         TrainError: it can't be trained so.
     """
-    text = data if isinstance(data, str) else "object:DataSet"
+    text = data if isinstance(data, str) else f"object:{type(data).__name__}"
     settings, loss = handed_over(settings)
     check_settings({f"train.{name}": value for name, value in settings.items()})
     asked = TrainPlan.model_validate({"data": text, **settings})
     check_training(asked)
     loss = loss or trusted(asked, trust=True)
-    opened = _open(data, graft.recipe.seed, Talk(), strict=asked.strict) if isinstance(data, str) else data
+    seed = graft.recipe.seed
+    opened = (
+        _open(data, seed, Talk(), strict=asked.strict) if isinstance(data, str) else as_data_set(data, seed=seed)
+    )
     update = {"preprocess": graft.recipe.preprocess or _preparation(graft, opened, Talk())}
     recipe = _drafted(graft, text, opened, settings).model_copy(update=update)
     return _checked(graft, recipe, opened, Timings(), Talk(), loss)
@@ -189,8 +193,8 @@ def _open(text: str, seed: int, talk: Talk, *, strict: bool) -> DataSet:
     opened = parse_data(text).open(seed=seed, strict=strict, progress=talk.progress)
     talk.say(
         "data",
-        f"{text}: {len(opened.classes)} {_TARGETS[opened.task]}, {len(opened.train)} training and "
-        f"{len(opened.val)} validation {_inputs(opened)}; split {opened.split}",
+        f"{text}: {len(opened.classes)} {_TARGETS[opened.task]}, {_counted(opened.train)} training and "
+        f"{_counted(opened.val)} validation {_inputs(opened)}; split {opened.split}",
     )
     for note in opened.notes:
         talk.say("data", note)
@@ -200,6 +204,11 @@ def _open(text: str, seed: int, talk: Talk, *, strict: bool) -> DataSet:
             "skipped", f"{count} file{'s' if count > 1 else ''} that can't be read, such as {opened.skipped[0]}"
         )
     return opened
+
+
+def _counted(samples: Samples) -> str:
+    """Count samples; those of a stream may be unknown."""
+    return "streamed" if isinstance(samples, Stream) and samples.length is None else str(len(samples))
 
 
 _TARGETS = {"classes": "classes", "labels": "labels", "regression": "quantities", "mask": "classes of pixels"}
@@ -324,7 +333,7 @@ def _head(data: DataSet, text: str, classes: int | None, own: Mapping[str, Any])
     """Draft a head that has an output for every class of the data."""
     names = {"names": data.classes} if data.kind == "text" and data.task in ("classes", "labels") else {}
     task = {} if data.task in ("classes", "mask") else {"task": data.task}
-    body = {"classes": classes or len(data.classes), **task, **names, **own}
+    body = {"classes": classes or len(data.classes), **task, **names, **_units(data), **own}
     if body["classes"] < len(data.classes):
         raise DataError(
             f"the data have {len(data.classes)} classes, more than the {body['classes']} asked for",
@@ -332,6 +341,20 @@ def _head(data: DataSet, text: str, classes: int | None, own: Mapping[str, Any])
             hint=f"leave the number of classes out, or ask for {len(data.classes)} or more",
         )
     return kinds()["head"].of(**body)
+
+
+def _units(data: DataSet) -> dict[str, Any]:
+    """Let quantities start at their means in the training samples, and move by their standard deviations."""
+    rows = data.train.labels if data.task == "regression" else ()
+    if not len(rows):
+        return {}
+    means = [_rounded(math.fsum(column) / len(rows)) for column in zip(*rows, strict=True)]
+    return {"mean": means, "std": [_rounded(one) for one in spread_of(rows)]}
+
+
+def _rounded(value: float) -> float:
+    """Keep four digits: it is a start, and stands in the recipe."""
+    return float(f"{value:.4g}")
 
 
 def _freeze(own: Mapping[str, Any]) -> tuple[Edit, ...]:
@@ -349,7 +372,8 @@ def _is_trained(graft: Graft) -> bool:
 def _drafted(graft: Graft, text: str, data: DataSet, own: Mapping[str, Any]) -> Recipe:
     """Draft the training plan from the size of the data and of the base, then put in what the user set."""
     asked = TrainPlan.model_validate({"data": text, **own})
-    count = min(len(data.train), (asked.per_class or len(data.train)) * len(data.classes))
+    whole = _pass(data.train, asked)
+    count = min(whole, (asked.per_class or whole) * len(data.classes))
     batch = asked.batch if "batch" in own else min(64, max(8, count // 8))
     epochs = min(60, max(5, math.ceil(_STEPS * batch / max(count, 1))))
     drafted: dict[str, Any] = {
@@ -360,6 +384,13 @@ def _drafted(graft: Graft, text: str, data: DataSet, own: Mapping[str, Any]) -> 
         **_rates(graft, data.kind),
     }
     return graft.recipe.model_copy(update={"train": TrainPlan.model_validate({**drafted, **own})})
+
+
+def _pass(samples: Samples, plan: TrainPlan) -> int:
+    """Count the samples of an epoch; a stream that nobody counted is as long as the steps that are asked for."""
+    if isinstance(samples, Stream) and samples.length is None and plan.steps is not None:
+        return plan.steps * plan.batch
+    return len(samples)
 
 
 _STEPS = 300
@@ -429,17 +460,18 @@ def _checked(
 
 
 def _told(data: DataSet, train: TrainPlan, task: Task) -> Iterator[tuple[str, str]]:
-    """Say how even the classes are where they are not, and what one step is."""
+    """Say how even the classes are where they are not, what one step is, and which state is kept."""
     counted = balance(data)
     if counted is not None and (counted.ratio >= UNEVEN or counted.empty or counted.tiny):
         yield "balance", counted.sentence()
-    gathered = f", gathered from {train.accumulate} of {train.batch}" if train.accumulate > 1 else ""
-    length = f"{train.steps} steps" if train.steps is not None else f"{train.epochs} epochs"
-    yield (
-        "train",
-        f"{length} with {train.batch * train.accumulate} samples each step{gathered}, {train.optimizer.name}; "
-        f"the best state is that of the {'highest' if task.higher else 'lowest'} {figure_name(task.metric)}",
-    )
+    whole = train.batch * train.accumulate
+    gathered = f"{train.accumulate} batches of {train.batch} are one step: {whole} samples, the effective batch"
+    yield "batch", gathered if train.accumulate > 1 else f"{whole} samples each step"
+    if train.keep == "best":
+        yield (
+            "judge",
+            f"the best state is that of the {'highest' if task.higher else 'lowest'} {figure_name(task.metric)}",
+        )
 
 
 def _check_images(graft: Graft, preprocess: Preprocess) -> None:

@@ -59,8 +59,8 @@ class Recipe(Schema):
 
     @property
     def title(self) -> str:
-        """What the base is called in messages: its name without scheme and weights."""
-        return self.base.partition(":")[2].partition("@")[0] or self.base
+        """What the base is called in messages: its name without scheme, weights and class."""
+        return self.base.partition(":")[2].partition("#")[0].partition("@")[0] or self.base
 
     @classmethod
     def from_yaml(cls, text: str, *, name: str = "recipe.yaml") -> Recipe:

@@ -227,7 +227,8 @@ def _check_whole(graft: Graft) -> None:
             f"the model gives {list(odd[0])} for {run.batch} texts, something of each token, not a row of scores "
             "for each text",
             where=graft.name,
-            hint=f"load it with a head for texts: {graft.recipe.base.partition('#')[0]}#AutoModelForSequenceClassification",
+            hint="load it with a head for texts: "
+            f"{graft.recipe.base.partition('#')[0]}#AutoModelForSequenceClassification",
         )
 
 

@@ -62,7 +62,7 @@ def test_the_split_depends_neither_on_where_the_folder_lies_nor_on_which_file_ca
     class_folders(tmp_path / "here", b=9, a=9)
     for number in reversed(range(9)):
         for name in ("a", "b"):
-            picture(tmp_path / "there" / name / f"{number}.png")
+            picture(tmp_path / "there" / name / f"{number}.png", value=number)
     assert files(opened(tmp_path / "here").val) == files(opened(tmp_path / "there").val)
 
 

@@ -20,10 +20,11 @@ from transformers import (
 )
 
 import torchgraft as tg
+from torchgraft.data import parse_data
 from torchgraft.errors import EditError, RecipeError, TrainError
 from torchgraft.recipe import TrainPlan
-from torchgraft.train.loop import fit
 from torchgraft.train.optimise import loss_of
+from torchgraft.train.tasks import task_for
 
 X = torch.randn(2, 3, 64, 64)
 WORDS = torch.randint(0, 50, (2, 8))
@@ -258,7 +259,7 @@ def test_the_training_loss_follows_the_tasks():
 def test_data_of_one_class_for_each_sample_can_not_train_another_task(resnet18, settings, match):
     resnet18.head(**settings)
     with pytest.raises(TrainError, match=match):
-        fit(resnet18, None, TrainPlan(data="x"), None)
+        task_for(resnet18, parse_data("sklearn:digits").open(), TrainPlan(data="sklearn:digits"))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
-
 import torchgraft as tg
 from torchgraft.errors import EditError
 from torchgraft.recipe import Recipe
+
+transformers = pytest.importorskip("transformers")
 
 SIZES = {"vocab_size": 50, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
 

@@ -21,7 +21,9 @@ def parameters(*grads: torch.Tensor) -> list[nn.Parameter]:
 def test_norms_are_those_of_torch() -> None:
     held = parameters(torch.randn(3, 4), torch.randn(5))
     found = read([*held, nn.Parameter(torch.zeros(2))])
-    assert found.total == pytest.approx(float(nn.utils.get_total_norm([one.grad for one in held if one.grad is not None])))
+    assert found.total == pytest.approx(
+        float(nn.utils.get_total_norm([one.grad for one in held if one.grad is not None]))
+    )
     assert found.values() == pytest.approx([float(one.grad.norm()) for one in held if one.grad is not None])
     assert len(found.parameters) == 2
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
 import warnings
 from itertools import islice
@@ -10,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.train.stripes import stripes
+from torch.utils.data import get_worker_info
 from torchvision.transforms import v2
 
 from torchgraft.data.base import ArraySamples
@@ -204,6 +207,15 @@ def test_what_gives_the_same_each_time_is_prepared_once():
     assert same(list(one.batches(1)), first)
 
 
+def test_workers_are_let_go_once_everything_is_kept():
+    one = feed(workers=2)
+    list(one.batches(1))
+    assert len(multiprocessing.active_children()) >= 2
+    before = multiprocessing.active_children()
+    list(one.batches(2))
+    assert len(multiprocessing.active_children()) <= len(before) - 2
+
+
 @pytest.mark.parametrize("plan", [{}, {"views": 2, "augment": "trivial"}], ids=str)
 def test_where_memory_is_short_the_rest_is_read_again(plan, monkeypatch):
     batches = [list(feed(**plan).batches(epoch)) for epoch in (1, 2, 3)]
@@ -396,6 +408,20 @@ def test_a_preparation_that_fails_is_an_error_that_names_the_sample(workers):
     broken = feed_of(SAMPLES, plan, prepare=prepare, train=False, seed=0)
     with pytest.raises(DataError, match="sample 0 can't be prepared: KeyError: 'colour'"):
         list(broken.batches(1))
+
+
+def test_a_worker_that_dies_is_an_error_that_says_so():
+    plan = TrainPlan(data="x", batch=4, workers=1)
+    killed = feed_of(SAMPLES, plan, prepare=_die_in_a_worker, train=False, seed=0)
+    with pytest.raises(TrainError, match="a worker that reads samples died") as caught:
+        list(killed.batches(1))
+    assert caught.value.where == "train.workers"
+
+
+def _die_in_a_worker(image):
+    if get_worker_info() is not None:
+        os._exit(1)
+    return torch.ones(1)
 
 
 def test_tensors_of_several_shapes_are_refused():

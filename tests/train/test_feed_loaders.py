@@ -26,8 +26,8 @@ class Noisy(Dataset):
         return torch.tensor([index + random.random() + np.random.rand() + torch.rand(()).item()]), index % 3
 
 
-def feed(loader, world=None):
-    return feed_of(loader, TrainPlan(data="x"), prepare=None, train=True, seed=0, world=world or World())
+def feed(loader, world=None, *, train=True):
+    return feed_of(loader, TrainPlan(data="x"), prepare=None, train=train, seed=0, world=world or World())
 
 
 def loaders():
@@ -144,3 +144,9 @@ def test_several_processes_need_a_sampler_that_shares_out():
         assert [batch.share for batch in given.batches(1)] == [0.5] * 4
         seen += epochs[0]
     assert sorted(seen) == list(range(30))
+
+
+def test_every_process_may_judge_on_the_whole_of_a_loader():
+    for rank in range(2):
+        batches = list(feed(DataLoader(SET, 8), World(rank, 2), train=False).batches(1))
+        assert [(batch.whole, batch.count) for batch in batches] == [(8, 8), (8, 8), (8, 8), (6, 6)]

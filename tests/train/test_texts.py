@@ -6,11 +6,9 @@ import pickle
 
 import pytest
 import torch
-
-pytest.importorskip("transformers")
+from tests.texts import byte_tokenizer, word_tokenizer, written
 
 import torchgraft as tg
-from tests.texts import byte_tokenizer, word_tokenizer, written
 from torchgraft.errors import RecipeError
 from torchgraft.tokens import Tokens
 from torchgraft.train.texts import Reader, digest_of, reader_of, tokenizer_of

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.errors import StoreError, TorchgraftError
+from torchgraft.errors import StoreError, TorchgraftError, TorchgraftWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from torchgraft.graft import Graft
 
-__all__ = ["complain", "console", "count", "opened", "recipe_path", "say", "shape_of"]
+__all__ = ["complain", "console", "count", "opened", "recipe_path", "say", "shape_of", "warn"]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -45,6 +46,16 @@ def complain(error: TorchgraftError) -> None:
         out.print(Text("do:    ", style="bold") + Text(error.hint))
     for finding in getattr(error, "findings", ()):
         out.print(Text(f"\n{finding}"))
+
+
+def warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print a warning of ours in its own words, and any other as Python does."""
+    if not issubclass(category, TorchgraftWarning):
+        sys.stderr.write(warnings.formatwarning(message, category, *where[:2]))
+        return
+    from rich.text import Text
+
+    console(stderr=True).print(Text("warning: ", style="bold yellow") + Text(str(message)))
 
 
 def say(word: str, sentence: str) -> None:

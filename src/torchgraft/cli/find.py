@@ -65,7 +65,9 @@ def rate(
         write_over(recipe, with_rate(recipe.read_text(encoding="utf-8"), found.factor))
         shown.say("written", f"train.optimizer of {recipe}: lr {found.suggestion:g}, groups in proportion")
     else:
-        shown.say("recipe", f"optimizer: {{{job.train.optimizer.name}: {{lr: {found.suggestion:g}, …}}}}; or --write")
+        shown.say(
+            "recipe", f"optimizer: {{{job.train.optimizer.name}: {{lr: {found.suggestion:g}, …}}}}; or --write"
+        )
     return 0
 
 

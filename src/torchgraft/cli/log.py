@@ -35,10 +35,9 @@ def log(folder: Path = Path("runs"), /, *, json: Annotated[bool, Parameter(negat
     from rich.table import Table
 
     table = Table(
-        "version", "id", "kept", "accuracy", "base", "note", box=None, pad_edge=False, header_style="bold"
+        "version", "id", "kept", "judged by", "base", "note", box=None, pad_edge=False, header_style="bold"
     )
     for one in reversed(versions):
-        accuracy = f"{one.metrics['accuracy']:.1%}" if "accuracy" in one.metrics else ""
-        table.add_row(f"v{one.number}", one.id, one.created[:16].replace("T", " "), accuracy, one.base, one.note)
+        table.add_row(f"v{one.number}", one.id, one.created[:16].replace("T", " "), one.figure, one.base, one.note)
     console().print(table)
     return 0

@@ -6,13 +6,14 @@ import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
 from torchgraft import __version__
-from torchgraft.cli.console import complain
+from torchgraft.cli.console import complain, warn
 from torchgraft.errors import TorchgraftError
 
 __all__ = ["app", "main"]
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     0: done. 1: errors were found in a model. 2: the user's mistake. 130: Ctrl-C.
     """
+    warnings.showwarning = warn
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
         result = app(_spelled(given), exit_on_error=False, print_error=False)

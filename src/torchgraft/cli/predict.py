@@ -57,6 +57,8 @@ def predict(
 
 
 def _short(name: str) -> str:
+    if not name.strip():
+        return "(empty)"
     return name if len(name) <= WIDTH else f"{name[: WIDTH - 1]}…"
 
 

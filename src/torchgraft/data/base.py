@@ -144,6 +144,7 @@ class DataSet:
         task: what the targets are.
         kind: what the inputs are.
         notes: sentences on what was taken for granted, and how to say otherwise.
+        shared: how many validation samples are, byte for byte, in the training half too, as far as was looked.
     """
 
     train: Samples
@@ -156,6 +157,7 @@ class DataSet:
     task: Task = "classes"
     kind: Kind = "image"
     notes: tuple[str, ...] = ()
+    shared: int = 0
 
 
 class DataSource(Schema, ABC):

@@ -18,6 +18,7 @@ from torchgraft.data.base import (
     usual_size,
 )
 from torchgraft.data.columns import PARTS, Columns, choose, located
+from torchgraft.data.copies import apart, copies
 from torchgraft.data.folder import FileSamples
 from torchgraft.data.images import Look, read_all
 from torchgraft.data.options import options, task_of
@@ -51,6 +52,12 @@ class _Read:
         """List the cells of a column in the rows that are left."""
         column = self.table.column(name)
         return [column[row] for row in self.rows]
+
+    def contents(self) -> list[bytes | str]:
+        """Give what tells the inputs of the rows apart: digests of images, or the texts."""
+        if self.columns.kind == "text":
+            return [*self.cells(self.columns.given)]
+        return [self.looks[self.paths[row]].digest for row in self.rows]
 
 
 class Csv(DataSource):
@@ -160,7 +167,8 @@ def _halved(read: _Read, seed: int, where: str) -> tuple[list[int], list[int], s
     parts = [stated[row] for row in read.rows]
     if "val" not in set(stated):
         keys = read.cells(read.columns.given)
-        train, val = halves(read.targets.values, task=read.targets.task, seed=seed, where=where, keys=keys)
+        drawn = halves(read.targets.values, task=read.targets.task, seed=seed, where=where, keys=keys)
+        train, val = apart(*drawn, list(zip(read.targets.values, read.contents(), strict=True)))
         return train, val, made_split(seed, read.targets.task)
     train = [place for place, part in enumerate(parts) if part == "train"]
     val = [place for place, part in enumerate(parts) if part == "val"]
@@ -188,6 +196,7 @@ def _judged(targets: Targets, train: Sequence[int], val: Sequence[int], where: s
 
 def _data_set(read: _Read, seed: int, where: str) -> DataSet:
     train, val, split = _halved(read, seed, where)
+    contents = read.contents()
     looks = [read.looks[read.paths[row]] for row in read.rows] if read.columns.kind == "image" else []
     grey = bool(looks) and all(look.grey for look in looks)
     return DataSet(
@@ -201,6 +210,7 @@ def _data_set(read: _Read, seed: int, where: str) -> DataSet:
         task=read.targets.task,
         kind=read.columns.kind,
         notes=read.targets.notes,
+        shared=copies((contents[place] for place in train), (contents[place] for place in val)),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.data.base import DataSet, DataSource, Progress, hold_out, made_split, usual_size
+from torchgraft.data.copies import apart, copies
 from torchgraft.data.images import SUFFIXES, Look, decode, read_all
 from torchgraft.data.words import listing, natural, several
 from torchgraft.errors import DataError, nearest
@@ -213,7 +214,8 @@ def _drawn(files: Sequence[_File], root: Path, *, seed: int, where: str) -> tupl
     kinds = list(dict.fromkeys(file.kind for file in files))
     labels = [kinds.index(file.kind) for file in files]
     keys = [file.path.relative_to(root).as_posix() for file in files]
-    train, val = hold_out(labels, seed=seed, where=where, keys=keys)
+    drawn = hold_out(labels, seed=seed, where=where, keys=keys)
+    train, val = apart(*drawn, [(file.kind, file.look.digest) for file in files])
     return [files[index] for index in train], [files[index] for index in val]
 
 
@@ -244,7 +246,10 @@ def _data_set(
         )
 
     size = usual_size([look.size for look in looks])
-    return DataSet(samples(train), samples(val), classes, 1 if grey else 3, size, split, skipped)
+    shared = copies((file.look.digest for file in train), (file.look.digest for file in val))
+    return DataSet(
+        samples(train), samples(val), classes, 1 if grey else 3, size, split, skipped=skipped, shared=shared
+    )
 
 
 def _decode_again(path: Path) -> Image.Image:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,16 @@ Encoded = Path | Callable[[], bytes | Path]
 
 @dataclass(frozen=True)
 class Look:
-    """What one reading of a file found: `why` says what is wrong, `image` is None where it was let go."""
+    """What one reading of a file found.
+
+    `why` says what is wrong, `image` is None where it was let go, `digest` tells files of other bytes apart.
+    """
 
     size: tuple[int, int] = (0, 0)
     grey: bool = False
     why: str = ""
     image: Image.Image | None = None
+    digest: bytes = b""
 
 
 def read_all(paths: Sequence[Encoded], progress: Progress | None = None) -> list[Look]:
@@ -60,12 +65,14 @@ def _look(encoded: Encoded) -> Look:
     path = encoded if isinstance(encoded, Path) else Path()
     try:
         source = encoded if isinstance(encoded, Path) else encoded()
-        if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
+        data = source.read_bytes() if isinstance(source, Path) else source
+        if not data:
             return Look(why="the file is empty")
-        image = decode(source)
+        image = decode(data)
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         return Look(why=reason(error, path))
-    return Look(size=(image.height, image.width), grey=image.mode == "L", image=image)
+    digest = blake2b(data, digest_size=16).digest()
+    return Look(size=(image.height, image.width), grey=image.mode == "L", image=image, digest=digest)
 
 
 def reason(error: Exception, path: Path = Path()) -> str:

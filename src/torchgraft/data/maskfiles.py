@@ -180,16 +180,18 @@ def _code_colours(values: set[int], names: Mapping[int, str] | None, where: str)
 
 def _code_numbers(values: set[int], names: Mapping[int, str] | None, where: str) -> Coding:
     """Number the classes as the masks do; 255 is not judged, but in masks of nothing but 0 and 255."""
+    found = sorted(values - {NOT_JUDGED})
+    if values == {0, NOT_JUDGED} and (names is None or len(names) == 2):
+        note = "masks of 0 and 255 are taken as background and foreground"
+        named = ("background", "foreground") if names is None else tuple(names.values())
+        return Coding(named, {0: 0, NOT_JUDGED: 1}, (note,))
+    if len(found) < 2 and names is None:
+        only = f"is {found[0]}" if found else "is 255, which is not judged"
+        raise DataError(f"every pixel of the masks {only}", where, "there is nothing to tell apart")
     if names is not None:
         _all_named(values - {NOT_JUDGED}, names, where)
         places = {value: place for place, value in enumerate(names)}
         return Coding(tuple(names.values()), {NOT_JUDGED: NOT_JUDGED, **places})
-    if values <= {0, NOT_JUDGED}:
-        note = "masks of 0 and 255 are taken as background and foreground"
-        return Coding(("background", "foreground"), {0: 0, NOT_JUDGED: 1}, (note,))
-    found = sorted(values - {NOT_JUDGED})
-    if found == [0] or len(found) == 1:
-        raise DataError(f"every pixel of the masks is {found[0]}", where, "there is nothing to tell apart")
     top = found[-1]
     if top + 1 <= 2 * len(found):
         classes = tuple(str(number) for number in range(top + 1))

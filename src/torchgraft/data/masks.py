@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.data.base import DataSet, DataSource, Progress, halves, made_split, usual_size
+from torchgraft.data.copies import apart, copies
 from torchgraft.data.folder import FileSamples, existing, folders_in, images_below, stated
 from torchgraft.data.images import Look, read_all, reason
 from torchgraft.data.maskfiles import Coding, MaskLook, code, look_at_masks, raw_of, read_names
@@ -188,7 +189,8 @@ def _data_set(
         split = f"stated: the halves of {root.name}/"
     else:
         keys = [pair.name for pair in good[0]]
-        places = halves((), task="mask", seed=seed, where=where, keys=keys)
+        drawn = halves((), task="mask", seed=seed, where=where, keys=keys)
+        places = apart(*drawn, [pair.look.digest for pair in good[0]])
         train, val = ([good[0][place] for place in half] for half in places)
         split = made_split(seed, "mask")
     return DataSet(
@@ -201,6 +203,7 @@ def _data_set(
         skipped=skipped,
         task="mask",
         notes=coding.notes,
+        shared=copies((pair.look.digest for pair in train), (pair.look.digest for pair in val)),
     )
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torchgraft.data.arrays import Form, form_of
 from torchgraft.data.base import DataSet, Samples, Subset, Task, halves, made_split, parse_data, usual_size
+from torchgraft.data.known import generators_kept, known_targets
+from torchgraft.data.loaders import Loaded, first_inputs, targets_of_all
 from torchgraft.data.told import Told, mask_of, tell
 from torchgraft.errors import DataError
 
-if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
-
-__all__ = ["LoaderPair", "ObjectSamples", "as_data_set"]
+__all__ = ["ObjectSamples", "as_data_set"]
 
 WHERE = "data"
 WAYS = (
@@ -25,14 +21,6 @@ WAYS = (
 )
 LOOKS = 64
 """So many inputs, spread over a set, are looked at for what they are."""
-
-
-@dataclass(frozen=True)
-class LoaderPair:
-    """Two loaders of the user's own: batches, their order and what is done to them are his."""
-
-    train: DataLoader[Any]
-    val: DataLoader[Any]
 
 
 class _Zipped:
@@ -79,13 +67,13 @@ class ObjectSamples:
 
 def as_data_set(
     data: Any, *, seed: int, task: Task | None = None, classes: Sequence[str] | None = None
-) -> DataSet | LoaderPair:
+) -> DataSet:
     """Make a data set of what was given.
 
     Args:
         data: a DataSet; a source by name; arrays, tensors or lists `(inputs, targets)`, or a pair of those; a
-            torch Dataset, or a pair of them; a pair of DataLoaders. A dict of `train` and `val` is such a pair. A
-            datasets.Dataset or DatasetDict goes as `hf:` does.
+            torch Dataset, or a pair of them; a pair of DataLoaders, whose batches are taken as they are. A dict of
+            `train` and `val` is such a pair. A datasets.Dataset or DatasetDict goes as `hf:` does.
         seed: draws the validation half where one thing is given.
         task: what the targets are; told by their type and shape where it is left out.
         classes: names of the classes, labels or quantities.
@@ -93,7 +81,7 @@ def as_data_set(
     Raises:
         DataError: it is none of these, or the two halves do not go together.
     """
-    if isinstance(data, (DataSet, LoaderPair)):
+    if isinstance(data, DataSet):
         return data
     if isinstance(data, str):
         return parse_data(data).open(seed=seed)
@@ -103,7 +91,7 @@ def as_data_set(
         return of_object(data, seed=seed)
     pair = _pair(data)
     if pair is not None and all(_is_loader(one) for one in pair):
-        return LoaderPair(*pair)
+        return _of_loaders(pair, task, classes)
     inner = [_mapped(one) for one in (pair or (data,))]
     told = tell([_targets(one) for one in inner], task=task, classes=classes, where=WHERE)
     return _data_set(inner, _form(inner), told, seed)
@@ -182,7 +170,7 @@ def _two(sample: Any) -> tuple[Any, Any]:
 
 def _read(inner: Any, index: int) -> tuple[Any, Any]:
     """Read one sample and leave every generator as it was: transforms draw from them."""
-    with _generators_kept():
+    with generators_kept():
         try:
             return _two(inner[index])
         except Exception as error:  # a data set of the user's raises what it likes
@@ -197,20 +185,6 @@ def _unread(inner: Any, index: int, error: Exception) -> DataError:
     return DataError(f"sample {index}{name} can't be read: {said}", WHERE, "mend it, or leave it out")
 
 
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    import numpy as np
-    import torch
-
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
-        torch.set_rng_state(kept[2])
-
-
 def _form(inner: Sequence[Any]) -> Form:
     """Look at inputs from all over the halves."""
     places = [(one, place) for one in inner for place in range(0, len(one), max(1, len(one) // LOOKS))]
@@ -218,24 +192,9 @@ def _form(inner: Sequence[Any]) -> Form:
 
 
 def _targets(inner: Any) -> Any:
-    """Find all targets under their usual names, or read every sample for them."""
-    from torch.utils.data import Subset as Part
-
-    if isinstance(inner, Part):
-        whole = _known(inner.dataset)
-        if whole is not None:
-            return [whole[index] for index in inner.indices]
-    known = _known(inner)
+    """Find all targets where they stand beside the inputs, or read every sample for them."""
+    known = known_targets(inner)
     return known if known is not None else [_read(inner, index)[1] for index in range(len(inner))]
-
-
-def _known(inner: Any) -> Any:
-    """Take targets that stand beside the inputs, if nothing changes them on their way."""
-    if len(getattr(inner, "tensors", ())) == 2:
-        return inner.tensors[1]
-    found = next((getattr(inner, name) for name in ("targets", "labels") if hasattr(inner, name)), None)
-    whole = found is not None and hasattr(found, "__len__") and len(found) == len(inner)
-    return found if whole and getattr(inner, "target_transform", None) is None else None
 
 
 # the halves
@@ -268,3 +227,22 @@ def _drawn(samples: Samples, task: Task, seed: int) -> tuple[Samples, Samples]:
     keys = [str(index) for index in range(len(samples))]
     train, val = halves(samples.labels, task=task, seed=seed, where=WHERE, keys=keys)
     return Subset(samples, train), Subset(samples, val)
+
+
+def _of_loaders(pair: Sequence[Any], task: Task | None, classes: Sequence[str] | None) -> DataSet:
+    """Describe what two loaders give; their inputs are tensors already."""
+    told = tell([targets_of_all(loader) for loader in pair], task=task, classes=classes, where=WHERE)
+    inputs = first_inputs(pair[0])
+    form = form_of([inputs if isinstance(inputs, (Mapping, tuple, list)) else inputs[0]], WHERE)
+    maps = form.kind == "tensor"
+    return DataSet(
+        train=Loaded(pair[0]),
+        val=Loaded(pair[1]),
+        classes=told.classes,
+        channels=form.channels if maps else 0,
+        size=usual_size(form.sizes) if maps and form.sizes else (0, 0),
+        split="stated: the two loaders that were given",
+        task=told.task,
+        kind="tensor",
+        notes=told.notes,
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torchgraft.data.base import DataSet, Progress, Task, halves, made_split, usual_size
+from torchgraft.data.copies import apart, copies
 from torchgraft.data.images import Look, read_all, reason
 from torchgraft.data.maskfiles import Coding, MaskLook, code, counts_of, raw_of
 from torchgraft.data.rows import Reader, Roles, RowSamples, bytes_of, opened, roles
@@ -209,11 +210,14 @@ def _data_set(
     labels = [[targets.values[at][row] for row in half.rows] for at, half in enumerate(looked)]
     if len(looked) == 1:
         keys = [str(row) for row in looked[0].rows]
-        every = list(halves(labels[0], task=targets.task, seed=seed, where=where, keys=keys))
+        drawn = halves(labels[0], task=targets.task, seed=seed, where=where, keys=keys)
+        every = list(apart(*drawn, list(zip(labels[0], _contents(looked[0], reader), strict=True))))
         looked, labels = [looked[0], looked[0]], [labels[0], labels[0]]
         said = made_split(seed, targets.task)
     train, val = (_samples(*one, reader) for one in zip(looked, every, labels, strict=True))
     sizes = [look.size for half in looked for look in half.looks if look.size != (0, 0)]
+    known = [_contents(half, reader) for half in looked]
+    contents = [[one[place] for place in places] for one, places in zip(known, every, strict=True)]
     image = reader.roles.kind == "image"
     return DataSet(
         train=train,
@@ -226,7 +230,16 @@ def _data_set(
         task=targets.task,
         kind=reader.roles.kind,
         notes=notes,
+        shared=copies(*contents),
     )
+
+
+def _contents(half: _Half, reader: Reader) -> list[bytes | str]:
+    """Give what tells the inputs of a split apart: digests of images, or the texts."""
+    if reader.roles.kind == "image":
+        return [look.digest for look in half.looks]
+    texts = half.table[reader.roles.given][:]
+    return [texts[row] for row in half.rows]
 
 
 def _samples(half: _Half, places: Sequence[int], labels: Sequence[Any], reader: Reader) -> RowSamples:

@@ -45,7 +45,8 @@ def read_targets(cells: Cells, task: Task | None = None) -> Targets:
 
     What is not said is told by the cells: `a|b` is several labels; columns of 0 and 1 are labels too, one each.
     Words are classes. Numbers are quantities if one has a fraction. Whole numbers of one column are classes where
-    each comes up twice or more on average, and quantities otherwise: a note says which.
+    each comes up twice or more on average, and quantities otherwise: a note says which, unless they are just
+    0 … k - 1.
 
     Raises:
         DataError: a cell does not fit the task, with its line.
@@ -72,6 +73,8 @@ def _told(cells: Cells) -> tuple[Task, tuple[str, ...]]:
     if any(number != int(number) for number in numbers):
         return "regression", ()
     distinct = len(set(numbers))
+    if set(numbers) == set(range(distinct)) and len(numbers) >= 2 * distinct:
+        return "classes", ()
     if len(numbers) >= 2 * distinct:
         said = f"the {distinct} whole numbers of column '{name}' are taken as classes: task=regression takes them"
         return "classes", (f"{said} as quantities",)

@@ -14,7 +14,10 @@ from torchgraft.rng import drawn_from
 from torchgraft.schema import Count, Flag, Name, Names, Share
 from torchgraft.surgery.detection import ClassLayer, class_layers
 from torchgraft.surgery.heads import (
+    QUANTITIES,
+    Above,
     Activation,
+    Finite,
     Keep,
     Kind,
     Norm,
@@ -81,6 +84,8 @@ class Head(Edit):
         activation: after each hidden layer.
         norm: between each hidden layer and its activation.
         bias: of the last layer; as the old one when left out.
+        mean: of each quantity of a regression, where the outputs start; `torchgraft adapt` reads it off the data.
+        std: of each quantity, by which the outputs are scaled, so that all learn alike whatever their units.
         names: what the classes are called, for the configurations of transformers, which hold such names.
         untied: what the output weights were tied to; written when the edit is applied.
     """
@@ -98,6 +103,8 @@ class Head(Edit):
     activation: Activation = "relu"
     norm: Norm = "none"
     bias: Flag | None = None
+    mean: tuple[Finite, ...] = ()
+    std: tuple[Above, ...] = ()
     names: Names = ()
     untied: Names = ()
 
@@ -107,7 +114,7 @@ class Head(Edit):
             raise ValueError("a head names its classes, or heads by name: head(10)")
         if self.classes is not None and self.heads:
             raise ValueError("a head names either classes or heads by name")
-        if self.keep and (self.hidden or self.heads):
+        if self.keep and (self.hidden or self.heads or self.mean or self.std):
             raise ValueError(
                 "rows can be kept only where the new layer reads what the old one read: one head, not hidden"
             )
@@ -205,7 +212,7 @@ def _paths(surgery: Surgery, at: tuple[str, ...]) -> tuple[list[str], tuple[str,
 
 
 def _whole(model: nn.Module, paths: Iterable[str]) -> list[str]:
-    """Take several heads by name as the one module that holds them."""
+    """Take several heads by name, and one in units of its own, as the one module that holds them."""
     from torch import fx
 
     found: dict[str, None] = {}
@@ -213,7 +220,8 @@ def _whole(model: nn.Module, paths: Iterable[str]) -> list[str]:
         held = [
             home
             for home in homes(path)
-            if isinstance(one := model.get_submodule(home), fx.GraphModule) and type(one).__name__ == "Heads"
+            if isinstance(one := model.get_submodule(home), fx.GraphModule)
+            and type(one).__name__ in ("Heads", QUANTITIES)
         ]
         found.setdefault(held[0] if held else path)
     return list(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class Reading:
         total: the norm of all of them together; 0 where there are none.
     """
 
-    parameters: tuple[Tensor, ...]
+    parameters: Sequence[Tensor]
     norms: Sequence[Tensor] | Tensor
     total: float
 
@@ -42,8 +43,8 @@ def read(parameters: Iterable[Tensor]) -> Reading:
     Args:
         parameters: those without a gradient are left out.
     """
-    held = tuple(one for one in parameters if one.grad is not None)
-    grads = [one.grad for one in held if one.grad is not None]
+    held = [one for one in parameters if one.grad is not None]  # no generator: it is resumed for each of them
+    grads: list[Any] = [one.grad for one in held]
     if not grads:
         return Reading((), (), 0.0)
     norms, total = _norms(grads)
@@ -96,7 +97,7 @@ def clip(reading: Reading, most: float) -> None:
         return
     grads = [one.grad for one in reading.parameters if one.grad is not None]
     with torch.no_grad():
-        if isinstance(reading.norms, Tensor):
+        if isinstance(reading.norms, Tensor) and not hasattr(reading.norms, "full_tensor"):
             torch._foreach_mul_(grads, _coefficient(reading.norms, most))
         else:
             for grad in grads:

@@ -34,7 +34,8 @@ class Statistics:
     def _now(self) -> list[Tensor]:
         held: list[Tensor] = []
         for one in self.norms:
-            held += [one.running_mean, one.running_var]  # type: ignore[list-item]
+            inside = one._buffers  # its attributes take a call of Python each
+            held += [inside["running_mean"], inside["running_var"]]  # type: ignore[list-item]
         return held
 
     def keep(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ class Size:
 
     Attributes:
         batch: samples.
-        predicted: bytes at the peak.
+        predicted: bytes at the peak; None where they were not asked for.
         peak: bytes at the peak of two steps that were really run; None where they were not.
         fits: whether they fit.
         speed: samples a second of the training step, without reading data; None where it was not measured.
@@ -44,8 +44,9 @@ class BatchSearch:
         place: where it has to fit, in words.
         largest: the largest batch that fits; 0 where none does.
         power: the largest power of two that does.
-        fastest: the smallest batch that is as fast as any, to 5 %; 0 where none ran.
-        advised: that which to take: the fastest, or the largest power of two where speed was not measured.
+        fastest: the smallest batch that is as fast as any that was tried, to 5 %; 0 where none was timed.
+        advised: that which to take: the plan's own where it is as fast, else the fastest; the largest power of two
+            where none was timed.
         proved: two steps of the largest were really run; else it is predicted alone.
         samples: there are to train on; a batch is never larger. 0 where nobody knows.
         own: the plan's batch.
@@ -87,7 +88,7 @@ class BatchSearch:
             return ["not even one sample fits: torchgraft memory tells what would help"]
         fits = f"fits up to {self.largest}{'' if self.proved else ' by prediction: it was not run here'}"
         whole = " (all samples that there are)" if self.largest == self.samples else ""
-        fast = f"; as fast as any from {self.fastest} on" if self.fastest else ""
+        fast = f"; as fast as any that was tried from {self.fastest} on" if self.fastest else ""
         lines = [f"{fits}{whole}{fast}", f"advised: train.batch = {self.advised}  (the plan has {self.own})"]
         if self.advised != self.own and self.rate:
             source = "Goyal et al., 2017" if self.rule == "linear" else "Malladi et al., 2022"
@@ -129,14 +130,16 @@ def proved(most: int, runs: Callable[[int], bool], *, tries: int = 6) -> int:
     return low
 
 
-def ladder(largest: int) -> list[int]:
-    """Give the batches whose speed is measured: powers of two from 2 on, eight at most, and the largest."""
-    powers = [2**n for n in range(largest.bit_length()) if 2**n <= largest]
-    return sorted({*powers[-8:], largest} - {0, 1}) or [1] * bool(largest)
+def ladder(largest: int, own: int) -> list[int]:
+    """Give the batches whose speed is measured: powers of two from 2 on, eight at most, the plan's, and the largest."""
+    powers = [2**n for n in range(1, largest.bit_length()) if 2**n <= largest]
+    return sorted({*powers[-8:], largest, min(own, largest)} - {0})
 
 
-def advised(sizes: list[Size]) -> int:
-    """Give the smallest batch that is as fast as any; 0 where no speed is known."""
-    known = [one for one in sizes if one.fits and one.speed is not None]
-    top = max((one.speed or 0.0 for one in known), default=0.0)
-    return next((one.batch for one in known if (one.speed or 0.0) >= NEAR * top), 0)
+def advised(sizes: Sequence[Size], own: int) -> int:
+    """Give the smallest batch that is as fast as any; the plan's own where it is; 0 where no speed is known."""
+    speeds = {one.batch: one.speed for one in sizes if one.fits and one.speed is not None}
+    if not speeds:
+        return 0
+    fast = [batch for batch, speed in speeds.items() if speed >= NEAR * max(speeds.values())]
+    return own if own in fast else min(fast)

@@ -26,6 +26,9 @@ __all__ = ["RateSearch", "judged", "range_test"]
 BREAK = 4.0
 """The test ends where the smoothed loss is so many times the best."""
 
+FALLEN = 0.95
+"""The fall of the loss is as good as over after this share of it."""
+
 FIRST = 10
 """So many steps are taken at least."""
 
@@ -42,7 +45,8 @@ class RateSearch:
         own: the optimizer's rate in the plan.
         groups: the other rates of the plan, by what they are of.
         steepest: the rate at which the loss falls fastest per decade (Gugger, 2018).
-        tenth: a tenth of the rate at which the loss is least (Smith, 2017; fastai's `minimum`).
+        tenth: a tenth of the rate at which the fall is as good as over (`FALLEN`); fastai's `minimum` takes that
+            of the least loss, which is anywhere where a model has learnt all there is before the rate is too high.
         valley: the middle of the longest fall (fastai's `valley`).
     """
 
@@ -169,7 +173,12 @@ def _step(session: Session, batches: Iterator[Batch], rates: Sequence[float]) ->
 
 
 def judged(
-    rates: Sequence[float], losses: Sequence[float], *, broke: bool, own: float, groups: Sequence[tuple[str, float]]
+    rates: Sequence[float],
+    losses: Sequence[float],
+    *,
+    broke: bool,
+    own: float,
+    groups: Sequence[tuple[str, float]],
 ) -> RateSearch:
     """Read the suggestions off the losses.
 
@@ -191,6 +200,7 @@ def judged(
             where="rate",
             hint="look at the data and the loss, at what is frozen, or take more steps: --steps 300",
         )
+    over = int((smooth <= smooth[least] + (smooth[0] - smooth[least]) * (1 - FALLEN)).argmax())
     slopes = np.gradient(smooth[: least + 1], logs[: least + 1])
     return RateSearch(
         rates=tuple(rates),
@@ -200,7 +210,7 @@ def judged(
         own=own,
         groups=tuple(groups),
         steepest=float(rates[int(slopes.argmin())]),
-        tenth=float(rates[least]) / 10,
+        tenth=float(rates[over]) / 10,
         valley=float(rates[_valley(smooth)]),
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from torchgraft.params.groups import aligned
+
 if TYPE_CHECKING:
     from torchgraft.searching.batch import BatchSearch
     from torchgraft.searching.rate import RateSearch
@@ -61,20 +63,28 @@ def _scale(low: float, high: float) -> str:
 
 def batch_text(found: BatchSearch) -> str:
     """Give the sizes that were tried as a table, and the advice."""
-    rows = [("batch", "memory", "", "samples/s", "")]
+    rows = [("batch", "memory", "", "", "samples/s", "")]
     for one in found.sizes:
-        fits = "fits" if one.fits else "too large"
-        peak = _size(one.peak) if one.peak is not None else "?"
-        speed = f"{one.speed:,.0f}" if one.speed is not None else ""
-        marks = [word for word, size in (("largest", found.largest), ("advised", found.advised)) if size == one.batch]
-        rows.append((str(one.batch), peak, fits, speed, ", ".join(marks)))
-    wide = [max(len(row[column]) for row in rows) for column in range(5)]
-    table = [
-        "  ".join(
-            (f"{cell:>{w}}" if n in (0, 1, 3) else f"{cell:<{w}}") for n, (cell, w) in enumerate(zip(row, wide, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+        size = one.peak if one.peak is not None else one.predicted
+        rows.append(
+            (
+                str(one.batch),
+                "" if size is None else _size(size),
+                "measured" if one.peak is not None else "predicted" if size is not None else "",
+                "fits" if one.fits else "too large",
+                f"{one.speed:,.0f}" if one.speed is not None else "",
+                ", ".join(
+                    word
+                    for word, batch in (
+                        ("the plan's", found.own),
+                        ("largest", found.largest),
+                        ("advised", found.advised),
+                    )
+                    if batch == one.batch
+                ),
+            )
+        )
+    table = aligned(rows, left=(2, 3, 5))
     return "\n".join([f"{found.name} in {found.place}", "", *table, "", *found.advice()])
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,8 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Trials"]
 
-TIMED = 3
-"""So many steps are timed after the first; their median counts."""
+TIMED = (3, 10)
+"""So many steps are timed after the first at least, and at most."""
+
+ENOUGH = 0.5
+"""No more steps are timed once they took so many seconds together."""
 
 
 class Trials:
@@ -72,7 +73,7 @@ class Trials:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         try:
-            self._steps(size, 2)
+            self._steps(size, (2, 2))
         except torch.OutOfMemoryError:
             return None
         finally:
@@ -80,21 +81,29 @@ class Trials:
         return int(torch.cuda.max_memory_allocated(self.device))
 
     def speed(self, size: int) -> float | None:
-        """Give the samples a second of a training step; None where a device has no memory left for it."""
+        """Give the samples a second of the fastest training step, since what else runs here only slows it down;
+        None where a device has no memory left for it."""
         try:
-            seconds = self._steps(size, 1 + TIMED)
+            return size / min(self._steps(size, (1 + TIMED[0], 1 + TIMED[1]))[1:])
         except torch.OutOfMemoryError:
             return None
-        return size / median(seconds[1:])
 
-    def _steps(self, size: int, count: int) -> list[float]:
-        """Take optimizer steps at a rate of zero, and give the seconds of each."""
+    def _steps(self, size: int, counts: tuple[int, int]) -> list[float]:
+        """Take optimizer steps at a rate of zero, and give the seconds of each.
+
+        Args:
+            size: samples of each.
+            counts: how many at least, and at most.
+        """
         plan = self.job.train.model_copy(update={"batch": size, "accumulate": 1})
+        seconds: list[float] = []
         with tried(self.job, plan) as session:
             session.turns = []
             train_mode(session.model)
             batch = self.batch(size)
-            return [self._timed(lambda: _step(session, batch)) for _ in range(count)]
+            while len(seconds) < counts[0] or (len(seconds) < counts[1] and sum(seconds) < ENOUGH):
+                seconds.append(self._timed(lambda: _step(session, batch)))
+        return seconds
 
     def _timed(self, call: Callable[[], object]) -> float:
         self._wait()
@@ -108,8 +117,8 @@ class Trials:
             torch.cuda.synchronize(self.device)
 
 
-def _step(session: Session, batch: Batch) -> Any:
+def _step(session: Session, batch: Batch) -> None:
     for group in session.optimizer.param_groups:
         group["lr"] = 0.0
     session.batch = 0
-    return session.step(replace(batch))
+    session.step(batch)

@@ -26,7 +26,9 @@ class _Kept:
     slope: Tensor | None
 
     @classmethod
-    def of(cls, holder: dict[str, Tensor | None] | dict[str, nn.Parameter | None], name: str, one: Tensor) -> _Kept:
+    def of(
+        cls, holder: dict[str, Tensor | None] | dict[str, nn.Parameter | None], name: str, one: Tensor
+    ) -> _Kept:
         grad = one.grad if one.is_leaf else None
         copied = None if grad is None else grad.detach().clone()
         return cls(holder, name, one, one.data, one.detach().clone(), one.requires_grad, grad, copied)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import TrainError
@@ -100,27 +101,26 @@ def batch_of(job: Planned, device: str | None = None, *, seconds: float = 60.0) 
 
     trials = Trials(job)
     room = room_of(device or ("cpu" if trials.device.type == "cpu" else str(trials.device)))
-    found = memory(job.graft, room.asked)
     samples = _count(job)
-    guess = min(found.largest or 0, samples or found.largest or 0)
+    most = memory(job.graft, room.asked).largest or 0
     sizes = _Sizes(job, room, trials, seconds)
-    largest = sizes.search(guess)
+    largest = sizes.search(min(most, samples or most))
     power = 2 ** (largest.bit_length() - 1) if largest else 0
-    fastest = advised(sizes.known())
+    known = sizes.known()
     return BatchSearch(
         name=job.graft.name,
         place=room.words,
         largest=largest,
         power=power,
-        fastest=fastest,
-        advised=fastest or power,
+        fastest=advised(known, 0),
+        advised=advised(known, job.train.batch) or power,
         proved=sizes.proves,
         samples=samples,
         own=job.train.batch,
         accumulate=job.train.accumulate,
         optimizer=job.train.optimizer.name.lower(),
         rate=job.train.optimizer.lr,
-        sizes=tuple(sizes.known()),
+        sizes=known,
     )
 
 
@@ -139,49 +139,42 @@ class _Sizes:
         self.job, self.room, self.trials, self.seconds = job, room, trials, seconds
         self.here = room_of("cpu") if trials.device.type == "cpu" else None
         self.proves = True
-        self._end = time.perf_counter() + seconds
+        self._predictions: dict[int, int] = {}
         self._sizes: dict[int, Size] = {}
         self._speed = 0.0
 
-    def known(self) -> list[Size]:
+    def known(self) -> tuple[Size, ...]:
         """Give the sizes that were tried, small ones first."""
-        return [self._sizes[batch] for batch in sorted(self._sizes)]
+        return tuple(self._sizes[batch] for batch in sorted(self._sizes))
 
     def search(self, guess: int) -> int:
         """Measure speeds up to a predicted size, then prove it; gives the largest that fits."""
-        for batch in ladder(guess):
-            if batch < guess and not self._takes(batch, 4):
+        if not guess:
+            return 0
+        end = time.perf_counter() + self.seconds
+        for batch in ladder(guess, self.job.train.batch):
+            left = end - time.perf_counter()
+            if batch == guess or (self._speed and 4 * batch / self._speed > left) or not self._holds_here(guess):
                 break
-            if batch < guess:
-                self._time(batch)
+            self._time(batch)
         largest = proved(guess, self._runs)
-        if largest and self.proves and self._takes(largest, 4):
+        if largest and self.proves and (not self._speed or 4 * largest / self._speed < end - time.perf_counter()):
             self._time(largest)
         return largest
-
-    def _takes(self, batch: int, steps: int) -> bool:
-        """Tell whether there is time for so many steps."""
-        left = self._end - time.perf_counter()
-        return left > (steps * batch / self._speed if self._speed else 0.0) and self._holds_here(batch)
-
-    def _holds_here(self, batch: int) -> bool:
-        """Tell whether this machine itself has the memory: the room that is asked may be larger."""
-        return self.here is None or self.here.holds(self._predicted(batch))
 
     def _time(self, batch: int) -> None:
         speed = self.trials.speed(batch)
         self._speed = speed or self._speed
-        one = self._sizes.get(batch) or Size(batch, self._predicted(batch), None, speed is not None)
-        self._sizes[batch] = Size(one.batch, one.predicted, one.peak, one.fits and speed is not None, speed)
+        one = self._sizes.get(batch) or Size(batch, None, None, True)
+        self._sizes[batch] = replace(one, fits=one.fits and speed is not None, speed=speed)
 
     def _runs(self, batch: int) -> bool:
         """Run two steps and tell whether they fitted; where this machine can't, the prediction tells."""
         predicted = self._predicted(batch)
         if not self._holds_here(batch) or not self._affords(batch):
             self.proves = False
-            fits = self.room.holds(predicted)
-            self._sizes[batch] = Size(batch, predicted, None, fits)
-            return fits
+            self._sizes[batch] = Size(batch, predicted, None, self.room.holds(predicted))
+            return self.room.holds(predicted)
         peak = self.trials.peak(batch)
         fits = peak is not None and (self._is_device or self.room.holds(peak))
         self._sizes[batch] = Size(batch, predicted, peak, fits)
@@ -192,11 +185,14 @@ class _Sizes:
         """Whether the room is this device itself, which tells by itself when it is full."""
         return self.trials.device.type == "cuda" and self.room.asked.startswith("cuda")
 
+    def _holds_here(self, batch: int) -> bool:
+        """Tell whether this machine itself has the memory: the room that is asked may be larger."""
+        return self.here is None or self.here.holds(self._predicted(batch))
+
     def _affords(self, batch: int) -> bool:
         return not self._speed or 2 * batch / self._speed < 4 * self.seconds
 
     def _predicted(self, batch: int) -> int:
-        known = self._sizes.get(batch)
-        if known is not None and known.predicted is not None:
-            return known.predicted
-        return memory(self.job.graft, help=False, batch=batch).peak
+        if batch not in self._predictions:
+            self._predictions[batch] = memory(self.job.graft, help=False, batch=batch).peak
+        return self._predictions[batch]

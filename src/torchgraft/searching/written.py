@@ -35,11 +35,16 @@ def with_rate(text: str, factor: float) -> str:
     before = Recipe.from_yaml(text)
     assert before.train is not None
     plan = scaled(before.train, factor)
-    new = _optimizer(text, plan)
-    for part in ("groups", "unfreeze"):
-        new = _each(new, part, factor)
     names = ("optimizer", "groups", "unfreeze")
-    return _checked(new, before, {name: getattr(plan, name) for name in names})
+    update = {name: getattr(plan, name) for name in names}
+    new = text
+    try:
+        for part in ("groups", "unfreeze"):
+            new = _each(new, part, factor)
+        new = _optimizer(new, plan)
+    except RecipeError:  # such as an alias whose anchor stood where a number was replaced
+        raise _unplaced(update) from None
+    return _checked(new, before, update)
 
 
 def scaled(plan: TrainPlan, factor: float) -> TrainPlan:
@@ -142,7 +147,8 @@ def _optimizer(text: str, plan: TrainPlan) -> str:
 
 def _each(text: str, part: str, factor: float) -> str:
     """Scale the rates of a list; from the last to the first, so that places before stay where they are."""
-    for node in reversed(list(_rates(_entry(_train(text), part)))):
+    places = {node.start_mark.index: node for node in _rates(_entry(_train(text), part))}
+    for _, node in sorted(places.items(), reverse=True):
         text = _replaced(text, node, number(_rounded(float(node.value) * factor)))
     return text
 
@@ -159,10 +165,14 @@ def _checked(text: str, before: Recipe, update: Mapping[str, object]) -> str:
     """Read the new text again: it must say what was meant, and nothing else may be another."""
     assert before.train is not None
     meant = before.model_copy(update={"train": before.train.model_copy(update=dict(update))})
-    if Recipe.from_yaml(text).to_yaml() != meant.to_yaml():
-        raise RecipeError(
-            "the numbers can't be put into the recipe as it is written",
-            where="train",
-            hint="write them by hand: " + ", ".join(f"train.{name}" for name in update),
-        )
+    if Recipe.from_yaml(text) != meant:
+        raise _unplaced(update)
     return text
+
+
+def _unplaced(update: Mapping[str, object]) -> RecipeError:
+    return RecipeError(
+        "the numbers can't be put into the recipe as it is written",
+        where="train",
+        hint="write them by hand: " + ", ".join(f"train.{name}" for name in update),
+    )

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from torchgraft.errors import StoreError
-from torchgraft.history import History
+from torchgraft.history import History, figure_name, shown
 from torchgraft.schema import Schema
 
 __all__ = ["UNSEALED", "UTF8", "Manifest", "describing"]
@@ -47,6 +47,13 @@ class Manifest(Schema):
     aliases: dict[str, str] = Field(default_factory=dict)
     torchgraft: str
     torch: str
+
+    @property
+    def figure(self) -> str:
+        """The figure that the version was judged by, with its name; nothing where it was not judged."""
+        asked = self.history.metric if self.history is not None else ""
+        name = asked if asked in self.metrics else next((one for one in self.metrics if one != "loss"), "loss")
+        return f"{figure_name(name)} {shown(name, self.metrics[name])}" if name in self.metrics else ""
 
     @classmethod
     def read(cls, path: Path) -> Manifest:

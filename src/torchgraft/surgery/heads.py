@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from torchgraft.surgery.journal import Surgery
 
 __all__ = [
+    "QUANTITIES",
+    "Above",
     "Activation",
+    "Finite",
     "Keep",
     "Kind",
     "Norm",
@@ -38,6 +41,9 @@ Activation = Literal["relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "hards
 Norm = Literal["none", "batch", "layer"]
 Keep = tuple[int | str, ...] | dict[int, int | str]
 """Old classes by number or name: those of the first new ones in order, or of each new one."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 _CLASSES: Mapping[Activation, str] = {
     "relu": "ReLU",
@@ -62,16 +68,29 @@ class Output(Schema):
     activation: Activation = "relu"
     norm: Norm = "none"
     bias: Flag | None = None
+    mean: tuple[Finite, ...] = ()
+    std: tuple[Above, ...] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> Output:
         if self.kind_ == "cosine" and self.bias:
             raise ValueError("a cosine head has no bias")
+        if (self.mean or self.std) and self.task != "regression":
+            raise ValueError("mean and std are those of quantities: task: regression")
+        if any(given and len(given) != self.classes for given in (self.mean, self.std)):
+            raise ValueError(f"mean and std have one number for each quantity: {self.classes}")
         return self
+
+    @property
+    def units(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """What the outputs are scaled by, and what is added then; None where they are taken as they are."""
+        if not self.mean and not self.std:
+            return None
+        return self.std or (1.0,) * self.classes, self.mean or (0.0,) * self.classes
 
     def plain(self) -> Output:
         """Give the same output made by one layer alone, as an auxiliary head has it."""
-        return Output(classes=self.classes, task=self.task)
+        return Output(classes=self.classes, task=self.task, mean=self.mean, std=self.std)
 
     def __str__(self) -> str:
         what = {"classes": "classes", "labels": "labels, each yes or no", "regression": "quantities"}[self.task]
@@ -82,7 +101,8 @@ class Output(Schema):
         )
         shape = f" with hidden layers {', '.join(map(str, self.hidden))}" if self.hidden else ""
         drop = f", dropout {self.dropout:g}" if self.dropout else ""
-        return f"{self.classes} {what}{', by cosine' if self.kind_ == 'cosine' else ''}{shape}{drop}"
+        units = " in the units of the data" if self.units is not None else ""
+        return f"{self.classes} {what}{', by cosine' if self.kind_ == 'cosine' else ''}{shape}{drop}{units}"
 
 
 @dataclass(frozen=True)
@@ -181,10 +201,31 @@ def layers(output: Output, place: Place) -> nn.Module:
     if output.dropout and not output.hidden:
         made.append(nn.Dropout(output.dropout))
     made.append(_last(output, place, width, bias=bias, first=not output.hidden))
-    return made[0] if len(made) == 1 else nn.Sequential(*made)
+    whole = made[0] if len(made) == 1 else nn.Sequential(*made)
+    return whole if output.units is None else _in_units(whole, *output.units)
+
+
+def _in_units(module: nn.Module, scale: tuple[float, ...], shift: tuple[float, ...]) -> nn.Module:
+    """Give what a module gives in the units of the data, so that it starts where the data are."""
+    import torch
+
+    from torchgraft.blocks.wiring import wired
+
+    parts = {"scale": torch.nn.Buffer(torch.tensor(scale)), "shift": torch.nn.Buffer(torch.tensor(shift))}
+    return wired(QUANTITIES, lambda net, x: net.layer(x) * net.scale + net.shift, layer=module, **parts)
+
+
+QUANTITIES = "Quantities"
+"""The class of the module that holds a head in the units of the data."""
 
 
 def _check(output: Output, place: Place) -> None:
+    if output.units is not None and place.rank:
+        raise EditError(
+            "mean and std are those of a row of quantities, and here a convolution makes the output",
+            where=place.path,
+            hint="leave them out",
+        )
     if output.kind_ == "cosine" and place.rank:
         raise EditError(
             "a cosine head takes a vector of features, and here a convolution makes the output",

@@ -64,10 +64,12 @@ def feed_of(
     """
     device = torch.device(device)
     if isinstance(samples, DataLoader):
-        return LoaderFeed(samples, world=world, device=device)
-    finish = _finish(plan, device, train=train, seed=seed, classes=classes)
+        return LoaderFeed(samples, world=world, train=train, device=device)
+    finish = _finish(plan, device, train=train, seed=seed, classes=classes, paired=paired)
     stream = samples if isinstance(samples, Stream) else None
-    reader = Reader(samples if stream is None else None, prepare, seed=seed, paired=paired, stacked=collate is None)
+    reader = Reader(
+        samples if stream is None else None, prepare, seed=seed, paired=paired, stacked=collate is None
+    )
     readers = Readers(reader, plan.workers, pin=device.type == "cuda")
     if stream is None:
         return SampleFeed(
@@ -84,10 +86,12 @@ def feed_of(
     )  # fmt: skip
 
 
-def _finish(plan: TrainPlan, device: torch.device, *, train: bool, seed: int, classes: int) -> Finish:
+def _finish(
+    plan: TrainPlan, device: torch.device, *, train: bool, seed: int, classes: int, paired: bool
+) -> Finish:
     """Say what is done to whole batches."""
     if not train:
-        return Finish(device)
+        return Finish(device, masks=paired)
     way = "mixup" if plan.mixup else "cutmix" if plan.cutmix else ""
     if way and not classes:
         hint = f"leave it out: train.{way}=0"
@@ -96,4 +100,5 @@ def _finish(plan: TrainPlan, device: torch.device, *, train: bool, seed: int, cl
         device,
         Light(seed) if plan.augment == "light" else None,
         Mix(plan.mixup, plan.cutmix, classes, seed) if way else None,
+        paired,
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from torchgraft.data.loaders import Loaded
 from torchgraft.train.feed import Feed, Held, feed_of
 from torchgraft.train.prepare import preparation_of
 from torchgraft.train.world import ALONE, World
@@ -46,10 +47,11 @@ def feed_for(
     Raises:
         TrainError: the plan's way to vary samples does not go with the data.
     """
+    half = data.train if train else data.val
     paired = data.task == "mask"
     ready = preparation_of(graft, preprocess, plan, train=train, paired=paired)
     return feed_of(
-        data.train if train else data.val,
+        half.loader if isinstance(half, Loaded) else half,
         plan,
         prepare=ready.prepare,
         collate=ready.collate,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchgraft.errors import TrainError
 from torchgraft.train.checkpointing import checkpointed, checkpointed_modules
 from torchgraft.train.identity import check_identity, identity
+from torchgraft.train.looking import Looks
 from torchgraft.train.news import check_places
 from torchgraft.train.opening import session_for
 from torchgraft.train.optimise import optimizer_of
@@ -67,7 +68,7 @@ def fit(
     graft: Graft,
     data: DataSet,
     plan: TrainPlan,
-    preprocess: Preprocess | Texts,
+    preprocess: Preprocess | Texts | None,
     watch: Watch = SILENT,
     *,
     saver: Saver | None = None,
@@ -130,6 +131,7 @@ class _Run:
     def __init__(self, session: Session, watch: Watch, saver: Saver | None, stop: Stop) -> None:
         self.session, self.saver, self.stop = session, saver, stop
         self.watch = watch if session.world.writes else SILENT
+        self.looks = Looks(session, self.watch.found, silent=self.watch is SILENT)
 
     def to_the_end(self) -> History:
         session = self.session
@@ -154,10 +156,13 @@ class _Run:
         """Run what is left of an epoch, and tell whether somebody wants it to end."""
         session, watch = self.session, self.watch
         session.open_epoch()
+        self.looks.open_epoch()
         for batch in session.feeds.train.batches(session.epoch, start=session.batch):
             watch.step(session.step(batch))
             if not session.between:
                 continue
+            if self.looks.left:
+                self.looks.take()
             stopped, due = self._asked()
             if stopped or due:
                 self._save(wait=stopped)

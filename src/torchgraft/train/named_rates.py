@@ -16,12 +16,14 @@ def rates_by_name(groups: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         groups: of the optimizer, with the `names` of their parameters.
 
     Returns:
-        `{"fc": 0.01, "fc no decay": 0.01, "rest": 0.001}`; `all` where there is one group.
+        `{"fc": 0.01, "fc no decay": 0.01, "rest": 0.001}`; `all` where none has a module of its own.
     """
     rates: dict[str, float] = {}
     decays = any(group.get("weight_decay") for group in groups)
-    for group in groups:
-        name = "all" if len(groups) == 1 else _place(group.get("names", ())) or "rest"
+    places = [_place(group.get("names", ())) for group in groups]
+    others = "rest" if any(places) else "all"
+    for group, place in zip(groups, places, strict=True):
+        name = place or others
         name += " no decay" if decays and not group.get("weight_decay") else ""
         number, own = 2, name
         while name in rates:

@@ -12,7 +12,7 @@ from torchgraft.errors import TrainError, nearest
 from torchgraft.probes.loss import loss_by, named_outputs
 from torchgraft.trainplan import TrainPlan
 
-__all__ = ["check_tasks", "loss_of", "optimizer_class", "optimizer_of", "scores_of"]
+__all__ = ["loss_of", "optimizer_class", "optimizer_of", "scores_of"]
 
 _CLASSES = {"": "classes"}
 
@@ -107,23 +107,3 @@ def loss_of(output: Any, targets: Any, plan: TrainPlan, tasks: Mapping[str, str]
         tasks: of the recipe's head; cross-entropy where it names none.
     """
     return loss_by(tasks or _CLASSES, smoothing=plan.label_smoothing)(output, targets)
-
-
-def check_tasks(tasks: Mapping[str, str]) -> None:
-    """Refuse a head that data of one class number for each sample can't train.
-
-    Raises:
-        TrainError: it is for several labels, for quantities, or gives several outputs by name.
-    """
-    if not tasks or dict(tasks) == _CLASSES:
-        return
-    wants = {
-        "labels": "a yes or no for each label",
-        "regression": "quantities",
-        "classes": f"targets by name ({', '.join(tasks)})",
-    }[tasks.get("", "classes")]
-    raise TrainError(
-        f"the head wants {wants}, and these data give one class for each sample",
-        where="edits.head",
-        hint="train such a head in a loop of your own, or take a head for classes: head(classes)",
-    )

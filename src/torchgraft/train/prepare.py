@@ -54,7 +54,6 @@ def preparation_of(
         preprocess: of images or texts; None for tensors, which are taken as they are.
         plan: of the training, if one is prepared for.
         train: vary images as the plan says.
-        paired: images come with masks, which are prepared with them.
         paired: `prepare` takes a mask beside the image, and gives both.
 
     Raises:

@@ -130,7 +130,10 @@ class Saver:
         for old in self.folder.glob("best-*.safetensors"):
             if old != self._best(best):
                 old.unlink(missing_ok=True)
-        (self.folder / SHARED).unlink(missing_ok=True)  # it would be older now
+        if (self.folder / SHARED).exists():  # of processes that shared the model out: it is older now
+            (self.folder / SHARED).unlink()
+            for parts in (one for one in self.folder.iterdir() if one.is_dir()):
+                shutil.rmtree(parts, ignore_errors=True)
         return time.monotonic() - start
 
     def _settle(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchgraft.errors import TrainError
+from torchgraft.guard import Reading, Statistics, cause
 from torchgraft.history import Epoch, History
 from torchgraft.params.still import train_mode
 from torchgraft.store.tensors import state_digest
@@ -22,6 +23,7 @@ from torchgraft.train.compiling import compiled
 from torchgraft.train.feed import Batch, Feed
 from torchgraft.train.named_rates import rates_by_name
 from torchgraft.train.optimise import optimizer_of
+from torchgraft.train.prefix import cache_of
 from torchgraft.train.random import random_state, set_random_state
 from torchgraft.train.rates import groups_of, unfrozen
 from torchgraft.train.schedule import schedule_of
@@ -91,15 +93,18 @@ class Session:
         self.schedule, self.course = schedule_of(plan, self.optimizer, self.total, self.per_epoch)
         self.average = Average(self.model, plan.ema) if plan.ema is not None else None
         self.moving = self._moving()
+        self.statistics = Statistics(self.model)
         self.epoch, self.batch, self.number, self.between = 1, 0, 0, True
         self.norm = self.rate = 0.0
         self.epochs: list[Epoch] = []
         self.best, self.best_state = 0, dict[str, Tensor]()
         self.seconds, self.since = 0.0, time.perf_counter()
         self._fresh()
+        left = self.epochs_asked
+        self.caches = [cache_of(feed, plan, world, epochs=left) for feed in (feeds.train, feeds.val)]
 
     def _spread(self) -> Spread:
-        """Copy or share the model out to the processes; what is frozen is summed up before nobody holds it whole."""
+        """Copy or share the model out; what is frozen is summed up before nobody holds it whole."""
         from torchgraft.train.many.spread import Spread
 
         if self.plan.parallel == "fsdp":
@@ -172,6 +177,7 @@ class Session:
         if self.average is not None:
             self.average.join()
         train_mode(self.model)
+        self.caches[0].renew(self.model, self.epochs_asked - self.epoch + 1)
         self.began = time.perf_counter()
 
     def step(self, batch: Batch) -> Moment:
@@ -183,8 +189,10 @@ class Session:
         turn = self._turn(batch)
         if turn.opens:
             self.optimizer.zero_grad(set_to_none=True)
+            self.statistics.keep()
         targets = self._moved(batch.targets)
-        output, value = self._pass(batch, targets, turn) if self.spread is None else self._part(batch, targets, turn)
+        run = self._pass if self.spread is None else self._part
+        output, value = run(batch, targets, turn)
         norm = self._close() if turn.closes else None
         self.between = turn.closes
         if batch.count:
@@ -221,12 +229,8 @@ class Session:
 
     def output(self, batch: Batch) -> Any:
         """Run the model on a batch."""
-        inputs = self._moved(batch.inputs)
-        if isinstance(inputs, Mapping):
-            return self.run(**inputs)
-        if isinstance(inputs, tuple):
-            return self.run(*inputs)
-        return self.run(inputs)
+        cache = self.caches[not self.model.training]
+        return cache.output(self.run, self.model, self._moved(batch.inputs), batch.indices, batch.view)
 
     def _moved(self, value: Any) -> Any:
         """Bring a batch to the device, laid out as the plan says."""
@@ -249,17 +253,16 @@ class Session:
             self.average.update()
         return self.norm
 
-    def _guard(self, norm: Tensor) -> None:
+    def _guard(self, reading: Reading) -> None:
         """Let nothing move on gradients that are not finite; with a scaled loss, the scaler skips such a step."""
-        self.norm = norm.item()
-        if not math.isfinite(self.norm) and not self.stepper.scaler.is_enabled():
-            bad = next(
-                (name for name, one in self.model.named_parameters()
-                 if one.grad is not None and not torch.isfinite(one.grad).all()), "",
-            )  # fmt: skip
-            raise self._broken(f"the gradient of {bad or 'the parameters'} is not finite")
+        self.norm = reading.total
+        if not reading.finite and not self.stepper.scaler.is_enabled():
+            found = cause(self.model, self.number + 1, reading)
+            told = "; ".join(found.facts).partition(": ")[2] if found is not None else "a gradient is not finite"
+            raise self._broken(told)
 
     def _broken(self, what: str) -> TrainError:
+        self.statistics.restore()
         return TrainError(
             f"{what} at epoch {self.epoch}, step {self.batch + 1}",
             where="train.optimizer",
@@ -321,6 +324,7 @@ class Session:
     def judge(self) -> tuple[float, dict[str, float]]:
         """Give the mean loss and the figures of the validation samples, in evaluation mode."""
         self.model.eval()
+        self.caches[1].renew(self.model, self.epochs_asked - self.epoch + 1)
         meter, sums = self.task.meter(), torch.zeros(2, dtype=torch.float64)
         for batch in self.feeds.val.batches(1):
             targets = self._moved(batch.targets)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchgraft.guard.gradients import Reading, read
+from torchgraft.guard.gradients import clip as clipped
 from torchgraft.trainplan import TrainPlan
 
 __all__ = ["KINDS", "Stepper", "move"]
@@ -16,8 +18,8 @@ __all__ = ["KINDS", "Stepper", "move"]
 KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The number formats of the forward pass, by the word of the plan."""
 
-Guard = Callable[[Tensor], object]
-"""Sees the norm of all gradients before anything moves, and may raise."""
+Guard = Callable[[Reading], object]
+"""Sees the norms of all gradients before anything moves, and may raise."""
 
 
 class Stepper:
@@ -92,24 +94,20 @@ def move(
         scaler: of the loss.
         clip: the largest norm of all gradients together; None leaves them.
         clip_value: the largest number in a gradient; None leaves them.
-        guard: sees the norm before it is clipped.
+        guard: sees the norms before they are clipped. Without one no value is read, so fake tensors do.
     """
     if clip is not None or clip_value is not None or guard is not None:
         scaler.unscale_(optimizer)
         trained = [one for group in optimizer.param_groups for one in group["params"]]
-        if clip is not None:
-            norm = _whole(nn.utils.clip_grad_norm_(trained, clip))
-        else:
-            norm = _whole(nn.utils.get_total_norm([one.grad for one in trained if one.grad is not None]))
         if guard is not None:
-            guard(norm)
+            reading = read(trained)
+            guard(reading)
+            if clip is not None and reading.finite:
+                clipped(reading, clip)
+        elif clip is not None:
+            nn.utils.clip_grad_norm_(trained, clip)
         if clip_value is not None:
             nn.utils.clip_grad_value_(trained, clip_value)
     scaler.step(optimizer)
     scaler.update()
 
-
-def _whole(norm: Tensor) -> Tensor:
-    """Give a norm over all processes, where each holds a part of every gradient (`DTensor`)."""
-    gathered = getattr(norm, "full_tensor", None)
-    return norm if gathered is None else gathered()

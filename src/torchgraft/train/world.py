@@ -49,7 +49,7 @@ class World:
 
     def seed(self, seed: int) -> int:
         """Give the seed of this process's own generators, so that two processes drop different units."""
-        return seed + self.rank * 0x9E3779B1  # the golden ratio: seeds that are neighbours stay apart
+        return (seed + self.rank * 0x9E3779B1) % 2**32 if self.rank else seed  # steps of the golden ratio
 
     def total(self, values: Tensor) -> Tensor:
         """Sum a tensor over all processes, in place."""

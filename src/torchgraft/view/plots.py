@@ -44,12 +44,13 @@ NAMED = 60
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, what it is, what the model took it for, and the probability it gave to that."""
+    """One image or text, what it is, what the model took it for, and the probability it gave to that."""
 
-    image: Image
+    image: Image | None
     target: str
     prediction: str
     confidence: float
+    text: str = ""
 
     @property
     def right(self) -> bool:
@@ -124,7 +125,8 @@ def _curves(figure: Figure, history: History, palette: Palette) -> None:
     if is_share(name):
         _scale_share(judged, history.epochs, name)
     _rate(rate, history, palette)
-    judged.legend(loc="lower right", bbox_to_anchor=(1, 1.025), ncols=2, labelcolor=palette.ink)
+    lines = loss.get_legend_handles_labels()  # the other figure may be known of the validation samples alone
+    judged.legend(*lines, loc="lower right", bbox_to_anchor=(1, 1.025), ncols=2, labelcolor=palette.ink)
     for axes in (loss, judged, rate):
         _epoch_axis(axes, history.epochs)
     if best:
@@ -336,6 +338,7 @@ def _sample(axes: Axes, sample: Sample, palette: Palette) -> None:
     """One tile: the image in a coloured edge, a mark and words below, as colour must not be the only sign."""
     import numpy as np
 
+    assert sample.image is not None
     image = eight_bit(sample.image).copy()
     tiny = max(image.size) <= TINY
     if not tiny:

@@ -32,6 +32,8 @@ __all__ = ["SHOWN", "Overlay", "Problem", "Report", "Sample", "Step", "draw", "h
 
 SHOWN = 24
 """So many samples stand in the grid."""
+WORDS = 280
+"""So many letters of a text are shown."""
 ROWS = 20
 """So many classes stand in the table; of more, the hardest."""
 _SEVERITIES = ("error", "warning")
@@ -146,7 +148,7 @@ def draw(report: Report) -> dict[str, bytes]:
             files[f"predicted{end}.png"] = judged.predicted(report.evaluation, palette)
         if report.overlays:
             files[f"masks{end}.png"] = judged.overlays(report.overlays, report.evaluation.classes, palette)
-    if report.samples:
+    if any(one.image is not None for one in report.samples):
         files["samples.png"] = plots.samples(plots.ranked(report.samples)[:SHOWN])
     return files
 
@@ -224,8 +226,8 @@ def _aside(evaluation: Evaluation) -> str:
 
 
 _KINDS = {
-    "labels": (("samples", "count"), ("average_precision", "figure"), ("precision", "figure"), ("recall", "figure"),
-               ("f1", "figure")),
+    "labels": (("samples", "count"), ("average_precision", "figure"), ("precision", "figure"),
+               ("recall", "figure"), ("f1", "figure")),
     "regression": (("rmse", "figure"), ("mae", "figure"), ("r2", "figure"), ("lowest", "plain"),
                    ("highest", "plain")),
     "mask": (("share", "percent"), ("iou", "figure")),
@@ -338,9 +340,20 @@ def _classes(evaluation: Evaluation) -> list[_Class]:
 
 
 def _tile(sample: Sample) -> dict[str, Any]:
+    if sample.image is None:
+        return {"sample": sample, "words": _shortened(sample.text)}
     image = plots.eight_bit(sample.image)
     tiny = max(image.size) <= plots.TINY
-    return {"sample": sample, "tiny": tiny, "uri": _data_uri(png(image)) if tiny else _thumbnail_uri(image)}
+    uri = _data_uri(png(image)) if tiny else _thumbnail_uri(image)
+    return {"sample": sample, "words": "", "tiny": tiny, "uri": uri}
+
+
+def _shortened(text: str) -> str:
+    """Give the beginning of a text, cut between two words where there are any."""
+    flat = " ".join(text.split())
+    if len(flat) <= WORDS:
+        return flat or "(empty)"
+    return f"{flat[:WORDS].rpartition(' ')[0] or flat[:WORDS]} …"
 
 
 def _thumbnail_uri(image: Image) -> str:

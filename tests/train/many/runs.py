@@ -74,7 +74,17 @@ def graft(kind):
 
 def run(job, folder, world):
     g = graft(job["kind"])
-    ready = prepared(g, DATA, {"epochs": 3, "batch": 16, "keep": "last", "optimizer": {"sgd": {"lr": 0.05, "momentum": 0.9}}, **job.get("plan", {})})
+    ready = prepared(
+        g,
+        DATA,
+        {
+            "epochs": 3,
+            "batch": 16,
+            "keep": "last",
+            "optimizer": {"sgd": {"lr": 0.05, "momentum": 0.9}},
+            **job.get("plan", {}),
+        },
+    )
     plan = ready.train
     losses, norms = [], []
 
@@ -87,13 +97,31 @@ def run(job, folder, world):
             signal.raise_signal(signal.SIGINT)
 
     states = job.get("states")
-    saver = Saver(folder / states, job.get("every", 1e9), world=world, shares=plan.parallel == "fsdp") if states else None
+    saver = (
+        Saver(folder / states, job.get("every", 1e9), world=world, shares=plan.parallel == "fsdp")
+        if states
+        else None
+    )
     tell = Watch(step=step, begin=lambda _: print("began", os.getpid(), flush=True))
-    history = fit(ready.graft, ready.data, plan, ready.preprocess, tell, saver=saver, resume=job.get("resume", False), world=world)
+    history = fit(
+        ready.graft,
+        ready.data,
+        plan,
+        ready.preprocess,
+        tell,
+        saver=saver,
+        resume=job.get("resume", False),
+        world=world,
+    )
     if world.writes:
         state = {name: one.detach().clone().contiguous() for name, one in g.module.state_dict().items()}
         save_file(state, folder / f"{job['name']}.safetensors")
-        figures = {"losses": losses, "norms": norms, "ended": history.ended, "epochs": [e.model_dump(exclude={"seconds"}) for e in history.epochs]}
+        figures = {
+            "losses": losses,
+            "norms": norms,
+            "ended": history.ended,
+            "epochs": [e.model_dump(exclude={"seconds"}) for e in history.epochs],
+        }
         (folder / f"{job['name']}.json").write_text(json.dumps(figures))
 
 

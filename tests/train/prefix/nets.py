@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import torch
 from torch import nn
+from torchvision import models
 
 from torchgraft.params.still import train_mode
-from torchgraft.trainplan import TrainPlan
 from torchgraft.train.prefix import Cache, Set
 from torchgraft.train.prefix.record import called
+from torchgraft.trainplan import TrainPlan
 
-PLAN = TrainPlan(data="digits")
+PLAN = TrainPlan(data="digits", cache="memory")
+
+
+def small():
+    """Make a residual network with one block a stage."""
+    return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=3)
 
 
 def frozen_but(model, *free):
@@ -44,11 +51,11 @@ def scores(output):
     return torch.cat([one.flatten(1) for one in output if one is not None], 1)
 
 
-def trained(model, inputs, count, cache=None, *, size=4, epochs=3, between=None):
+def trained(model, inputs, count, cache=None, *, size=4, epochs=3, between=None, around=nullcontext):
     """Train in shuffled batches, the last one smaller, and give all that the model holds at the end."""
     torch.manual_seed(1)
     target = torch.randint(0, 3, (count,))
-    optimizer = torch.optim.SGD([one for one in model.parameters()], lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(list(model.parameters()), lr=0.05, momentum=0.9)
     for epoch, parts in enumerate(batches(count, size, epochs)):
         if between is not None:
             between(epoch, model)
@@ -56,24 +63,28 @@ def trained(model, inputs, count, cache=None, *, size=4, epochs=3, between=None)
             cache.renew(model, epochs - epoch)
         for places in parts:
             optimizer.zero_grad()
-            if cache is None:
-                output = called(model, rows(inputs, places))
-            else:
-                given = None if cache.holds(places) else rows(inputs, places)
-                output = cache.output(model, model, given, places)
-            nn.functional.cross_entropy(scores(output), target[places]).backward()
+            with around():
+                if cache is None:
+                    output = called(model, rows(inputs, places))
+                else:
+                    given = None if cache.holds(places) else rows(inputs, places)
+                    output = cache.output(model, model, given, places)
+            nn.functional.cross_entropy(scores(output).float(), target[places]).backward()
             optimizer.step()
     return {name: one.clone() for name, one in model.state_dict().items()}
 
 
-def both(model, inputs, count, *, size=4, epochs=3, between=None, **settings):
+def both(model, inputs, count, *, size=4, epochs=3, plan=PLAN, folder=None, **settings):
     """Train one copy without a cache and one with it; gives both states and the cache."""
     other = copy.deepcopy(model)
-    plain = trained(other, inputs, count, size=size, epochs=epochs, between=between)
-    sizes = {size, count % size or size}
-    again = lambda places, view: rows(inputs, places)
-    cache = Cache(PLAN, Set(count, sizes=sizes, again=again), epochs=epochs, **settings)
-    ours = trained(model, inputs, count, cache, size=size, epochs=epochs, between=between)
+    plain = trained(other, inputs, count, size=size, epochs=epochs, **settings)
+    sizes = [size, count % size or size]
+
+    def again(places, view):
+        return rows(inputs, places)
+
+    cache = Cache(plan, Set(count, sizes=sizes, again=again), epochs=epochs, folder=folder)
+    ours = trained(model, inputs, count, cache, size=size, epochs=epochs, **settings)
     return plain, ours, cache
 
 
@@ -100,7 +111,7 @@ class Reused(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body, self.between, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.body, self.between, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3)
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x):
@@ -113,8 +124,8 @@ class Auxiliary(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.low, self.high = nn.Linear(6, 6), nn.Linear(6, 6)
-        self.head, self.aux = nn.Linear(6, 3), nn.Linear(6, 3)
+        self.low, self.high = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.head, self.aux = nn.Linear(16, 3), nn.Linear(16, 3)
         self.drop = nn.Dropout(0.5)
 
     def forward(self, x):
@@ -128,8 +139,8 @@ class Mixing(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body, self.norm = nn.Linear(6, 6), nn.BatchNorm1d(6, track_running_stats=False)
-        self.head = nn.Linear(6, 3)
+        self.body, self.norm = nn.Linear(16, 16), nn.BatchNorm1d(16, track_running_stats=False)
+        self.head = nn.Linear(16, 3)
 
     def forward(self, x):
         return self.head(self.norm(self.body(x)))
@@ -140,10 +151,49 @@ class Steered(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.table, self.body, self.head = nn.Embedding(9, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.table, self.body, self.head = nn.Embedding(9, 16), nn.Linear(16, 16), nn.Linear(16, 3)
 
     def forward(self, ids, mask):
         x = self.table(ids)
         if not mask.all():
             x = x * mask[..., None]
         return self.head(self.body(x).sum(1))
+
+
+class Noisy(nn.Module):
+    """Draws random numbers before what is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x + torch.randn_like(x)))
+
+
+class Foreign(nn.Module):
+    """Leaves torch on its way."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = torch.from_numpy(self.body(x).detach().numpy() * 2)
+        return self.head(x)
+
+
+class Counted(nn.Module):
+    """Does one operation more at each of its passes after some time."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.body, self.norm, self.head = nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Linear(16, 3)
+        self.after, self.passes = after, 0
+
+    def forward(self, x):
+        self.passes += self.training
+        x = self.norm(self.body(x))
+        if self.passes > self.after:
+            x = x * 1.0
+        return self.head(nn.functional.dropout(x, 0.3, self.training))

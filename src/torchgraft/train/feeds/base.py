@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -57,11 +57,13 @@ class Feed(ABC):
         fixed: whether a sample has the same inputs each time it comes, or one for each view: what is computed of
             them may be kept.
         views: how many fixed variants each sample has.
+        places: how many samples there are that go by a place, as `Batch.indices` has them; 0 where they have none.
     """
 
     skipped: list[str]
     fixed: bool = False
     views: int = 1
+    places: int = 0
 
     @abstractmethod
     def sizes(self) -> list[int] | None:
@@ -77,6 +79,13 @@ class Feed(ABC):
             epoch: its number, from 1.
             start: how many batches are passed over.
         """
+
+    def spare(self, held: Callable[[Sequence[int], int], bool]) -> None:  # noqa: B027 (most feeds can't)
+        """Read nothing where `held`, asked as an epoch begins with places and view, says that nobody needs it."""
+
+    def again(self, places: Sequence[int], view: int) -> Any:
+        """Read the inputs of some samples outside of their turn; None where that can't be."""
+        return None
 
     def state(self) -> dict[str, Any]:
         """Give what resuming in the middle of this epoch needs beside its number; tensors and plain data."""

@@ -23,20 +23,27 @@ class Finish:
         device: where batches are wanted.
         light: turns, shifts and scales images; None leaves them.
         mix: blends images and their targets; None leaves them.
+        masks: targets are bytes [N, H, W], and become class numbers.
     """
 
     device: torch.device
     light: Light | None = None
     mix: Mix | None = None
+    masks: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether a batch stays as it is: every call that a step can spare is spared."""
+        return self.device.type == "cpu" and not (self.light or self.mix or self.masks)
 
     def varies(self, views: int) -> bool:
         """Tell whether a sample gets other inputs each time, or each time it comes in the same view."""
         return self.mix is not None or (self.light is not None and views == 0)
 
     def targets(self, targets: Any) -> Any:
-        """Bring targets to the device; a mask of bytes [N, H, W] becomes one of class numbers."""
+        """Bring targets to the device."""
         targets = moved(targets, self.device)
-        return targets.long() if isinstance(targets, Tensor) and targets.dtype == torch.uint8 else targets
+        return targets.long() if self.masks and isinstance(targets, Tensor) else targets
 
     def placed(
         self,

@@ -34,6 +34,11 @@ class Kept:
     def __contains__(self, place: int) -> bool:
         return self._row[place] >= 0 or place in self._loose
 
+    @property
+    def is_rows(self) -> bool:
+        """Whether what is kept is stacked already."""
+        return self._inputs is not None and not self._loose
+
     def holds(self, places: Sequence[int]) -> bool:
         """Tell whether all of these are kept."""
         return self._used == self._count or all(place in self for place in places)
@@ -56,12 +61,15 @@ class Kept:
         assert self._targets is not None
         if not _fits(self._inputs, inputs) or not _fits(self._targets, targets):
             return
-        for row, place in enumerate(places):
-            if self._row[place] < 0 and self._used < self._rows:
-                self._row[place] = place if self._rows == self._count else self._used
-                self._inputs[self._row[place]] = inputs[row]
-                self._targets[self._row[place]] = targets[row]
-                self._used += 1
+        fresh = [at for at, place in enumerate(places) if self._row[place] < 0][: self._rows - self._used]
+        if not fresh:
+            return
+        for at in fresh:
+            self._row[places[at]] = places[at] if self._rows == self._count else self._used
+            self._used += 1
+        rows, chosen = torch.tensor([self._row[places[at]] for at in fresh]), torch.tensor(fresh)
+        self._inputs[rows] = inputs[chosen]
+        self._targets[rows] = targets[chosen]
 
     def _allocate(self, inputs: Tensor, targets: Tensor) -> None:
         """Reserve room for every place, or for as many as fit; a system gives the pages as they are written."""
@@ -73,7 +81,7 @@ class Kept:
 
     def take(self, places: Sequence[int]) -> tuple[Any, Any]:
         """Give the inputs and targets of places that are kept: stacked where they are rows, else as two lists."""
-        if self._inputs is None or self._targets is None or self._loose:
+        if self._inputs is None or self._targets is None or self._loose:  # lists, to be collated
             pairs = [self.one(place) for place in places]
             return [value for value, _ in pairs], [target for _, target in pairs]
         rows = places if self._rows == self._count else [self._row[place] for place in places]

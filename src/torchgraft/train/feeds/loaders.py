@@ -34,16 +34,19 @@ class LoaderFeed(Feed):
     Args:
         loader: as the user made it.
         world: the processes that train together; the loader has to share its samples out among them.
+        train: it is trained on. What is judged on may come to every process whole: figures are the same then.
         device: where batches are wanted.
 
     Raises:
         TrainError: several processes would train on the same batches.
     """
 
-    def __init__(self, loader: DataLoader[Any], *, world: World, device: torch.device) -> None:
-        self._loader, self._world, self._device = loader, world, device
+    def __init__(self, loader: DataLoader[Any], *, world: World, train: bool, device: torch.device) -> None:
+        self._loader, self._device = loader, device
         self._sampler = _distributed(loader)
-        if world.size > 1 and (self._sampler is None or self._sampler.num_replicas != world.size):
+        shared = self._sampler is not None and self._sampler.num_replicas == world.size
+        self._times = world.size if shared else 1
+        if train and world.size > 1 and not shared:
             raise TrainError(
                 f"each of {world.size} processes would train on every batch of the loader",
                 where="train.data",
@@ -61,7 +64,7 @@ class LoaderFeed(Feed):
             count = len(sampler)  # type: ignore[arg-type]
         except TypeError:
             return None
-        sizes = [one * self._world.size for one in sizes_of(count, size, train=False)]
+        sizes = [one * self._times for one in sizes_of(count, size, train=False)]
         return sizes[: count // size] if self._loader.drop_last else sizes
 
     def batches(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
@@ -83,9 +86,7 @@ class LoaderFeed(Feed):
     def _batch(self, value: Any) -> Batch:
         inputs, targets = _halves(value)
         count = _count(targets if isinstance(targets, Tensor) else inputs)
-        return Batch(
-            moved(inputs, self._device), moved(targets, self._device), count * self._world.size, count=count
-        )
+        return Batch(moved(inputs, self._device), moved(targets, self._device), count * self._times, count=count)
 
     # what it draws from
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from torchgraft.errors import DataError, TorchgraftWarning
+from torchgraft.errors import DataError, TorchgraftWarning, TrainError
 from torchgraft.train.draws import isolated, mixed
 
 __all__ = ["Collate", "Load", "Reader", "Readers", "Skipping", "Work", "keys_of", "targets_of", "together"]
@@ -186,27 +186,48 @@ class Readers:
 
     def __init__(self, reader: Reader, workers: int, *, pin: bool) -> None:
         self.reader = reader
+        self._workers, self._pin = workers, pin
         self._queue = _Queue()
         self._loader: DataLoader[Load] | None = None
-        if workers:
-            # A generator of its own: opening an iterator draws from it, and else from the global one.
-            self._loader = DataLoader(
-                reader,
-                batch_size=None,
-                sampler=self._queue,
-                num_workers=workers,
-                persistent_workers=True,
-                collate_fn=_as_it_is,
-                pin_memory=pin,
-                generator=torch.Generator().manual_seed(0),
-            )
 
     def run(self, works: Iterable[Work]) -> Iterator[Load]:
-        """Give what comes of each work, in their order."""
-        if self._loader is None:
+        """Give what comes of each work, in their order.
+
+        Raises:
+            TrainError: a worker died.
+        """
+        if not self._workers:
             return map(self.reader.__getitem__, works)
+        if self._loader is None:
+            self._loader = self._started()
         self._queue.works = works
-        return iter(self._loader)
+        return self._worked(self._loader)
+
+    def rest(self) -> None:
+        """Let the workers go, for there is nothing more to read; they are started again if need be."""
+        self._loader = None
+
+    def _started(self) -> DataLoader[Load]:
+        return DataLoader(
+            self.reader,
+            batch_size=None,
+            sampler=self._queue,
+            num_workers=self._workers,
+            persistent_workers=True,
+            collate_fn=_as_it_is,
+            pin_memory=self._pin,
+            generator=torch.Generator().manual_seed(0),  # opening an iterator would draw from the global one
+        )
+
+    def _worked(self, loader: DataLoader[Load]) -> Iterator[Load]:
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            why = " ".join(str(error).split())
+            hint = "it may have had too little memory: take fewer workers, or none (train.workers=0)"
+            raise TrainError(f"a worker that reads samples died: {why}", "train.workers", hint) from error
 
 
 class _Queue:

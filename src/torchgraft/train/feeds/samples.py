@@ -122,6 +122,22 @@ class SampleFeed(Feed):
         """What could not be read so far."""
         return self._skipping.named
 
+    @property
+    def places(self) -> int:  # type: ignore[override]
+        """How many samples there are."""
+        return self._count
+
+    def spare(self, held: Held) -> None:
+        """Read nothing of batches that nobody needs the inputs of."""
+        self._held = held
+
+    def again(self, places: Sequence[int], view: int) -> Any:
+        """Read the inputs of some samples outside of their turn."""
+        own = list(places)
+        load = self._readers.reader[Work(own, keys_of(view, own))]
+        inputs, targets = together(load.inputs, load.targets, self._collate)
+        return self._finish.placed(inputs, targets, own, self._count, view, (1, 0))[0]
+
     @cached_property
     def fixed(self) -> bool:  # type: ignore[override]
         """Whether a sample has the same inputs each time it comes, or the same for each view."""
@@ -148,12 +164,22 @@ class SampleFeed(Feed):
             [] if is_held or kept.holds(part.own) else [place for place in part.own if place not in kept]
             for part, is_held in zip(parts, held, strict=True)
         ]
-        loads = self._readers.run([Work(places, keys_of(chance, places)) for places in lacking if places])
+        loads = self._loads([Work(places, keys_of(chance, places)) for places in lacking if places])
+        plain = self._finish.idle and kept.is_rows
         for part, is_held, places in zip(parts, held, lacking, strict=True):
             if is_held:
                 yield self._known(part, view)
-            else:
+            elif places or not (plain and part.own):
                 yield self._made(part, next(loads) if places else None, places, epoch, view, order)
+            else:  # what every step of a small network waits for
+                inputs, targets = kept.take(part.own)
+                yield Batch(inputs, targets, part.whole, part.own, 0 if part.lent else len(part.own), view)
+
+    def _loads(self, works: list[Work]) -> Iterator[Load]:
+        if works:
+            return self._readers.run(works)
+        self._readers.rest()
+        return iter(())
 
     def _order(self, epoch: int) -> list[int]:
         if not self._train:

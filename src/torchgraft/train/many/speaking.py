@@ -1,21 +1,16 @@
-"""One voice for many processes: the first prints, the others are silent, and each error is told once."""
+"""One voice for many processes: each error is told once, and torchrun is told as well."""
 
 from __future__ import annotations
 
+import json
 import os
-import sys
-import warnings
+import time
+from contextlib import suppress
 from datetime import timedelta
 from hashlib import blake2b
+from pathlib import Path
 
-__all__ = ["hush", "is_first", "recorded"]
-
-
-def hush() -> None:
-    """Let every process but the first print nothing; errors are still told."""
-    if int(os.environ.get("RANK", "0")) > 0:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
-        warnings.simplefilter("ignore")
+__all__ = ["is_first", "recorded"]
 
 
 def is_first(text: str) -> bool:
@@ -39,9 +34,8 @@ def is_first(text: str) -> bool:
 
 def recorded(error: Exception) -> None:
     """Leave an error where torchrun looks for it, so that its own last table has these words and no traceback."""
-    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-    try:
-        raise error.with_traceback(None) from None
-    except Exception as told:
-        get_error_handler().record_exception(told)
+    place = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if place:
+        extra = {"py_callstack": str(error), "timestamp": str(int(time.time()))}
+        with suppress(OSError):
+            Path(place).write_text(json.dumps({"message": {"message": str(error), "extraInfo": extra}}))

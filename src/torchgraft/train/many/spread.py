@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -65,12 +66,14 @@ class Spread:
         if self.shares or [id(one) for one in trained] == [id(one) for one in self.trained]:
             return False
         self.trained = trained
-        self.run = DistributedDataParallel(
-            self.model,
-            broadcast_buffers=False,  # statistics of norms are each process's own until they agree
-            gradient_as_bucket_view=True,
-            find_unused_parameters=self._has_unused(),
-        )
+        with warnings.catch_warnings():  # its successor sends the first process's buffers to all when it is made
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+            self.run = DistributedDataParallel(
+                self.model,
+                broadcast_buffers=False,  # statistics of norms are each process's own until they agree
+                gradient_as_bucket_view=True,
+                find_unused_parameters=self._has_unused(),
+            )
         return True
 
     def _has_unused(self) -> bool:

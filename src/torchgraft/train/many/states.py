@@ -1,4 +1,4 @@
-"""The state of a training over several processes: taken down by all together, and put up again by as many or others."""
+"""The state of a training over several processes: taken down by all, and put up again by as many or by others."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
-from torchgraft.errors import TorchgraftWarning
+from torchgraft.errors import TorchgraftWarning, TrainError
 from torchgraft.history import Epoch, History
 from torchgraft.train.watch import Begin, Moment, Watch
 
@@ -74,12 +74,29 @@ class Curves:
         return Watch(begin=self.begin, step=self.step, epoch=self.epoch, end=self.end)
 
     def begin(self, begin: Begin) -> None:
-        """Open every place."""
+        """Open every place.
+
+        Raises:
+            TrainError: one can't be opened, which is told before anything is trained.
+        """
         self._every = max(-(-begin.total // POINTS), 1) if begin.total else 10
         self._rates, self._number, self._last = begin.rates, begin.done, begin.done
         self._anew()
         self._open = True
-        self._tell(lambda place: place.open(begin, self._recipe))
+        asked, self._places = self._places, []
+        for place in asked:
+            self._opened(place, begin)
+            self._places.append(place)
+
+    def _opened(self, place: Place, begin: Begin) -> None:
+        try:
+            place.open(begin, self._recipe)
+        except Exception as error:  # of any kind: settings, network, disk
+            raise TrainError(
+                f"{place.name} can't be opened: {str(error).strip() or type(error).__name__}",
+                where="train.log",
+                hint=f"see the documentation of {place.name}, or leave it out of train.log",
+            ) from error
 
     def step(self, moment: Moment) -> None:
         """Count a batch, and put a point now and then."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from torchgraft.train.prefix.held import Held, NoRoom
-from torchgraft.train.prefix.place import OFF, place_of
-from torchgraft.train.prefix.prefix import Drifted, Prefix, Refused, prefix_of
-from torchgraft.train.prefix.record import called
+from torchgraft.train.prefix.place import OFF, place_of, too_short
+from torchgraft.train.prefix.prefix import Prefix, Refused, prefix_of, sized
+from torchgraft.train.prefix.record import Drifted, called
 
 if TYPE_CHECKING:
     from torchgraft.trainplan import TrainPlan
@@ -27,7 +27,8 @@ class Set:
     Attributes:
         count: how many there are, by places from 0.
         views: variants of each.
-        sizes: of the batches of this process.
+        sizes: of the batches of this process, in an epoch.
+        copies: processes of this machine that each keep their own.
         fixed: a sample has the same inputs each time it comes in the same view.
         again: reads the inputs of a batch once more, by places and view: asked where a batch that was kept has to
             be run whole after all.
@@ -35,7 +36,8 @@ class Set:
 
     count: int
     views: int = 1
-    sizes: Collection[int] = ()
+    sizes: Sequence[int] = ()
+    copies: int = 1
     fixed: bool = True
     again: Callable[[Sequence[int], int], Any] | None = None
 
@@ -130,11 +132,22 @@ class Cache:
         self.held.put(places, view, rows)
         return output
 
+    @property
+    def words(self) -> str:
+        """Say what is kept and where, or why nothing is."""
+        if self.prefix is None or self.held is None:
+            return f"nothing is kept of the frozen part: {self.why}" if self.why else ""
+        where = "in memory" if self.held.folder is None else f"in {self.held.folder}"
+        return f"computed once, {self.prefix.words}, {sized(self.held.bytes)} {where}"
+
     def _drop(self, why: str) -> None:
         self.why, self.prefix, self.held = why, None, None
 
     def _seek(self, model: nn.Module, inputs: Any) -> None:
         self._sought = True
+        self.why = too_short(self.plan, self.epochs, len(self.samples.sizes))
+        if self.why:
+            return
         found = prefix_of(model, inputs, sizes=self.samples.sizes)
         held = self._place(found) if isinstance(found, Prefix) else found
         if isinstance(found, Refused) or isinstance(held, Refused):
@@ -144,7 +157,7 @@ class Cache:
 
     def _place(self, found: Prefix) -> Held | Refused:
         count, views = self.samples.count, self.samples.views
-        place = place_of(self.plan, found.size * count * views, self.epochs, self.folder)
+        place = place_of(self.plan, found.size * count * views * self.samples.copies, self.folder)
         if isinstance(place, Refused):
             return place
         try:

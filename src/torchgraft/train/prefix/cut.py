@@ -15,7 +15,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from torchgraft.trace.tree import Open, mapped, tensors
-from torchgraft.train.prefix.record import Act, Record, Unclear, Visit
+from torchgraft.train.prefix.record import Act, Record, Steered, Unclear, Visit
 from torchgraft.train.prefix.rows import Lie, close, lie_of
 
 __all__ = ["SHAPED", "Cut", "Step", "cut_of", "seen"]
@@ -123,7 +123,7 @@ class _Cutting:
         acts = list(self.record.root.acts())
         twins = list(self.other.root.acts())
         if [(a.name, len(a.outputs)) for a in acts] != [(a.name, len(a.outputs)) for a in twins]:
-            raise Unclear("what the model does depends on the samples, or on how many there are")
+            raise Steered("what the model does depends on the samples, or on how many there are")
         self.opaque = {id(visit) for visit in self.record.strange.values()}
         for visit in self.record.strange.values():
             self._force(visit)

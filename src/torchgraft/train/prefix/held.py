@@ -35,7 +35,7 @@ class Held:
     """
 
     def __init__(self, kinds: Sequence[Kind], count: int, *, views: int = 1, folder: Path | None = None) -> None:
-        self.kinds, self.count, self.views = tuple(kinds), count, views
+        self.kinds, self.count, self.views, self.folder = tuple(kinds), count, views, folder
         places = count * views
         self._there = np.zeros(places, dtype=bool)
         if folder is None:
@@ -77,7 +77,7 @@ def _reserved(shape: tuple[int, ...], dtype: torch.dtype, places: int) -> Tensor
 
 
 def _mapped(folder: Path, shape: tuple[int, ...], dtype: torch.dtype, places: int) -> Tensor:
-    """Map a file into memory. It has no name from the start, so that nothing is left of it however the run ends."""
+    """Map a file into memory. Its name goes at once, so nothing is left however the run ends."""
     size = places * math.prod(shape) * dtype.itemsize
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".prefix-{os.getpid()}-{np.random.SeedSequence().entropy:x}"

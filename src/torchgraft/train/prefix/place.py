@@ -11,30 +11,43 @@ from torchgraft.train.prefix.prefix import Refused
 if TYPE_CHECKING:
     from torchgraft.trainplan import TrainPlan
 
-__all__ = ["OFF", "place_of"]
+__all__ = ["OFF", "place_of", "too_short"]
 
 OFF = "the plan turns it off"
 
 _GIB = 2**30
 
 
-def place_of(plan: TrainPlan, size: int, epochs: int, folder: Path | None) -> Literal["memory", "disk"] | Refused:
+PAYS = 10
+"""A prefix is found and proven in about so many passes of a batch."""
+
+
+def too_short(plan: TrainPlan, epochs: int, batches: int) -> str:
+    """Say why looking for a prefix takes longer than it saves; nothing where it pays, or was asked for.
+
+    Args:
+        plan: `cache`.
+        epochs: that are still to come, this one included.
+        batches: of an epoch.
+    """
+    if plan.cache != "auto" or (epochs - 1) * batches >= PAYS:
+        return ""
+    return f"it would not pay: epochs to come {epochs}, batches of each {batches}"
+
+
+def place_of(plan: TrainPlan, size: int, folder: Path | None) -> Literal["memory", "disk"] | Refused:
     """Choose where to keep rows.
 
     Args:
         plan: `cache` and `cache_limit`, in GiB.
         size: bytes of all rows.
-        epochs: that are still to come, this one included.
         folder: of the run; None where it has none.
     """
     if plan.cache == "off":
         return Refused(OFF)
-    if epochs < 2 and plan.cache == "auto":
-        return Refused("one epoch is all there is, and each sample comes once")
     if size > plan.cache_limit * _GIB:
-        return Refused(
-            f"it would take {size / _GIB:.2f} GiB, and train.cache_limit is {plan.cache_limit:g}: raise it to keep them"
-        )
+        limit = f"train.cache_limit is {plan.cache_limit:g}: raise it to keep them"
+        return Refused(f"it would take {size / _GIB:.2f} GiB, and {limit}")
     if plan.cache == "disk":
         return _on_disk(size, folder)
     free = _free()

@@ -7,6 +7,7 @@ done: with the rows that were kept, or with an empty tensor of the right shape w
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,10 +88,8 @@ class Player(TorchFunctionMode):
         self._fills = layout.inputs is None
         self._enough = max(self.cut.places[number] for number in self.kept) if stop else len(self.steps)
         output = None
-        try:
+        with suppress(_Enough):
             output = self._run(model, inputs)
-        except _Enough:
-            pass
         if self._fills:
             pairs = dict(zip(map(id, tensors(inputs)), self.cut.inputs, strict=False))
             layout.inputs = mapped(lambda one: self.stand_in(one, pairs[id(one)]), inputs)
@@ -154,15 +153,15 @@ class Player(TorchFunctionMode):
     def _left(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run a module that the steps do not look into; nothing is seen of it, so it is as fast as ever."""
         self._off = True
-        top = _pop_mode()
+        top = _pop_mode()  # type: ignore[no-untyped-call]
         if top is not self:  # a mode of the user's lies above: ours hands on what it sees
-            _push_mode(top)
+            _push_mode(top)  # type: ignore[no-untyped-call]
         try:
             return forward(*args, **kwargs)
         finally:
             self._off = False
             if top is self:
-                _push_mode(self)
+                _push_mode(self)  # type: ignore[no-untyped-call]
 
     # what operations do
 

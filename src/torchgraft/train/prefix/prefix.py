@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchgraft.errors import TorchgraftError
 from torchgraft.trace.tree import tensors
 from torchgraft.train.prefix.cut import Cut, cut_of, seen
 from torchgraft.train.prefix.fitness import hooked, misfit, unwrapped
 from torchgraft.train.prefix.player import Drift, Layout, Player
 from torchgraft.train.prefix.proof import count_of, picked, proven, uneven
-from torchgraft.train.prefix.record import Record, Unclear, recorded, state_kept
+from torchgraft.train.prefix.record import Drifted, Record, Steered, Unclear, recorded, state_kept
 from torchgraft.train.prefix.rows import close, same
 
-__all__ = ["Drifted", "Piece", "Prefix", "Refused", "prefix_of"]
+__all__ = ["Piece", "Prefix", "Refused", "prefix_of", "sized"]
 
 
 Kinds = tuple[tuple[tuple[int, ...], torch.dtype], ...]
@@ -34,10 +33,6 @@ class Refused:
     """There is no prefix to keep, or it is not safe to; `why` says it in words."""
 
     why: str
-
-
-class Drifted(TorchgraftError):
-    """A pass went another way than the recorded one; buffers and random numbers are as before it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Piece:
     bytes: int
 
     def __str__(self) -> str:
-        return f"after {self.after}: {list(self.shape)}, {_sized(self.bytes)} a sample"
+        return f"after {self.after}: {list(self.shape)}, {sized(self.bytes)} a sample"
 
 
 class Prefix:
@@ -132,8 +127,11 @@ class Prefix:
 
     def rows(self, inputs: Any) -> list[Tensor]:
         """Compute what the rest reads of a batch, and no more; the model is as before."""
-        with state_kept(self.model), torch.no_grad():
-            self._player.whole(self.model, inputs, Layout(), stop=True)
+        try:
+            with state_kept(self.model), torch.no_grad():
+                self._player.whole(self.model, inputs, Layout(), stop=True)
+        except Drift as drift:
+            raise Drifted(str(drift)) from drift
         return self._taken(count_of(inputs))
 
     def rest(self, model: Callable[..., Any], rows: Sequence[Tensor]) -> Any:
@@ -144,7 +142,7 @@ class Prefix:
             rows: as `first` gave them, of any samples, in memory of their own.
 
         Raises:
-            Drifted: the pass went another way than the recorded one, or there was no first pass of so many samples.
+            Drifted: the pass went another way than the recorded one, or none of so many samples was seen.
         """
         count = len(rows[0])
         layout = self._layouts.get(count)
@@ -210,21 +208,23 @@ def prefix_of(
         return Refused(why)
     try:
         return _found(inner, inputs, sizes, exact)
-    except (Unclear, Drifted, Drift) as error:
-        return Refused(error.what if isinstance(error, TorchgraftError) else str(error))
+    except (Unclear, Drifted) as error:
+        return Refused(error.what)
 
 
 def _found(model: nn.Module, inputs: Any, sizes: Collection[int], exact: bool | None) -> Prefix | Refused:
     count = count_of(inputs)
+    if all(one.requires_grad for one in model.parameters()):
+        return Refused("nothing is frozen")
     if count < 2:
         return Refused("a batch of one sample does not tell what depends on the others")
-    cut, record = _cut(model, inputs, count)
+    cut, record, many = _cut(model, inputs, count)
     watched = [(visit.path, hooked(visit.module)) for visit in seen(cut, record)]
     for path, hook in watched:
         if hook:
             return Refused(f"a forward hook ({hook}) of {path or 'the model'} would see nothing")
     kinds = [
-        (lie.rows(one, MANY)[0].shape, one.dtype)
+        (lie.rows(one, many)[0].shape, one.dtype)
         for one, lie in ((record.values[n], lie) for n, lie in cut.lies.items())
     ]
     prefix = Prefix(
@@ -240,16 +240,20 @@ def _found(model: nn.Module, inputs: Any, sizes: Collection[int], exact: bool | 
     return prefix
 
 
-def _cut(model: nn.Module, inputs: Any, count: int) -> tuple[Cut, Record]:
-    """Record two small passes and take them apart; once more, if the first one filled a cache."""
+def _cut(model: nn.Module, inputs: Any, count: int) -> tuple[Cut, Record, int]:
+    """Record two small passes and take them apart; gives the number of samples of the first one too.
+
+    Once more, if the first one filled a cache; and with all samples, if the pass is steered by what is in a batch.
+    """
     many = [count * place // MANY for place in range(MANY)]
     few = [2, 0, 3] if count >= MANY else [MANY // 2, 0, MANY // 2]
-    for tries in (1, 2):
-        one = recorded(model, picked(inputs, many))
-        other = recorded(model, picked(inputs, [many[row] for row in few]))
+    whole = list(range(count))
+    for tries, (rows, twins) in enumerate([(many, few), (many, few), (whole, [*whole[::-1], 0])]):
+        one = recorded(model, picked(inputs, rows))
+        other = recorded(model, picked(inputs, [rows[row] for row in twins]))
         try:
-            return cut_of(one, other, tuple(few), MANY), one
-        except Unclear:
+            return cut_of(one, other, tuple(twins), len(rows)), one, len(rows)
+        except Steered:
             if tries == 2:
                 raise
     raise AssertionError
@@ -272,10 +276,11 @@ def _shapes(inputs: Any) -> list[tuple[int, ...]]:
     return [tuple(one.shape[1:]) for one in tensors(inputs)]
 
 
-def _sized(count: int) -> str:
+def sized(count: int) -> str:
+    """Write bytes for reading: `16.4 kB`."""
     size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000 or unit == "MB":
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
             return f"{size:.3g} {unit}"
         size /= 1000
     raise AssertionError

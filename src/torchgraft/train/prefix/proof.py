@@ -1,4 +1,4 @@
-"""Whether a model run in parts gives what it gives whole, bit for bit: outputs and gradients, on one real batch."""
+"""Whether a model run in parts gives what it gives whole: outputs, buffers and gradients, on one real batch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from torchgraft.trace.tree import mapped, tensors
-from torchgraft.train.prefix.record import called, state_kept
-from torchgraft.train.prefix.rows import close, same
+from torchgraft.train.prefix.record import Drifted, called, state_kept
+from torchgraft.train.prefix.rows import close
 
 if TYPE_CHECKING:
     from torchgraft.train.prefix.prefix import Prefix
@@ -56,7 +56,7 @@ def proven(prefix: Prefix, inputs: Any, alike: Alike) -> str:
 
 
 def _passed(model: nn.Module, run: Callable[[], Any], trained: list[nn.Parameter]) -> list[Tensor | None]:
-    """Give the outputs of a pass, what it left in the buffers, and the gradients of a loss that tells all outputs."""
+    """Give the outputs of a pass, what it left in the buffers, and the gradients of a loss of all outputs."""
     with state_kept(model):
         torch.default_generator.manual_seed(0)
         found = tensors(run())
@@ -84,6 +84,10 @@ def _pair(one: Tensor | None, other: Tensor | None, alike: Alike) -> bool:
     return alike(one, other)
 
 
+_FAR = "depends on the other samples of its batch"
+_NEAR = "has other last bits elsewhere in a batch"
+
+
 def uneven(prefix: Prefix, inputs: Any, sizes: Iterable[int], alike: Alike) -> tuple[str, frozenset[int]]:
     """Compute the same samples in another place, among others, and in batches of other sizes.
 
@@ -96,25 +100,36 @@ def uneven(prefix: Prefix, inputs: Any, sizes: Iterable[int], alike: Alike) -> t
     order = [row % count for row in range(largest)]
     base = prefix.rows(picked(inputs, order))
     for turned in (order[::-1], [order[(2 * row + 1) % largest] for row in range(largest)]):
-        again = prefix.rows(picked(inputs, turned))
+        again = _rows(prefix, inputs, turned)
         places = [order.index(row) for row in turned]
-        if not _rows_alike([one[places] for one in base], again, alike):
+        if again is not None and not _rows_alike([one[places] for one in base], again, alike):
             far = not _rows_alike([one[places] for one in base], again, close)
             what = (
                 "depends on the other samples of its batch" if far else "has other last bits elsewhere in a batch"
             )
             return f"what the frozen part gives for a sample {what}", frozenset()
-    fresh = set()
-    for size in wanted - {largest}:
-        less = prefix.rows(picked(inputs, order[-size:]))
-        if not _rows_alike([one[-size:] for one in base], less, alike):
-            fresh.add(size)
-    return "", frozenset(fresh)
+    return "", frozenset(
+        size for size in wanted - {largest} if not _holds(prefix, inputs, order, base, size, alike)
+    )
+
+
+def _holds(prefix: Prefix, inputs: Any, order: list[int], base: list[Tensor], size: int, alike: Alike) -> bool:
+    """Tell whether smaller batches give the same rows as the largest."""
+    for first in (len(order) - size, 0):
+        places = list(range(first, first + size))
+        less = _rows(prefix, inputs, [order[place] for place in places])
+        if less is not None:
+            return _rows_alike([one[places] for one in base], less, alike)
+    return False
+
+
+def _rows(prefix: Prefix, inputs: Any, order: list[int]) -> list[Tensor] | None:
+    """Compute the rows of a batch; None where the pass goes another way for these samples."""
+    try:
+        return prefix.rows(picked(inputs, order))
+    except Drifted:
+        return None
 
 
 def _rows_alike(one: list[Tensor], other: list[Tensor], alike: Alike) -> bool:
     return all(map(alike, one, other))
-
-
-EXACT: Alike = same
-"""Equal bit for bit."""

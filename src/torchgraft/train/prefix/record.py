@@ -23,11 +23,31 @@ from torchgraft.rng import rng_kept
 from torchgraft.trace.tree import tensors
 from torchgraft.train.prefix.rows import same
 
-__all__ = ["Act", "Record", "Unclear", "Visit", "called", "name_of", "recorded", "state_kept", "swapped"]
+__all__ = [
+    "Act",
+    "Drifted",
+    "Record",
+    "Steered",
+    "Unclear",
+    "Visit",
+    "called",
+    "name_of",
+    "recorded",
+    "state_kept",
+    "swapped",
+]
 
 
-class Unclear(TorchgraftError):
+class Unclear(TorchgraftError):  # noqa: N818
     """A pass can't be told apart into what is still and what is not; the words say why."""
+
+
+class Steered(Unclear):
+    """Two passes did not do the same."""
+
+
+class Drifted(TorchgraftError):  # noqa: N818
+    """A pass went another way than the recorded one; buffers and random numbers are as before it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -198,7 +218,7 @@ def recorded(model: nn.Module, inputs: Any) -> Record:
 
 def _drawn() -> int:
     numbers = np.random.get_state()
-    return hash((random.getstate(), numbers[1].tobytes(), numbers[2]))  # type: ignore[union-attr,index]
+    return hash((random.getstate(), numbers[1].tobytes(), numbers[2]))  # type: ignore[index]
 
 
 def _held(model: nn.Module) -> dict[str, Tensor]:
@@ -356,7 +376,7 @@ def _place(one: Tensor) -> int:
 
 
 def _saved() -> Any:
-    return torch._C._autograd._top_saved_tensors_default_hooks(True)  # type: ignore[attr-defined]
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
 def _generators() -> tuple[bytes, ...]:

@@ -1,4 +1,4 @@
-"""How a tensor holds the samples of a batch, and its rows: one for each sample, dense, in the order of its memory."""
+"""How a tensor holds the samples of a batch, and its rows: one for each sample, in the order of its memory."""
 
 from __future__ import annotations
 

@@ -66,8 +66,11 @@ class Classes(Single):
         return _Right(self.device) if train else _ByClass(self.count, self.device)
 
     def answers(self, output: Any) -> dict[str, Any]:
-        """Give the probability of every class, `[N, C]`."""
-        return {"probabilities": main_of(output).float().softmax(1).tolist()}
+        """Give the probability of every class, `[N, C]`; of a map of classes, the likeliest, `[N, h, w]`."""
+        scores = main_of(output).float()
+        if scores.dim() > 2:
+            return {"mask": scores.argmax(1).tolist()}
+        return {"probabilities": scores.softmax(1).tolist()}
 
 
 class _Right(Meter):

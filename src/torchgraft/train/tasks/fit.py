@@ -20,7 +20,7 @@ from torchgraft.train.tasks.make import task_of
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
 
-__all__ = ["balance_of", "check_tasks", "kind_of", "spread_of", "task_for"]
+__all__ = ["balance_of", "check_outputs", "check_tasks", "spread_of", "task_for"]
 
 WANTS = {
     "classes": "one class for each sample",
@@ -53,7 +53,7 @@ def task_for(
         TrainError: head and data are for different tasks; or there is no such loss or metric.
     """
     asked = tasks(graft.recipe.edits)
-    check_tasks(asked, data.task)
+    check_tasks(asked, data)
     return task_of(
         plan,
         asked,
@@ -67,27 +67,32 @@ def task_for(
     )
 
 
-def check_tasks(asked: Mapping[str, str], given: str) -> None:
+def check_tasks(asked: Mapping[str, str], data: DataSet) -> None:
     """Refuse a head that such data can't train.
 
     Args:
         asked: the tasks of the head, by the names of its outputs; empty for a model whose head is as it was.
-        given: the task of the data.
+        data: what there is to train on.
 
     Raises:
         TrainError: they are for different tasks, or several outputs by name meet one target for each sample.
     """
+    given, known = data.task, data.train.labels
     if asked and "" not in asked:
-        return  # whether the targets have these names, the first batch tells
-    head = asked.get("", given)
-    if head == given or (head, given) == ("classes", "mask"):
+        if len(known) and not isinstance(known[0], Mapping):
+            raise _unfit(f"wants targets by name ({', '.join(asked)})", given)
         return
-    raise TrainError(
-        f"the head is for {head}, it wants {WANTS[head]}, and these data give {WANTS[given]}",
+    head = asked.get("", given)
+    if head != given and (head, given) != ("classes", "mask"):
+        raise _unfit(f"wants {WANTS[head]}", given)
+
+
+def _unfit(wants: str, given: str) -> TrainError:
+    task = f", task: {given}" if given in ("labels", "regression") else ""
+    return TrainError(
+        f"the head {wants}, and these data give {WANTS[given]}",
         where="edits.head",
-        hint=f"take a head for such data: head: {{classes: …, task: {given}}}"
-        if given != "mask"
-        else "take a head for classes on a model that gives maps: head: {classes: …}",
+        hint=f"take a head for such data: head: {{classes: …{task}}}",
     )
 
 
@@ -127,12 +132,6 @@ def _fits(value: Any, batch: int, data: DataSet) -> bool:
     if len(shape) != rank or shape[0] != batch or "float" not in value.dtype:
         return False
     return bool(shape[1] == count if data.task in ("labels", "regression") else shape[1] >= count)
-
-
-def kind_of(graft: Graft, given: str) -> str:
-    """Give the task of a graft on data: the head's where it names one, else that of the data."""
-    told = tasks(graft.recipe.edits).get("", given)
-    return "mask" if (told, given) == ("classes", "mask") else told
 
 
 def balance_of(data: DataSet) -> list[float]:

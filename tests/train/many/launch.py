@@ -1,0 +1,52 @@
+"""Start the processes of a test as a user does: by torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[3]
+RUNS = Path(__file__).with_name("runs.py")
+
+
+def started(processes, *words, **extra):
+    """Start processes by torchrun; their output goes to a pipe."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", **extra}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.Popen(
+        [*torchrun, *map(str, words)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def ran(processes, folder, jobs):
+    """Run jobs of runs.py to their end."""
+    said = folder / f"jobs-{processes}.json"
+    said.write_text(json.dumps(jobs))
+    process = started(processes, RUNS, folder, said)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def figures(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def tensors(folder, name):
+    return load_file(folder / f"{name}.safetensors")
+
+
+def differing(one, other):
+    """Name the tensors that are not the same bit for bit."""
+    return [name for name, value in one.items() if not torch.equal(value, other[name])]
+
+
+def apart(one, other):
+    """Give how far two states are apart at the most."""
+    return max((value.double() - other[name].double()).abs().max().item() for name, value in one.items())
