@@ -12,7 +12,7 @@ from pathlib import Path
 
 NAMES = (
     "startup", "trace", "verdict", "edit", "decoder", "alarms", "heads", "inputs", "load", "peers", "resilience",
-    "transfer", "counts", "summary", "graph", "page", "capture", "profile", "memory",
+    "transfer", "counts", "summary", "graph", "page", "capture", "profile", "memory", "overhead", "silent",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = """# Results

@@ -221,6 +221,7 @@ def resumed_huggingface(*, ours: bool) -> str:
 
 def resumed_fastai(*, ours: bool) -> str:
     """Resume a Learner whose body was unfrozen: `load` brings weights and the optimizer's state."""
+    import fastai.callback.progress  # noqa: F401 (no_bar)
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader
     from fastai.learner import Learner

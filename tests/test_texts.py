@@ -14,6 +14,8 @@ from torchgraft.errors import DataError, EditError, RecipeError, TrainError
 from torchgraft.plan import Talk, plan, planned, prepared
 from torchgraft.texts import Lengths, as_classifier, measured, positions
 
+transformers = pytest.importorskip("transformers")
+
 pytestmark = pytest.mark.filterwarnings("ignore::torchgraft.errors.TorchgraftWarning")
 
 
@@ -256,3 +258,11 @@ def test_a_check_reads_texts_as_training_does(home):
     assert not [one for one in found if one.is_error]
     found = job.graft.check(data=f"csv:{home / 'reviews.csv'}")
     assert not [one for one in found if one.is_error]
+
+
+def test_work_is_counted_for_texts_of_the_planned_length(home):
+    job, _ = planned_for(home, "bert", **{"preprocess.tokens.max_length": 30})
+    run = job.graft.trace()
+    assert [run.values[number].shape for number in run.inputs] == [(2, 30), (2, 30)]
+    again = planned(job.recipe).graft.trace()
+    assert (again.macs, again.output_shapes()) == (run.macs, [(2, 2)])

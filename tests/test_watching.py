@@ -397,9 +397,10 @@ def test_data_that_are_none() -> None:
 
 @pytest.mark.filterwarnings("ignore::torchgraft.errors.TorchgraftWarning")
 def test_it_works_inside_of_accelerate() -> None:
-    accelerate = pytest.importorskip("accelerate")
+    from accelerate import Accelerator
+
     model = Net()
-    own = accelerate.Accelerator(cpu=True)
+    own = Accelerator(cpu=True)
     net, optimizer = own.prepare(model, sgd(model))
     watched = tg.watch(net, optimizer, on_nan="skip")
     for bad in (False, True, False):
@@ -413,8 +414,9 @@ def test_it_works_inside_of_accelerate() -> None:
 
 @pytest.mark.filterwarnings("ignore::torchgraft.errors.TorchgraftWarning")
 def test_it_works_inside_of_fabric() -> None:
-    fabric = pytest.importorskip("lightning.fabric")
-    own = fabric.Fabric(accelerator="cpu", devices=1)
+    from lightning.fabric import Fabric
+
+    own = Fabric(accelerator="cpu", devices=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         own.launch()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from torchgraft.edits.input import Input
 from torchgraft.errors import SourceError
+from torchgraft.tokens import Texts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +33,7 @@ def inputs(recipe: Recipe, model: nn.Module, example: Any) -> Any:
         SourceError: neither an example nor a shape is known.
     """
     if example is not None:
-        return _shaped(recipe, example)
+        return _long(recipe, _shaped(recipe, example))
     shape = input_shape(recipe)
     if shape is None:
         raise SourceError(
@@ -52,6 +54,22 @@ def _shaped(recipe: Recipe, example: Any) -> Any:
     if shape is None or shape == example.shape[1:]:
         return example
     return example.new_empty((example.shape[0], *shape), device="meta")
+
+
+def _long(recipe: Recipe, example: Any) -> Any:
+    """Give texts the length that the recipe cuts them to: work and memory are those of the longest ones."""
+    if not isinstance(recipe.preprocess, Texts):
+        return example
+    length = recipe.preprocess.tokens.max_length
+
+    def stretched(one: Any) -> Any:
+        if not isinstance(one, torch.Tensor) or one.dim() != 2 or one.is_floating_point():
+            return one
+        return one.repeat(1, -(-length // one.shape[1]))[:, :length]
+
+    if isinstance(example, Mapping):
+        return {name: stretched(one) for name, one in example.items()}
+    return tuple(map(stretched, example)) if isinstance(example, tuple) else stretched(example)
 
 
 def _after(recipe: Recipe, shape: _Shape) -> _Shape:

@@ -454,6 +454,8 @@ def _checked(
     for word, sentence in _told(data, train, task):
         talk.say(word, sentence)
     graft.recipe = recipe
+    if isinstance(preprocess, Texts):
+        graft._looks.forget()  # from here on they have their length
     if train.per_class is not None:
         data = replace(data, train=per_class(data.train, train.per_class, recipe.seed))
     return Planned(graft, data, train, preprocess, findings, timings, loss)

@@ -166,11 +166,12 @@ def facts_of(graft: Graft, data: DataSet, preprocess: Preprocess | Texts | None)
 def _labels_of(data: DataSet) -> DataFacts:
     """Count class numbers; of other targets, and of a stream, nothing is known but how many classes there are."""
     count = len(data.classes)
-    labels = [*data.train.labels, *data.val.labels] if data.task == "classes" else []
+    known = data.task == "classes" and len(data.train.labels)  # a stream has none, the samples to judge by have
+    labels = [*data.train.labels, *data.val.labels] if known else []
     if not labels:
-        return DataFacts(classes=count, labels=(0, max(count - 1, 0)))
+        return DataFacts(classes=count, labels=(0, max(count - 1, 0)), shared=data.shared)
     counts = [0] * count
     for label in data.train.labels:
         if 0 <= label < count:
             counts[label] += 1
-    return DataFacts(classes=count, labels=(min(labels), max(labels)), counts=tuple(counts))
+    return DataFacts(classes=count, labels=(min(labels), max(labels)), counts=tuple(counts), shared=data.shared)

@@ -247,3 +247,22 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(home: Path) -> None:
         parse_data(f"csv:{home / 'lables.csv'}").open()
     with pytest.raises(DataError, match=r"is a folder, not a table"):
         parse_data(f"csv:{home}").open()
+
+
+def test_a_copy_of_a_training_image_never_validates_where_the_split_is_drawn(home: Path) -> None:
+    for number in range(10, 20):
+        (home / "img" / f"{number}.png").write_bytes((home / "img" / f"{number - 10}.png").read_bytes())
+    data = table(home, "path,label", *rows("img/{n}.png,{word}"), seed=3)
+    trained = {data.train[place][0].getpixel((0, 0)) for place in range(len(data.train))}
+    judged = {data.val[place][0].getpixel((0, 0)) for place in range(len(data.val))}
+    assert not trained & judged
+    assert judged
+    assert data.shared == 0
+
+
+def test_copies_in_a_stated_split_are_counted(home: Path) -> None:
+    (home / "img" / "15.png").write_bytes((home / "img" / "3.png").read_bytes())
+    lines = [f"img/{n}.png,{'ab'[n % 2]},{'train' if n < 14 else 'val'}" for n in range(20)]
+    assert table(home, "path,label,split", *lines).shared == 1
+    texts = [f"text {n % 18},{'ab'[n % 2]},{'train' if n < 14 else 'val'}" for n in range(20)]
+    assert table(home, "text,label,split", *texts).shared == 2

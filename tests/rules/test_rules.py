@@ -105,6 +105,8 @@ def test_everything_frozen_is_told():
         ("D002", DataFacts(classes=4, labels=(1, 4))),
         ("D003", DataFacts(classes=4, labels=(0, 3), counts=(9, 0, 0, 0))),
         ("D004", DataFacts(classes=4, labels=(0, 3), counts=(100, 9, 20, 20))),
+        ("D005", DataFacts(classes=4, labels=(0, 3), shared=2)),
+        ("D006", DataFacts(classes=4, labels=(0, 3), counts=(9, 9, 0, 9))),
         ("D001", DataFacts(4, (0, 3), normalisation=((0.5,), (0.5,)), trained_with=((0.485,), (0.225,)))),
     ],
 )

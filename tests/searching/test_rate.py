@@ -9,6 +9,7 @@ import torch
 from tests.train.stripes import DATA, graft
 from torch import nn
 
+from torchgraft.data.base import ArraySamples
 from torchgraft.errors import TrainError
 from torchgraft.searching.plot import draw_rates
 from torchgraft.searching.rate import BREAK, judged, smoothed
@@ -32,8 +33,8 @@ def curve(low: float = 1e-4, high: float = 1e-1) -> list[float]:
 def test_the_suggestions_lie_where_the_loss_falls():
     found = judged(RATES, curve(), broke=True, own=1e-3, groups=[("head", 1e-2)])
     assert 1e-4 <= found.steepest <= 1e-1
-    assert 1e-3 <= found.tenth <= 1e-2
-    assert 3e-4 <= found.valley <= 3e-2
+    assert 3e-4 <= found.tenth <= 1e-2
+    assert 1e-4 <= found.valley <= 3e-2
     assert min(found.steepest, found.tenth) <= found.suggestion * 1.1
     assert found.suggestion <= max(found.steepest, found.tenth) * 1.1
     assert float(f"{found.suggestion:.1e}") == found.suggestion
@@ -120,8 +121,8 @@ def test_every_group_keeps_its_ratio_and_what_is_frozen_stands_still(monkeypatch
 
 def test_the_test_ends_where_the_loss_breaks():
     labels = np.random.default_rng(0).integers(0, 3, len(DATA.train))
-    senseless = replace(DATA, train=replace(DATA.train, labels=labels))  # so that no rate makes the loss nothing
-    found = graft().find_rate(senseless, batch=16, optimizer={"sgd": {"lr": 0.1, "momentum": 0.9}}, clip=None)
+    senseless = replace(DATA, train=ArraySamples(DATA.train.images, labels))  # so that no rate makes the loss nothing
+    found = graft().find_rate(senseless, batch=16, optimizer="sgd", clip=None, high=1e5)
     assert found.broke
     assert len(found.rates) < 100
     assert max(found.losses) > BREAK * min(found.losses)

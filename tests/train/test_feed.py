@@ -254,6 +254,12 @@ def test_a_data_set_that_draws_random_numbers_itself_is_not_kept_and_goes_on_exa
     one = noisy()
     epochs = [list(one.batches(epoch)) for epoch in (1, 2)]
     assert not one.fixed
+    noise = {
+        round(float(row[0]) - place, 6)
+        for batch in epochs[0]
+        for place, row in zip(batch.indices, batch.inputs, strict=True)
+    }
+    assert len(noise) > 15
     means = [torch.cat([batch.inputs for batch in epoch]).mean() for epoch in epochs]
     assert means[0] != means[1]
     assert same(list(noisy().batches(2, start=1)), epochs[1][1:])

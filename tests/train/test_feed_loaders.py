@@ -124,7 +124,7 @@ def test_a_batch_is_taken_apart_into_inputs_and_targets(batch, inputs):
 
 @pytest.mark.parametrize(
     ("batch", "what"),
-    [(torch.ones(2), "a batch of the loader is a Tensor"), ({"a": torch.ones(2), "b": torch.ones(2)}, "without targets: a, b")],
+    [(torch.ones(2), "a batch of the loader is a Tensor"), ({"a": torch.ones(2), "b": torch.ones(2)}, "a batch of the loader is a dict")],
 )  # fmt: skip
 def test_a_batch_without_targets_is_refused(batch, what):
     with pytest.raises(DataError, match=what):

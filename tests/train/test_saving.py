@@ -34,6 +34,14 @@ def test_what_is_saved_is_the_state_at_that_moment_though_training_goes_on(tmp_p
     assert float(saver.load()[0].tensors["model/a"].sum()) == 0
 
 
+def test_what_a_killed_process_left_half_written_goes_when_the_training_goes_on(tmp_path):
+    saver = Saver(tmp_path / "s", 60)
+    saver.save(SNAPSHOT, {}, wait=True)
+    (tmp_path / "s" / ".state.safetensors.1234abcd.tmp").write_bytes(b"half")
+    saver.load()
+    assert [one.name for one in (tmp_path / "s").iterdir()] == ["state.safetensors"]
+
+
 def test_of_the_best_states_the_one_that_the_state_names_is_kept(tmp_path):
     saver = Saver(tmp_path / "s", 60)
     for best in (1, 2, 2):

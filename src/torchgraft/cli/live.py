@@ -58,7 +58,9 @@ class Live:
         """Give what the training is to call."""
         from torchgraft.train.watch import Watch
 
-        return Watch(begin=self.begin, step=self.step, epoch=self.epoch, found=self.found, end=self.end)
+        return Watch(
+            begin=self.begin, step=self.step, epoch=self.epoch, found=self.found, end=self.end, note=self.note
+        )
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[Live]:
@@ -122,6 +124,10 @@ class Live:
     def found(self, finding: Finding) -> None:
         """Print what is wrong."""
         self._say(str(finding))
+
+    def note(self, words: str) -> None:
+        """Print how it is trained."""
+        self._say(f"note     {words}")
 
     def end(self, history: History) -> None:
         """Take the live line away, and name the best epoch."""

@@ -50,9 +50,16 @@ for _home, _words in {
 }.items():
     app.command(f"torchgraft.cli.{_home}", name=_home.partition(":")[2], help=_words)
 
-_find = App(name="find", help="Find the learning rate or the size of a batch for a recipe, by trying.", help_format="plaintext")
-_find.command("torchgraft.cli.find:rate", name="rate", help="Raise the rate at every step; see where the loss falls.")
-_find.command("torchgraft.cli.find:batch", name="batch", help="The largest batch that fits, the smallest that is fast.")
+_find = App(
+    name="find",
+    help="Find the learning rate or the size of a batch for a recipe, by trying.",
+    help_format="plaintext",
+)
+for _name, _words in {
+    "rate": "Raise the learning rate at every step; see where the loss falls and where it breaks.",
+    "batch": "Find the largest batch that fits, and the smallest that is as fast as any.",
+}.items():
+    _find.command(f"torchgraft.cli.find:{_name}", name=_name, help=_words)
 app.command(_find)
 
 

@@ -1,8 +1,11 @@
-"""Samples that are in both halves: a figure that was judged on them says too much."""
+"""Samples of one content, which may come up twice: figures judged on what was trained on say too much."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+from torchgraft.data.base import Task, halves
 
 __all__ = ["apart", "copies"]
 
@@ -13,13 +16,31 @@ def copies(train: Iterable[Hashable], val: Iterable[Hashable]) -> int:
     return sum(one in trained for one in val)
 
 
-def apart(train: list[int], val: list[int], contents: Sequence[Hashable]) -> tuple[list[int], list[int]]:
-    """Let a drawn half train on what is a copy of a training sample; but for that, and where all are, as drawn.
+def apart(
+    targets: Sequence[Any], contents: Sequence[Hashable], *, task: Task, seed: int, where: str, keys: Sequence[str]
+) -> tuple[list[int], list[int]]:
+    """Draw the halves as `halves` does, all samples of one content and target on the same side.
 
-    `contents` has what tells samples apart, their targets included: two of one input and another target may part.
+    An empty content is not known. Where every class has one content only, its copies are drawn like others.
+
+    Args:
+        targets: of each sample.
+        contents: what tells their inputs apart: digests of images, or the texts themselves.
+        task: what the targets are.
+        seed: draws.
+        where: what the user called the set.
+        keys: what a sample is drawn by.
     """
-    trained = {contents[place] for place in train}
-    moved = {place for place in val if contents[place] in trained}
-    if not moved or len(moved) == len(val):
-        return train, val
-    return sorted([*train, *moved]), [place for place in val if place not in moved]
+    groups: dict[Hashable, list[int]] = {}
+    for place, content in enumerate(contents):
+        groups.setdefault((targets[place], content) if content else place, []).append(place)
+    firsts = sorted(min(places, key=lambda place: keys[place]) for places in groups.values())
+    chosen = [targets[place] for place in firsts]
+    if len(firsts) == len(keys) or len(set(chosen) if task == "classes" else {0}) == len(firsts):
+        return halves(targets, task=task, seed=seed, where=where, keys=keys)
+    train, _ = halves(chosen, task=task, seed=seed, where=where, keys=[keys[place] for place in firsts])
+    trained = {firsts[number] for number in train}
+    sides: tuple[list[int], list[int]] = ([], [])
+    for places in groups.values():
+        sides[0 if trained & set(places) else 1].extend(places)
+    return sorted(sides[0]), sorted(sides[1])

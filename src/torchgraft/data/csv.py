@@ -13,7 +13,6 @@ from torchgraft.data.base import (
     Progress,
     Samples,
     Task,
-    halves,
     made_split,
     usual_size,
 )
@@ -167,8 +166,8 @@ def _halved(read: _Read, seed: int, where: str) -> tuple[list[int], list[int], s
     parts = [stated[row] for row in read.rows]
     if "val" not in set(stated):
         keys = read.cells(read.columns.given)
-        drawn = halves(read.targets.values, task=read.targets.task, seed=seed, where=where, keys=keys)
-        train, val = apart(*drawn, list(zip(read.targets.values, read.contents(), strict=True)))
+        values, task = read.targets.values, read.targets.task
+        train, val = apart(values, read.contents(), task=task, seed=seed, where=where, keys=keys)
         return train, val, made_split(seed, read.targets.task)
     train = [place for place, part in enumerate(parts) if part == "train"]
     val = [place for place, part in enumerate(parts) if part == "val"]

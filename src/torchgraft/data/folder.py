@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.data.base import DataSet, DataSource, Progress, hold_out, made_split, usual_size
+from torchgraft.data.base import DataSet, DataSource, Progress, made_split, usual_size
 from torchgraft.data.copies import apart, copies
 from torchgraft.data.images import SUFFIXES, Look, decode, read_all
 from torchgraft.data.words import listing, natural, several
@@ -214,8 +214,8 @@ def _drawn(files: Sequence[_File], root: Path, *, seed: int, where: str) -> tupl
     kinds = list(dict.fromkeys(file.kind for file in files))
     labels = [kinds.index(file.kind) for file in files]
     keys = [file.path.relative_to(root).as_posix() for file in files]
-    drawn = hold_out(labels, seed=seed, where=where, keys=keys)
-    train, val = apart(*drawn, [(file.kind, file.look.digest) for file in files])
+    contents = [file.look.digest for file in files]
+    train, val = apart(labels, contents, task="classes", seed=seed, where=where, keys=keys)
     return [files[index] for index in train], [files[index] for index in val]
 
 

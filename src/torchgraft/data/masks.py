@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchgraft.data.base import DataSet, DataSource, Progress, halves, made_split, usual_size
+from torchgraft.data.base import DataSet, DataSource, Progress, made_split, usual_size
 from torchgraft.data.copies import apart, copies
 from torchgraft.data.folder import FileSamples, existing, folders_in, images_below, stated
 from torchgraft.data.images import Look, read_all, reason
@@ -189,8 +189,8 @@ def _data_set(
         split = f"stated: the halves of {root.name}/"
     else:
         keys = [pair.name for pair in good[0]]
-        drawn = halves((), task="mask", seed=seed, where=where, keys=keys)
-        places = apart(*drawn, [pair.look.digest for pair in good[0]])
+        contents = [pair.look.digest for pair in good[0]]
+        places = apart([()] * len(keys), contents, task="mask", seed=seed, where=where, keys=keys)
         train, val = ([good[0][place] for place in half] for half in places)
         split = made_split(seed, "mask")
     return DataSet(

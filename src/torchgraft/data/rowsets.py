@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torchgraft.data.base import DataSet, Progress, Task, halves, made_split, usual_size
+from torchgraft.data.base import DataSet, Progress, Task, made_split, usual_size
 from torchgraft.data.copies import apart, copies
 from torchgraft.data.images import Look, read_all, reason
 from torchgraft.data.maskfiles import Coding, MaskLook, code, counts_of, raw_of
@@ -210,14 +210,14 @@ def _data_set(
     labels = [[targets.values[at][row] for row in half.rows] for at, half in enumerate(looked)]
     if len(looked) == 1:
         keys = [str(row) for row in looked[0].rows]
-        drawn = halves(labels[0], task=targets.task, seed=seed, where=where, keys=keys)
-        every = list(apart(*drawn, list(zip(labels[0], _contents(looked[0], reader), strict=True))))
+        contents = _contents(looked[0], reader)
+        every = list(apart(labels[0], contents, task=targets.task, seed=seed, where=where, keys=keys))
         looked, labels = [looked[0], looked[0]], [labels[0], labels[0]]
         said = made_split(seed, targets.task)
     train, val = (_samples(*one, reader) for one in zip(looked, every, labels, strict=True))
     sizes = [look.size for half in looked for look in half.looks if look.size != (0, 0)]
     known = [_contents(half, reader) for half in looked]
-    contents = [[one[place] for place in places] for one, places in zip(known, every, strict=True)]
+    halved = [[one[place] for place in places] for one, places in zip(known, every, strict=True)]
     image = reader.roles.kind == "image"
     return DataSet(
         train=train,
@@ -230,7 +230,7 @@ def _data_set(
         task=targets.task,
         kind=reader.roles.kind,
         notes=notes,
-        shared=copies(*contents),
+        shared=copies(*halved),
     )
 
 

@@ -27,6 +27,7 @@ from torchgraft.features.sheets import (
 )
 from torchgraft.features.statistics import layer_statistics
 from torchgraft.store.files import explained, make_folder, write_whole
+from torchgraft.tokens import Texts
 from torchgraft.view.canvas import percent, png
 
 if TYPE_CHECKING:
@@ -78,13 +79,13 @@ class Shown:
     note: str = ""
 
 
-def shown(graft: Graft, paths: Sequence[Path], preprocess: Preprocess | None, asked: Asked) -> Shown:
+def shown(graft: Graft, paths: Sequence[Path], preprocess: Preprocess | Texts | None, asked: Asked) -> Shown:
     """Look at a model and images.
 
     Args:
         graft: the model.
         paths: image files; filters need none.
-        preprocess: how images are prepared; None where the model takes none.
+        preprocess: how images are prepared; None, or that of texts, where the model takes none.
         asked: what is wanted.
 
     Raises:
@@ -92,6 +93,7 @@ def shown(graft: Graft, paths: Sequence[Path], preprocess: Preprocess | None, as
         SelectionError: a selector matches nothing, or nothing of that kind.
     """
     check_wanted(paths, asked.kind, None, model=graft.recipe.base)
+    preprocess = None if isinstance(preprocess, Texts) else preprocess
     if asked.kind != "filters" and preprocess is None:
         raise DataError(
             f"{graft.name} does not take images: its input is {list(graft.input_shape or ()) or 'not known'}",

@@ -106,5 +106,45 @@ class Unbalanced(Rule):
             )
 
 
+class Shared(Rule):
+    """Validation samples are, byte for byte, among those that are trained on: their figures flatter."""
+
+    code = "D005"
+    severity: ClassVar[Severity] = "warning"
+    title = "validation samples that are trained on"
+    case = "a val/ folder with copies of images of the train/ folder"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Read how many samples both halves share."""
+        count = evidence.data.shared if evidence.data is not None else 0
+        if count:
+            yield self.found(
+                evidence.name,
+                f"{count} validation sample{'s are' if count > 1 else ' is'} also in the training half",
+                hint="remove the copies from one of the halves",
+            )
+
+
+class EmptyClass(Rule):
+    """A class has no training sample: the model can't learn it, and its output says nothing."""
+
+    code = "D006"
+    severity: ClassVar[Severity] = "warning"
+    title = "a class without training samples"
+    case = "labels that run from 1 to 10, taken as 11 classes"
+
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
+        """Look for counts of 0, where there is more than one class."""
+        counts = evidence.data.counts if evidence.data is not None else ()
+        empty = [number for number, count in enumerate(counts) if not count]
+        if empty and len(counts) - len(empty) > 1:
+            shown = ", ".join(map(str, empty[:5])) + (", …" if len(empty) > 5 else "")
+            yield self.found(
+                evidence.name,
+                f"{len(empty)} of {len(counts)} classes have no training sample: number {shown}",
+                hint="add samples, or number the classes without gaps",
+            )
+
+
 def _mean(numbers: tuple[float, ...]) -> float:
     return sum(numbers) / max(len(numbers), 1)

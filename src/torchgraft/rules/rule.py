@@ -34,7 +34,8 @@ __all__ = ["DataFacts", "Evidence", "Rule", "judge", "rules"]
 class DataFacts:
     """What is known of the data without running the model.
 
-    `normalisation` and `trained_with` are (mean, std) of the data's and of the base's preprocessing.
+    `normalisation` and `trained_with` are (mean, std) of the data's and of the base's preprocessing. `counts` are
+    those of the training half; `shared` counts the validation samples that are, byte for byte, in it too.
     """
 
     classes: int
@@ -42,6 +43,7 @@ class DataFacts:
     counts: tuple[int, ...] = ()
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     trained_with: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    shared: int = 0
 
 
 @dataclass(frozen=True)

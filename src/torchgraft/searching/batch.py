@@ -131,7 +131,7 @@ def proved(most: int, runs: Callable[[int], bool], *, tries: int = 6) -> int:
 
 
 def ladder(largest: int, own: int) -> list[int]:
-    """Give the batches whose speed is measured: powers of two from 2 on, eight at most, the plan's, and the largest."""
+    """Give the batches whose speed is measured: eight powers of two at most, the plan's own, and the largest."""
     powers = [2**n for n in range(1, largest.bit_length()) if 2**n <= largest]
     return sorted({*powers[-8:], largest, min(own, largest)} - {0})
 

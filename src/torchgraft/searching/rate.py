@@ -1,7 +1,7 @@
 """The learning-rate range test: raise the rate at every step, and see where the loss falls and where it breaks.
 
-Smith (2017), "Cyclical learning rates for training neural networks", section 3.3; in the form of Gugger and Howard:
-the rate grows by a constant factor each step, and the test ends when the loss is four times the best.
+Smith (2017), "Cyclical learning rates for training neural networks", section 3.3; as Gugger and Howard do it: the
+rate grows by a constant factor each step, and the test ends when the loss is four times the best.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class _Kept:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put a model back after the block, whatever happens there: weights, buffers, gradients, what is trainable, modes.
+    """Put a model back after the block: weights, buffers, gradients, what is trainable, modes, bit for bit.
 
     Tensors are the same objects as before, so that an optimizer of the user's own goes on with them. It holds a
     copy of every tensor meanwhile.

@@ -1,4 +1,4 @@
-"""Numbers of the training plan, written into a recipe file that keeps everything else as it stands: order, comments."""
+"""Numbers of the training plan, written into a recipe file whose order and comments stay as they are."""
 
 from __future__ import annotations
 

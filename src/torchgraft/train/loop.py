@@ -102,6 +102,8 @@ def fit(
         _check_trainable(graft)
         session = session_for(graft, data, plan, preprocess, device, steps=steps, world=world, loss=loss)
         if saver is not None:
+            for cache in session.caches:
+                cache.folder = saver.folder
             _prepare(saver, session, identity(session, data), resume=resume)
         with checkpointed(tuple(again.values())):
             return _Run(session, watch, saver, stop).to_the_end()
@@ -159,6 +161,8 @@ class _Run:
         self.looks.open_epoch()
         for batch in session.feeds.train.batches(session.epoch, start=session.batch):
             watch.step(session.step(batch))
+            if session.caches[0].news:
+                watch.note(session.caches[0].told())
             if not session.between:
                 continue
             if self.looks.left:

@@ -154,6 +154,8 @@ class Saver:
             StoreError: it is damaged.
         """
         shared, whole = self.folder / SHARED, self.folder / WHOLE
+        if self.world.writes:
+            self._sweep()
         if shared.exists():
             snapshot, kept = _shards(self.folder, self.world).read()
             self.saved_best = int(snapshot.notes["best"]) if kept and self.shards is not None else 0
@@ -169,6 +171,11 @@ class Saver:
         best = self._best(int(notes["best"]))
         self.saved_best = int(notes["best"]) if best.exists() and self.shards is None else 0
         return Snapshot(tensors, notes), load_state(best)[0] if best.exists() else {}
+
+    def _sweep(self) -> None:
+        """Remove what a process that was killed had half written; nobody else writes here."""
+        for rest in self.folder.glob(".*.tmp"):
+            rest.unlink(missing_ok=True)
 
     def set_aside(self) -> Path | None:
         """Move an unfinished training out of the way of a new one, and say where it lies now."""

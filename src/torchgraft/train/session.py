@@ -101,7 +101,8 @@ class Session:
         self.seconds, self.since = 0.0, time.perf_counter()
         self._fresh()
         left = self.epochs_asked
-        self.caches = [cache_of(feed, plan, world, epochs=left) for feed in (feeds.train, feeds.val)]
+        both = (feeds.train, feeds.val)
+        self.caches = [cache_of(feed, plan, world, epochs=left, moved=self._moved) for feed in both]
 
     def _spread(self) -> Spread:
         """Copy or share the model out; what is frozen is summed up before nobody holds it whole."""
@@ -205,18 +206,22 @@ class Session:
 
     def _pass(self, batch: Batch, targets: Any, turn: Turn) -> tuple[Any, float]:
         """Run forward and backward; gives the output, and the loss over all processes."""
-        output, loss = self.stepper.forward(lambda: self.output(batch), lambda out: self.task.loss(out, targets))
+        output, loss = self._judged(batch, targets)
         value = loss.item() if self.spread is None else self.world.mean(loss.detach(), batch.count)
         if not math.isfinite(value):
             raise self._broken(f"the loss is {value}")
         self.stepper.backward(loss, turn.share * self.world.size * batch.share)
         return output, value
 
+    def _judged(self, batch: Batch, targets: Any) -> tuple[Any, Tensor]:
+        return self.stepper.forward(lambda: self.output(batch), lambda out: self.task.loss(out, targets))
+
     def _part(self, batch: Batch, targets: Any, turn: Turn) -> tuple[Any, float]:
         """Run this process's part of a batch; one that was lent its samples leaves no trace of them."""
         from torchgraft.train.many.spread import still
 
         assert self.spread is not None
+        self.spread.rehearse(lambda: self._judged(batch, targets)[1])
         idle = nullcontext() if batch.count else still(self.model)
         with self.spread.synchronised(closes=turn.closes), idle:
             return self._pass(batch, targets, turn)
@@ -395,6 +400,7 @@ class Session:
             "seconds": [self.seconds + now - self.since, self.epoch_seconds + now - getattr(self, "began", now)],
             "random": random_notes,
             "optimizer": flat(self.optimizer.state_dict(), "optimizer", tensors),
+            "feed": flat(self.feeds.train.state(), "rng/feed", tensors),
             "course": self.course.state(),
             "schedule": [self.schedule.last_epoch, self.schedule.base_lrs],
             "scaler": self.stepper.scaler.state_dict(),
@@ -430,6 +436,7 @@ class Session:
         self._restore_figures(tensors, notes)
         if notes["random"] is not None:  # of more processes than there were, some have none yet
             set_random_state(tensors, notes["random"], self.device)
+            self.feeds.train.restore(nested(notes["feed"], tensors))
 
     def _restore_figures(self, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
         self.loss_sum, self.count = notes["sums"]

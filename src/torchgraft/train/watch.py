@@ -87,6 +87,7 @@ class Watch:
         saved: when a state is whole on the disk, with its place.
         found: when something is wrong, with the finding.
         end: after the last epoch, or Ctrl-C.
+        note: with a sentence about how it is trained, such as what is computed once.
     """
 
     begin: Callable[[Begin], object] = lambda _: None
@@ -95,6 +96,7 @@ class Watch:
     saved: Callable[[Path], object] = lambda _: None
     found: Callable[[Finding], object] = lambda _: None
     end: Callable[[History], object] = lambda _: None
+    note: Callable[[str], object] = lambda _: None
 
 
 SILENT = Watch()
@@ -110,5 +112,5 @@ def both(one: Watch, other: Watch) -> Watch:
 
         return call
 
-    names = ("begin", "step", "epoch", "saved", "found", "end")
+    names = ("begin", "step", "epoch", "saved", "found", "end", "note")
     return Watch(**{name: chained(getattr(one, name), getattr(other, name)) for name in names})

@@ -74,7 +74,9 @@ def test_several_processes_give_the_curve_of_one(folder, alone, many):
     one, other = figures(folder, alone), figures(folder, many)
     assert len(one["losses"]) == 18
     assert other["losses"] == pytest.approx(one["losses"], abs=1e-5)
-    assert [norm for norm in other["norms"] if norm] == pytest.approx([norm for norm in one["norms"] if norm], 1e-5)
+    assert [norm for norm in other["norms"] if norm] == pytest.approx(
+        [norm for norm in one["norms"] if norm], 1e-5
+    )
     for ours, theirs in zip(one["epochs"], other["epochs"], strict=True):
         assert theirs["train_loss"] == pytest.approx(ours["train_loss"], abs=1e-5)
         assert theirs["val_loss"] == pytest.approx(ours["val_loss"], abs=1e-5)

@@ -178,7 +178,7 @@ def test_samples_of_several_sizes_are_run_whole():
     cache = Cache(PLAN, Set(8, sizes=[4]), epochs=3)
     cache.output(model, model, torch.randn(4, 3, 32, 32), [0, 1, 2, 3])
     cache.output(model, model, torch.randn(4, 3, 40, 40), [4, 5, 6, 7])
-    assert cache.why == "samples come in several sizes"
+    assert "several sizes" in cache.why
     assert not cache.holds([0, 1, 2, 3])
 
 

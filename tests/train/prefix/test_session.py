@@ -8,6 +8,8 @@ from tests.train.prefix.nets import equal
 from tests.train.stripes import DATA, graft
 
 from torchgraft.train.opening import session_for
+from torchgraft.train.rates import starting
+from torchgraft.train.watch import Watch
 from torchgraft.trainplan import TrainPlan
 
 
@@ -17,15 +19,16 @@ def run(*, free=("fc",), epochs=4, **settings):
     g.freeze(all_but=list(free))
     plan = TrainPlan(data="stripes", epochs=epochs, batch=20, **settings)
     torch.manual_seed(0)
-    session = session_for(g, DATA, plan, g.recipe.preprocess, torch.device("cpu"))
     read = 0
-    while not session.is_done:
-        session.open_epoch()
-        for batch in session.feeds.train.batches(session.epoch):
-            read += batch.inputs is not None
-            session.step(batch)
-        session.close_epoch()
-    session.finish("finished")
+    with starting(g, plan) as steps:
+        session = session_for(g, DATA, plan, g.recipe.preprocess, torch.device("cpu"), steps=steps)
+        while not session.is_done:
+            session.open_epoch()
+            for batch in session.feeds.train.batches(session.epoch):
+                read += batch.inputs is not None
+                session.step(batch)
+            session.close_epoch()
+        session.finish("finished")
     return g.module.state_dict(), session, read
 
 
@@ -52,7 +55,7 @@ def test_from_the_second_epoch_on_no_sample_is_read():
     assert read == 5
     assert (train.whole, train.answered) == (5, 15)
     assert (val.whole, val.answered) == (3, 9)
-    assert train.words.startswith("computed once, after flatten in the model: [512], 2.05 kB a sample, 197 kB")
+    assert train.words.startswith("frozen part computed once, after flatten in the model: [512], 2.05 kB a sample, 197 kB")
 
 
 def test_each_variant_is_computed_once():
@@ -86,3 +89,11 @@ def test_what_is_unfrozen_on_the_way_is_trained():
     assert equal(plain, ours)
     assert session.caches[0].answered == 5
     assert session.caches[0].words == "nothing is kept of the frozen part: nothing is frozen"
+
+
+def test_a_training_says_what_it_computes_once(tmp_path):
+    g = graft()
+    g.freeze(all_but=["fc"])
+    said = []
+    g.train(DATA, epochs=3, batch=16, watch=Watch(note=said.append))
+    assert said == ["frozen part computed once, after flatten in the model: [512], 2.05 kB a sample, 197 kB in memory"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,16 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from torchgraft.errors import DataError, TrainError
+from torchgraft.data.loaders import halves_of
+from torchgraft.errors import TrainError
 from torchgraft.train.feeds.base import Batch, Feed, moved
 from torchgraft.train.feeds.samples import sizes_of
 from torchgraft.train.random import random_state, set_random_state
 from torchgraft.train.world import World
 
 __all__ = ["LoaderFeed"]
-
-TARGETS = ("labels", "label", "targets", "target")
-"""What a batch that is a dict may call its targets."""
 
 _CPU = torch.device("cpu")
 
@@ -84,7 +83,7 @@ class LoaderFeed(Feed):
             yield self._batch(value)
 
     def _batch(self, value: Any) -> Batch:
-        inputs, targets = _halves(value)
+        inputs, targets = halves_of(value)
         count = _count(targets if isinstance(targets, Tensor) else inputs)
         return Batch(moved(inputs, self._device), moved(targets, self._device), count * self._times, count=count)
 
@@ -95,11 +94,15 @@ class LoaderFeed(Feed):
         if self._began is None:
             return {}
         epoch, tensors, notes = self._began
-        return {"epoch": epoch, "tensors": tensors, "notes": notes}
+        plain = torch.tensor(list(json.dumps(notes).encode()), dtype=torch.uint8)  # each process has its own
+        return {"epoch": epoch, "tensors": {**tensors, "notes": plain}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Let `batches` begin the same epoch with the same random numbers again."""
-        self._began = (state["epoch"], dict(state["tensors"]), dict(state["notes"])) if state else None
+        if state:
+            tensors = dict(state["tensors"])
+            notes = json.loads(bytes(tensors.pop("notes").tolist()))
+            self._began = state["epoch"], tensors, notes
 
     def _random(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, notes = random_state(_CPU)
@@ -123,26 +126,6 @@ class LoaderFeed(Feed):
 def _distributed(loader: DataLoader[Any]) -> DistributedSampler[Any] | None:
     samplers = (loader.sampler, getattr(loader.batch_sampler, "sampler", None))
     return next((one for one in samplers if isinstance(one, DistributedSampler)), None)
-
-
-def _halves(value: Any) -> tuple[Any, Any]:
-    """Tell the inputs of a batch from its targets."""
-    if isinstance(value, Mapping):
-        name = next((name for name in TARGETS if name in value), None)
-        if name is None:
-            raise DataError(
-                f"a batch of the loader is a dict without targets: {', '.join(map(str, value))}",
-                where="train.data",
-                hint=f"call them '{TARGETS[0]}'",
-            )
-        return {key: one for key, one in value.items() if key != name}, value[name]
-    if isinstance(value, (tuple, list)) and len(value) >= 2:
-        return (value[0] if len(value) == 2 else tuple(value[:-1])), value[-1]
-    raise DataError(
-        f"a batch of the loader is a {type(value).__name__}, and it is not said what its targets are",
-        where="train.data",
-        hint="let it give (inputs, targets), or a dict with 'labels'",
-    )
 
 
 def _count(value: Any) -> int:

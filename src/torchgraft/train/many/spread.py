@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from torchgraft.errors import TrainError
 from torchgraft.train.many.blocks import repeated
 from torchgraft.train.many.dress import Dress
 from torchgraft.train.many.norms import agree
+from torchgraft.train.prefix.record import state_kept
 
 if TYPE_CHECKING:
     from torchgraft.trace import Trace
@@ -50,6 +51,7 @@ class Spread:
         self.shares = plan.parallel == "fsdp"
         self.used = trace.used if trace.mismatch is None else None
         self.trained: list[nn.Parameter] = []
+        self.rehearsed = True
         self.run: Any = model
         self.dress: Dress | None = None
         if self.shares:
@@ -65,7 +67,7 @@ class Spread:
         trained = [one for one in self.model.parameters() if one.requires_grad]
         if self.shares or [id(one) for one in trained] == [id(one) for one in self.trained]:
             return False
-        self.trained = trained
+        self.trained, self.rehearsed = trained, self.world.size < 3
         with warnings.catch_warnings():  # its successor sends the first process's buffers to all when it is made
             warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
             self.run = DistributedDataParallel(
@@ -75,6 +77,23 @@ class Spread:
                 find_unused_parameters=self._has_unused(),
             )
         return True
+
+    def rehearse(self, loss: Callable[[], Tensor]) -> None:
+        """Run one pass that counts for nothing, where DDP is new.
+
+        The last bit of a sum over more than two processes depends on where in its bucket a gradient lies, and DDP
+        sorts its buckets after the first pass: what is resumed must not begin with other ones.
+
+        Args:
+            loss: runs the model forward, and gives the loss.
+        """
+        if self.rehearsed:
+            return
+        self.rehearsed = True
+        with state_kept(self.model):
+            loss().backward()  # type: ignore[no-untyped-call]
+        for one in self.trained:
+            one.grad = None
 
     def _has_unused(self) -> bool:
         """Tell whether a trainable parameter may get no gradient; letting DDP look costs a walk at each step."""

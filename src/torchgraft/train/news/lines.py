@@ -50,7 +50,7 @@ class Lines:
 
     def watch(self) -> Watch:
         """Give what the training is to call."""
-        return Watch(self.begin, self.step, self.epoch, self.saved, self.found, self.end)
+        return Watch(self.begin, self.step, self.epoch, self.saved, self.found, self.end, self.note)
 
     def event(self, name: str, **facts: Any) -> None:
         """Write one event."""
@@ -88,6 +88,10 @@ class Lines:
     def found(self, finding: Finding) -> None:
         """Tell what is wrong."""
         self.event("finding", **json.loads(finding.to_json()))
+
+    def note(self, words: str) -> None:
+        """Tell how it is trained."""
+        self.event("note", text=words)
 
     def end(self, history: History) -> None:
         """Tell how it ended; the epochs were told one by one."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from torchgraft.train.prefix.held import Held, NoRoom
 from torchgraft.train.prefix.place import OFF, place_of, too_short
-from torchgraft.train.prefix.prefix import Prefix, Refused, prefix_of, sized
+from torchgraft.train.prefix.prefix import NOTHING, Prefix, Refused, prefix_of, sized
 from torchgraft.train.prefix.record import Drifted, called
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Cache:
         why: nothing is kept, and this is the reason.
         answered: batches that were run in part.
         whole: batches that were run whole.
+        news: `words` have something new to say.
     """
 
     def __init__(self, plan: TrainPlan, samples: Set, *, epochs: int, folder: Path | None = None) -> None:
@@ -64,6 +65,7 @@ class Cache:
         self.why = "" if samples.fixed else "samples are varied anew each time; views: 4 keeps to four variants"
         if plan.cache == "off":
             self.why = OFF
+        self.news = bool(self.why) and plan.cache in ("memory", "disk")
 
     def renew(self, model: nn.Module, epochs: int) -> None:
         """Begin an epoch: what was kept goes if the model is another one by now, and a prefix is looked for again.
@@ -97,12 +99,17 @@ class Cache:
         """
         if self.holds(places, view):
             return self._rest(run, inputs, places, view)
+        inputs = self._read(inputs, places, view)
         if not self._sought and not self.why and len(places):
             self._seek(model, inputs)
         self.whole += 1
         if self.prefix is None or self.held is None or not len(places) or len(places) in self.prefix.fresh:
             return called(run, inputs)
         return self._first(run, inputs, places, view)
+
+    def _read(self, inputs: Any, places: Sequence[int], view: int) -> Any:
+        """Read inputs that the feed left out, where they are needed after all."""
+        return self.samples.again(places, view) if inputs is None and self.samples.again is not None else inputs
 
     def _rest(self, run: Callable[..., Any], inputs: Any, places: Sequence[int], view: int) -> Any:
         assert self.prefix is not None
@@ -111,11 +118,7 @@ class Cache:
             output = self.prefix.rest(run, self.held.get(places, view, self.prefix.device))
         except Drifted:
             self.whole += 1
-            if inputs is None:
-                inputs = self.samples.again(places, view) if self.samples.again is not None else None
-            if inputs is None:
-                raise
-            return called(run, inputs)
+            return called(run, self._read(inputs, places, view))
         self.answered += 1
         return output
 
@@ -123,7 +126,7 @@ class Cache:
         assert self.prefix is not None
         assert self.held is not None
         if not self.prefix.fits(inputs):
-            self._drop("samples come in several sizes")
+            self._drop("samples come in several sizes, as texts do that are filled up batch by batch")
             return called(run, inputs)
         try:
             output, rows = self.prefix.first(run, inputs)
@@ -138,22 +141,30 @@ class Cache:
         if self.prefix is None or self.held is None:
             return f"nothing is kept of the frozen part: {self.why}" if self.why else ""
         where = "in memory" if self.held.folder is None else f"in {self.held.folder}"
-        return f"computed once, {self.prefix.words}, {sized(self.held.bytes)} {where}"
+        return f"frozen part computed once, {self.prefix.words}, {sized(self.held.bytes)} {where}"
+
+    def told(self) -> str:
+        """Give the words once."""
+        self.news = False
+        return self.words
 
     def _drop(self, why: str) -> None:
         self.why, self.prefix, self.held = why, None, None
+        self.news = True
 
     def _seek(self, model: nn.Module, inputs: Any) -> None:
         self._sought = True
         self.why = too_short(self.plan, self.epochs, len(self.samples.sizes))
         if self.why:
+            self.news = False
             return
         found = prefix_of(model, inputs, sizes=self.samples.sizes)
         held = self._place(found) if isinstance(found, Prefix) else found
         if isinstance(found, Refused) or isinstance(held, Refused):
             self.why = held.why if isinstance(held, Refused) else ""
+            self.news = self.why != NOTHING or self.plan.cache != "auto"
             return
-        self.prefix, self.held = found, held
+        self.prefix, self.held, self.news = found, held, True
 
     def _place(self, found: Prefix) -> Held | Refused:
         count, views = self.samples.count, self.samples.views

@@ -19,10 +19,12 @@ from torchgraft.train.prefix.proof import count_of, picked, proven, uneven
 from torchgraft.train.prefix.record import Drifted, Record, Steered, Unclear, recorded, state_kept
 from torchgraft.train.prefix.rows import close, same
 
-__all__ = ["Piece", "Prefix", "Refused", "prefix_of", "sized"]
+__all__ = ["NOTHING", "Piece", "Prefix", "Refused", "prefix_of", "sized"]
 
 
 Kinds = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+
+NOTHING = "nothing is frozen"
 
 MANY = 4
 """Samples of the larger of the two passes that are recorded."""
@@ -215,7 +217,7 @@ def prefix_of(
 def _found(model: nn.Module, inputs: Any, sizes: Collection[int], exact: bool | None) -> Prefix | Refused:
     count = count_of(inputs)
     if all(one.requires_grad for one in model.parameters()):
-        return Refused("nothing is frozen")
+        return Refused(NOTHING)
     if count < 2:
         return Refused("a batch of one sample does not tell what depends on the others")
     cut, record, many = _cut(model, inputs, count)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchgraft.train.prefix.cache import Cache, Set
 
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["cache_of"]
 
 
-def cache_of(feed: Feed, plan: TrainPlan, world: World, *, epochs: int, folder: Path | None = None) -> Cache:
+def cache_of(
+    feed: Feed,
+    plan: TrainPlan,
+    world: World,
+    *,
+    epochs: int,
+    moved: Callable[[Any], Any] = lambda inputs: inputs,
+    folder: Path | None = None,
+) -> Cache:
     """Make the cache of one feed, and let the feed leave out what nobody needs to read.
 
     Args:
@@ -23,6 +32,7 @@ def cache_of(feed: Feed, plan: TrainPlan, world: World, *, epochs: int, folder: 
         plan: `cache` and `cache_limit`.
         world: the part of each batch that is run here.
         epochs: that there will be.
+        moved: brings inputs to the device, laid out as the plan says.
         folder: where files may be mapped.
     """
     sizes = feed.sizes() or []
@@ -35,7 +45,7 @@ def cache_of(feed: Feed, plan: TrainPlan, world: World, *, epochs: int, folder: 
         sizes=[size for size in own if size > 0],
         copies=world.size,
         fixed=known and feed.fixed,
-        again=feed.again,
+        again=lambda places, view: moved(feed.again(places, view)),
     )
     cache = Cache(plan, samples, epochs=epochs, folder=folder)
     if known and samples.fixed:

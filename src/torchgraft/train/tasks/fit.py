@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -105,33 +106,59 @@ def check_outputs(graft: Graft, data: DataSet) -> None:
     Raises:
         TrainError: an output has another shape or no floating-point numbers, or there are too few of them.
     """
-    mask = data.task == "mask"
-    form = "maps of scores [N, classes, H, W]" if mask else f"{_ROWS[data.task]} [N, {len(data.classes)}]"
+    asked, named = _FORMS[data.task], "" not in tasks(graft.recipe.edits) and bool(tasks(graft.recipe.edits))
+    count = 0 if named else len(data.classes)
     for run in (graft.trace(), graft.trace(train=True)):
         values = [run.values[number] for number in run.outputs]
-        odd = [one for one in values if not _fits(one, run.batch, data)]
+        odd = [one for one in values if not asked.fits(one.shape, one.dtype, run.batch, count)]
         if run.mismatch is not None or (values and not odd):
             continue
         got = f"{odd[0].dtype} {odd[0].show(run.batch)}" if odd else "no tensor"
         raise TrainError(
-            f"the model gives {got} in {'training' if run.train else 'evaluation'} mode, not {form}",
+            f"the model gives {got} in {'training' if run.train else 'evaluation'} mode, "
+            f"not {asked.words.format(count or 'N')}",
             where=graft.name,
-            hint=_MAPS if mask else f"take a new head: {{classes: {len(data.classes)}{_TASK.get(data.task, '')}}}",
+            hint=asked.hint(odd[0].shape if odd else (), count),
         )
 
 
-_MAPS = "take a model for segmentation, such as torchvision:lraspp_mobilenet_v3_large"
-_ROWS = {"classes": "a row of scores for each sample,", "labels": "a row of scores for each sample,",
-         "regression": "a row of quantities for each sample,"}  # fmt: skip
-_TASK = {"labels": ", task: labels", "regression": ", task: regression"}
+@dataclass(frozen=True)
+class _Form:
+    """What outputs of a task look like.
+
+    Attributes:
+        words: what they are, and their shape.
+        rank: how many dimensions they have.
+        exact: as many columns as the data have, no more.
+        task: what a head for it says of its task.
+    """
+
+    words: str
+    rank: int = 2
+    exact: bool = False
+    task: str = ""
+
+    def fits(self, shape: tuple[int, ...], dtype: str, batch: int, count: int) -> bool:
+        """Tell whether an output can be judged; `count` is how many columns it needs, 0 where any will do."""
+        if len(shape) != self.rank or shape[0] != batch or "float" not in dtype:
+            return False
+        return shape[1] == count if self.exact and count else shape[1] >= count
+
+    def hint(self, shape: tuple[int, ...], count: int) -> str:
+        """Say what would fit."""
+        if len(shape) == self.rank:
+            return f"take a new head, head: {{classes: {count}{self.task}}}, and let all that is given be such"
+        if self.rank == 4:
+            return "take a model for segmentation, such as torchvision:lraspp_mobilenet_v3_large"
+        return "take a model whose outputs are rows, one a sample, or put layers at its end that make them such"
 
 
-def _fits(value: Any, batch: int, data: DataSet) -> bool:
-    rank, count = (4 if data.task == "mask" else 2), len(data.classes)
-    shape = value.shape
-    if len(shape) != rank or shape[0] != batch or "float" not in value.dtype:
-        return False
-    return bool(shape[1] == count if data.task in ("labels", "regression") else shape[1] >= count)
+_FORMS = {
+    "classes": _Form("scores [N, {}], a row for each sample"),
+    "labels": _Form("scores [N, {}], a row for each sample", exact=True, task=", task: labels"),
+    "regression": _Form("quantities [N, {}], a row for each sample", exact=True, task=", task: regression"),
+    "mask": _Form("maps of scores [N, {}, H, W]", rank=4),
+}
 
 
 def balance_of(data: DataSet) -> list[float]:
