@@ -105,12 +105,18 @@ def _run(name: str, make: Callable[[], nn.Module], pairs: Any, *, count: bool = 
     return batches.seen
 
 
-WATCHED = "bare + tg.watch"
+OURS = {
+    "bare + tg.watch": ("bare", True),
+    "fastai + ours": ("fastai", True),
+    "Lightning + ours": ("Lightning", True),
+    "Hugging Face + ours": ("Hugging Face", True),
+}
+"""Other trainers with what torchgraft has for them."""
 
 
 def _measured(make: Callable[[], nn.Module], pairs: Any) -> dict[str, tuple[list[Seen], int]]:
     """Run every trainer in turns; the first round only warms up."""
-    names = {**{name: (name, False) for name in TRAINERS}, WATCHED: ("bare", True)}
+    names = {**{name: (name, False) for name in TRAINERS}, **OURS}
     found: dict[str, list[Seen]] = {name: [] for name in names}
     for number in range(ROUNDS + 1):
         for name, (trainer, ours) in names.items():
@@ -159,7 +165,8 @@ def run() -> str:
         "Python calls by `sys.setprofile`, those of C functions left out.",
         "Every row: zero_grad, forward, loss, its value read, backward, clipping by the norm, SGD with momentum, "
         "a schedule by steps. torchgraft also stops on gradients that are not finite and counts what is right; "
-        "`bare + tg.watch` clips by the watch, which judges the gradients by the same read.",
+        "`bare + tg.watch` clips by the watch, which judges the gradients by the same read; `+ ours` is our "
+        "callback in that trainer.",
     ])  # fmt: skip
 
 

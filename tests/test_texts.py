@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from tests.texts import POSITIONS, samples, text_data, word_tokenizer, write_reviews, written
+from tests.texts import POSITIONS, byte_tokenizer, samples, text_data, word_tokenizer, write_reviews, written
 
 import torchgraft as tg
 from torchgraft.data.base import ListSamples
@@ -266,3 +266,45 @@ def test_work_is_counted_for_texts_of_the_planned_length(home):
     assert [run.values[number].shape for number in run.inputs] == [(2, 30), (2, 30)]
     again = planned(job.recipe).graft.trace()
     assert (again.macs, again.output_shapes()) == (run.macs, [(2, 2)])
+
+
+# filling up
+
+
+def test_filling_up_before_the_text_shifts_what_gpt2_reads(home, tmp_path):
+    base = f"transformers:{written('gpt2', tmp_path, byte_tokenizer(padding_side='left'))}"
+    job = plan(base, f"csv:{home / 'reviews.csv'}")
+    (found,) = [one for one in job.findings if one.code == "D030"]
+    assert "to fill up before it" in str(found)
+    assert "padding_side = 'right'" in str(found)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "gpt2"])
+def test_models_that_hide_what_fills_up_are_not_blamed(home, kind):
+    job, _ = planned_for(home, kind)
+    assert "D030" not in {one.code for one in job.findings}
+    assert not any(module.training for module in job.graft.module.modules())  # as it was loaded
+
+
+def test_a_mean_over_all_tokens_is_found_by_a_check():
+    class Mean(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.out = torch.nn.Embedding(20, 8), torch.nn.Linear(8, 2)
+
+        def forward(self, input_ids, attention_mask):
+            return self.out(self.words(input_ids).mean(1))
+
+    class Masked(Mean):
+        def forward(self, input_ids, attention_mask):
+            held = attention_mask.unsqueeze(-1)
+            return self.out((self.words(input_ids) * held).sum(1) / held.sum(1))
+
+    torch.manual_seed(0)
+    ids = torch.randint(1, 20, (8, 10))
+    mask = torch.ones_like(ids)
+    for row in range(1, 8):
+        ids[row, -row:], mask[row, -row:] = 0, 0
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.arange(8) % 2}
+    assert "D030" in {one.code for one in tg.check(Mean(), data=batch)}
+    assert "D030" not in {one.code for one in tg.check(Masked(), data=batch)}

@@ -365,6 +365,19 @@ def test_two_optimizers_are_watched_together() -> None:
     assert told == []
 
 
+def test_two_networks_that_rest_by_turns_are_not_taken_for_frozen_ones() -> None:
+    """A GAN freezes its generator while the discriminator is trained, and the other way round."""
+    model = nn.ModuleList([Net(), Net()])
+    optimizers = [torch.optim.Adam(one.parameters()) for one in model]
+    told = Told()
+    tg.watch(model, optimizers, tell=told)
+    for number in (0, 1, 0, 1):
+        for place, one in enumerate(model):
+            one.requires_grad_(place == number)
+        step(model[number], optimizers[number])
+    assert told == []
+
+
 def test_a_finding_is_a_warning_where_nobody_takes_it() -> None:
     model = WithOrphan()
     optimizer = sgd(model)

@@ -72,14 +72,16 @@ def word_tokenizer() -> Any:
     )
 
 
-def byte_tokenizer() -> Any:
+def byte_tokenizer(**settings: Any) -> Any:
     """A tokenizer of pieces of bytes, as GPT-2 has it: one mark, none to fill up with."""
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=330, special_tokens=["<|end|>"], initial_alphabet=alphabet)
     made.train_from_iterator(samples(60).items, trainer)
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|end|>", bos_token="<|end|>")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="<|end|>", bos_token="<|end|>", **settings
+    )
 
 
 def bert(**settings: Any) -> Any:

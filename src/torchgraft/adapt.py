@@ -21,7 +21,7 @@ from torchgraft.store.files import explained, make_folder
 from torchgraft.train.evaluate import evaluate
 from torchgraft.train.feeding import feed_for
 from torchgraft.train.loop import device_of, fit
-from torchgraft.train.many.joining import joined
+from torchgraft.train.many.joining import in_words, joined
 from torchgraft.train.news import news_of
 from torchgraft.train.saving import Saver, key_of, states_in
 from torchgraft.train.tasks import task_for
@@ -80,6 +80,8 @@ def carry_out(
     with joined(job.train) as world, job.timings.of("train"):
         where, shares = states_in(folder) / key_of(job.recipe), job.train.parallel == "fsdp"
         saver = Saver(where, job.train.save_every, world=world, shares=shares)
+        if world.size > 1:
+            talk.say("many", in_words(job.train, world))
         with _begun(job, folder, saver, talk, resume=resume) if world.writes else nullcontext(SILENT) as news:
             world.meet()
             made: dict[str, Any] = {"saver": saver, "resume": resume, "world": world, "loss": job.loss}

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-from pydantic import ValidationError
 
 from torchgraft.data import DataSet, Samples, Stream, parse_data
 from torchgraft.data.balance import UNEVEN, balance
@@ -21,17 +19,16 @@ from torchgraft.data.base import per_class
 from torchgraft.data.objects import as_data_set
 from torchgraft.edits.base import Edit, kinds
 from torchgraft.errors import DataError, EditError, RecipeError
-from torchgraft.fault import in_setting
+from torchgraft.fitting import Prepared, check_input, faults_of_texts, fitted, prepared_as
 from torchgraft.graft import Graft
 from torchgraft.history import figure_name
 from torchgraft.loading import load, replay
-from torchgraft.preprocess import Preprocess
-from torchgraft.reading import facts_of, preparation
+from torchgraft.reading import facts_of
 from torchgraft.recipe import Recipe, TrainPlan
 from torchgraft.rules import Finding
 from torchgraft.settings import COMMAND_LINE, check_settings, taken
 from torchgraft.sources import parse_source
-from torchgraft.texts import as_classifier, check_foreign, check_kind, check_texts, filling, measured
+from torchgraft.texts import as_classifier
 from torchgraft.tokens import Texts
 from torchgraft.train.checkpointing import checkpointed_modules
 from torchgraft.train.loop import check_training
@@ -82,7 +79,7 @@ class Planned:
     graft: Graft
     data: DataSet
     train: TrainPlan
-    preprocess: Preprocess | Texts | None
+    preprocess: Prepared
     findings: tuple[Finding, ...] = ()
     timings: Timings = field(default_factory=Timings)
     loss: Loss | None = None
@@ -136,7 +133,7 @@ def plan(
         graft = load(base, input=given.get("input"), seed=seed, trust=trust)
     talk.say("load", _weight_of(graft))
     with timings.of("plan"):
-        preprocess = _fitted(graft, opened, (head, *freeze), taken(given, "preprocess"), talk)
+        preprocess = fitted(graft, opened, (head, *freeze), taken(given, "preprocess"), talk.say)
         recipe = _drafted(graft, data, opened, own).model_copy(update={"preprocess": preprocess})
     return _checked(graft, recipe, opened, timings, talk, loss)
 
@@ -162,7 +159,7 @@ def planned(recipe: Recipe, *, trust: bool = False, talk: Talk | None = None) ->
     talk.say("load", _weight_of(graft))
     for edit in graft.recipe.edits:
         talk.say(edit.kind(), edit.sentence())
-    update = {"preprocess": recipe.preprocess or _preparation(graft, opened, talk)}
+    update = {"preprocess": recipe.preprocess or prepared_as(graft, opened, talk.say)}
     return _checked(graft, graft.recipe.model_copy(update=update), opened, timings, talk, loss)
 
 
@@ -184,7 +181,7 @@ def prepared(graft: Graft, data: Any, settings: Mapping[str, Any]) -> Planned:
     opened = (
         _open(data, seed, Talk(), strict=asked.strict) if isinstance(data, str) else as_data_set(data, seed=seed)
     )
-    update = {"preprocess": graft.recipe.preprocess or _preparation(graft, opened, Talk())}
+    update = {"preprocess": graft.recipe.preprocess or prepared_as(graft, opened, Talk().say)}
     recipe = _drafted(graft, text, opened, settings).model_copy(update=update)
     return _checked(graft, recipe, opened, Timings(), Talk(), loss)
 
@@ -193,16 +190,14 @@ def _open(text: str, seed: int, talk: Talk, *, strict: bool) -> DataSet:
     opened = parse_data(text).open(seed=seed, strict=strict, progress=talk.progress)
     talk.say(
         "data",
-        f"{text}: {len(opened.classes)} {_TARGETS[opened.task]}, {_counted(opened.train)} training and "
+        f"{text}: {len(opened.classes)} {_targets(opened)}, {_counted(opened.train)} training and "
         f"{_counted(opened.val)} validation {_inputs(opened)}; split {opened.split}",
     )
     for note in opened.notes:
         talk.say("data", note)
     if opened.skipped:
         count = len(opened.skipped)
-        talk.say(
-            "skipped", f"{count} file{'s' if count > 1 else ''} that can't be read, such as {opened.skipped[0]}"
-        )
+        talk.say("skipped", f"{count} sample{'s' if count > 1 else ''} left out, such as {opened.skipped[0]}")
     return opened
 
 
@@ -211,7 +206,10 @@ def _counted(samples: Samples) -> str:
     return "streamed" if isinstance(samples, Stream) and samples.length is None else str(len(samples))
 
 
-_TARGETS = {"classes": "classes", "labels": "labels", "regression": "quantities", "mask": "classes of pixels"}
+def _targets(data: DataSet) -> str:
+    if len(data.classes) == 1:
+        return "quantity" if data.task == "regression" else "label"
+    return {"labels": "labels", "regression": "quantities", "mask": "classes of pixels"}.get(data.task, "classes")
 
 
 def _inputs(data: DataSet) -> str:
@@ -234,99 +232,7 @@ def _short(number: float) -> str:
     return f"{number:g}"
 
 
-# the input
-
-
-def _preparation(graft: Graft, data: DataSet, talk: Talk) -> Preprocess | Texts | None:
-    """Prepare images as the base wants them, or texts as they and the base want it; tensors stay as they are."""
-    check_kind(graft, data)
-    if data.kind == "tensor":
-        return None
-    return _fit_texts(graft, data, {}, talk) if data.kind == "text" else _preprocess_of(graft)
-
-
-def _fit_texts(graft: Graft, data: DataSet, own: Mapping[str, Any], talk: Talk) -> Texts:
-    texts, told = measured(graft, data, own)
-    talk.say("texts", told)
-    return texts
-
-
-def _preprocess_of(graft: Graft) -> Preprocess:
-    """Take the base's own preparation of images, or a plain one for its input."""
-    made = preparation(graft)
-    if made is None:
-        raise EditError(
-            f"{graft.name} does not take images: its input is {list(graft.input_shape or ())}",
-            where=graft.recipe.base,
-            hint="say the shape: input=[3, 224, 224]",
-        )
-    return made
-
-
-def _fitted(
-    graft: Graft, data: DataSet, edits: Sequence[Edit], own: Mapping[str, Any], talk: Talk
-) -> Preprocess | Texts | None:
-    """Fit the input to the data and apply the plan's edits; gives how images or texts are prepared."""
-    check_kind(graft, data)
-    fill = filling(graft) if data.kind == "text" else None
-    if fill is not None:
-        _apply(graft, fill, talk)
-    if graft.trace().mismatch is not None:  # told before an edit makes it another fault
-        raise EditError(
-            f"the base does not run on an input of {list(graft.input_shape or ())}",
-            where=graft.recipe.base,
-            hint="set the shape that it takes: input=[3, 224, 224]",
-            findings=[finding for finding in graft.check() if finding.is_error],
-        )
-    preprocess: Preprocess | Texts | None = None
-    if data.kind != "tensor":
-        preprocess = (_fit_texts if data.kind == "text" else _fit_input)(graft, data, own, talk)
-    for edit in edits:
-        _apply(graft, edit, talk)
-    return preprocess
-
-
-def _fit_input(graft: Graft, data: DataSet, own: Mapping[str, Any], talk: Talk) -> Preprocess:
-    """Make the base take the data's channels, or convert the images where it can't."""
-    shape = graft.input_shape
-    if shape is not None and len(shape) == 3 and shape[0] != data.channels:
-        try:
-            if getattr(graft.module, "transform_input", False):
-                raise EditError("the model picks single colours out of its input")
-            _apply(graft, kinds()["input"].of(channels=data.channels), talk)
-        except EditError as error:
-            talk.say("input", f"kept at {shape[0]} channels, the images are converted: {error.what}")
-    preprocess = _changed(_uncropped(_preprocess_of(graft), data), own)
-    shown = "×".join(map(str, preprocess.size))
-    talk.say(
-        "images",
-        f"{'stretched' if preprocess.resize is None else 'cropped'} to {shown}, normalised as the base's",
-    )
-    return preprocess
-
-
-def _changed(preprocess: Preprocess, own: Mapping[str, Any]) -> Preprocess:
-    """Put in what the user set; each value is checked already, but not whether they go together."""
-    check_foreign(own, kind="image")
-    ready = preprocess.with_channels(own.get("channels", preprocess.channels))
-    try:
-        return Preprocess.model_validate({**ready.model_dump(), **own})
-    except ValidationError as error:
-        raise in_setting(error, Recipe, "preprocess", COMMAND_LINE.format("preprocess.…")) from None
-
-
-def _uncropped(preprocess: Preprocess, data: DataSet) -> Preprocess:
-    """Cut no border off images that are smaller than the input: they are framed tightly already."""
-    small = max(data.size) <= min(preprocess.size)
-    return preprocess.model_copy(update={"resize": None}) if small else preprocess
-
-
 # the edits
-
-
-def _apply(graft: Graft, edit: Edit, talk: Talk) -> None:
-    graft.apply(edit)
-    talk.say(edit.kind(), graft.recipe.edits[-1].sentence())
 
 
 def _head(data: DataSet, text: str, classes: int | None, own: Mapping[str, Any]) -> Edit:
@@ -381,7 +287,7 @@ def _drafted(graft: Graft, text: str, data: DataSet, own: Mapping[str, Any]) -> 
         "epochs": epochs,
         "batch": batch,
         "optimizer": {"adamw": {"lr": 1e-3, "weight_decay": 0.01}},
-        **_rates(graft, data.kind),
+        **({} if "optimizer" in own else _rates(graft, data.kind)),  # his own rate is that of all
     }
     return graft.recipe.model_copy(update={"train": TrainPlan.model_validate({**drafted, **own})})
 
@@ -426,14 +332,11 @@ def _checked(
     train, preprocess = recipe.train, recipe.preprocess
     assert train is not None
     with timings.of("check"):
-        check_kind(graft, data)
-        if isinstance(preprocess, Texts):
-            check_texts(graft, preprocess, train)
-        elif preprocess is not None:
-            _check_images(graft, preprocess)
+        check_input(graft, data, preprocess, train)
         check_outputs(graft, data)
         task = task_for(graft, data, train, loss=loss)
         findings = graft.check(facts=facts_of(graft, data, preprocess))
+        findings = (*findings, *faults_of_texts(graft, data, preprocess, findings))
     errors = [finding for finding in findings if finding.is_error]
     talk.say("check", f"{len(errors)} errors, {len(findings) - len(errors)} other findings")
     for finding in findings:
@@ -473,16 +376,4 @@ def _told(data: DataSet, train: TrainPlan, task: Task) -> Iterator[tuple[str, st
         yield (
             "judge",
             f"the best state is that of the {'highest' if task.higher else 'lowest'} {figure_name(task.metric)}",
-        )
-
-
-def _check_images(graft: Graft, preprocess: Preprocess) -> None:
-    """Refuse images of another shape than the model is traced with."""
-    made = (preprocess.channels, *preprocess.size)
-    shape = graft.input_shape
-    if shape is not None and shape != made:
-        raise RecipeError(
-            f"the images are prepared as {list(made)}, but the model takes {list(shape)}",
-            where="preprocess",
-            hint=f"write preprocess: {{channels: {shape[0]}, size: {list(shape[1:])}}}, or input: {list(made)}",
         )

@@ -48,6 +48,7 @@ class Answer(Schema):
         classes: of the version, in order: classes, labels, or the names of quantities.
         probabilities: of each class, which sum to 1; or of each label.
         values: of each quantity, where the version tells quantities.
+        areas: the share of the pixels that each class has, where the version tells masks.
     """
 
     image: str | None = None
@@ -55,6 +56,7 @@ class Answer(Schema):
     classes: tuple[str, ...]
     probabilities: tuple[float, ...] = ()
     values: tuple[float, ...] = ()
+    areas: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -139,10 +141,10 @@ class _Asking:
     def _said(self, prepared: list[Any]) -> list[dict[str, Any]]:
         """Run the model once, and say for each sample what it gave."""
         found = self.task.answers(given(self.model, moved(self.ready.together(prepared), self.device)))
-        told = {name: found[name] for name in ("probabilities", "values") if name in found}
+        told = {name: found[name] for name in ("probabilities", "values", "areas") if name in found}
         if not told:
             raise StoreError(
-                f"predict tells classes, labels and quantities, not {', '.join(found)}",
+                f"predict tells classes, labels, quantities and masks, not {', '.join(found)}",
                 where="predict",
                 hint="open the version in Python: tg.open(…).module",
             )

@@ -77,16 +77,18 @@ class Preprocess(Schema):
 
         Args:
             before: transforms of torchvision v2 that come after the image is resized, before it is normalised;
-                whatever size they leave, the result has `size`.
+                whatever size they leave, the result has `size`. A RandomResizedCrop that comes first is cut out
+                of the whole image instead, so that a small one is not blurred.
         """
         import torch
         from torchvision.transforms import v2
 
         steps: list[Any] = [v2.Grayscale(1) if self.channels == 1 else v2.RGB(), v2.ToImage()]
-        steps.append(v2.Resize(**self._resized(), interpolation=v2.InterpolationMode(self.interpolation)))
-        steps += before
-        if before and self.resize is None:
-            steps.append(v2.Resize(list(self.size), v2.InterpolationMode(self.interpolation)))
+        mode = v2.InterpolationMode(self.interpolation)
+        crops = bool(before) and isinstance(before[0], v2.RandomResizedCrop)
+        steps += [*([] if crops else [v2.Resize(**self._resized(), interpolation=mode)]), *before]
+        if before and (crops or self.resize is None):
+            steps.append(v2.Resize(list(self.size), mode))
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
         if self.resize is not None:
             steps.append(v2.CenterCrop(list(self.size)))  # after the mean became 0: what it pads is 0

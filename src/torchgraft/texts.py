@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +12,23 @@ from torchgraft.data.base import Stream
 from torchgraft.edits.pad import Pad, pads
 from torchgraft.errors import DataError, RecipeError, TrainError
 from torchgraft.probes.arguments import taken
+from torchgraft.probes.batch import Batch
+from torchgraft.probes.padding import padding
+from torchgraft.rules.texts import FilledUp
 from torchgraft.sources import parse_source
 from torchgraft.sources.transformers import Transformers
 from torchgraft.surgery.told import configs
 from torchgraft.tokens import Texts, Tokens
+from torchgraft.trace.tree import tensors
+from torchgraft.train.feed import moved
 from torchgraft.train.texts import digest_of, reader_of, tokenizer_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from torchgraft.data import DataSet
     from torchgraft.graft import Graft
+    from torchgraft.rules import Finding
     from torchgraft.trainplan import TrainPlan
 
 __all__ = [
@@ -30,6 +37,7 @@ __all__ = [
     "check_foreign",
     "check_kind",
     "check_texts",
+    "filled_up",
     "filling",
     "lengths_of",
     "measured",
@@ -207,6 +215,47 @@ def check_texts(graft: Graft, texts: Texts, plan: TrainPlan) -> None:
             where="preprocess.tokens.max_length",
             hint=f"write {most} or less",
         )
+
+
+def filled_up(graft: Graft, data: DataSet, texts: Texts) -> tuple[Finding, ...]:
+    """Look whether a text is answered alike alone and beside a longer one: one real pass of two texts.
+
+    Returns:
+        the finding where it is not.
+    """
+    weights = list(graft.module.parameters())
+    reader = reader_of(graft, texts.tokens)
+    prepared = [reader.prepare(text) for text in islice(_some(data), _COMPARED)]
+    prepared.sort(key=lambda one: len(one[0]))
+    if len(prepared) < 2 or not weights or any(one.is_meta for one in weights):
+        return ()
+    batch = Batch((), moved(reader.collate([prepared[0], prepared[-1]]), weights[0].device))
+    with _evaluated(graft.module):
+        seen = padding(batch, _outputs(graft.module, batch), lambda other: _outputs(graft.module, other))
+    return tuple(FilledUp().findings(replace(graft.evidence(quick=True), padding=seen)))
+
+
+_COMPARED = 64
+"""Of so many texts, the shortest and the longest are compared."""
+
+
+def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
+    return tensors(model(**batch.kwargs))
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and each of its modules back after."""
+    import torch
+
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _check_plan(plan: TrainPlan) -> None:

@@ -177,7 +177,8 @@ class Watched:
         Raises:
             TrainError: a gradient is not finite.
         """
-        return self._judge(read(self.model.parameters() if parameters is None else parameters))
+        reading = read(self.model.parameters() if parameters is None else parameters)
+        return self._judge(reading, id(reading.parameters[0]) if reading.parameters else 0)
 
     def look(self) -> tuple[Finding, ...]:
         """Look at the model and its optimizers now; what is new is told, all that is so is given."""

@@ -59,7 +59,9 @@ def test_without_write_the_recipe_stays_and_the_line_to_write_is_told(recipe, ca
 
 
 def test_a_batch_is_found_as_json_and_written(recipe, capsys):
-    code, told = found("batch", "recipe.yaml", "--device", "4GB", "--seconds", "3", "--json", "--write", capsys=capsys)
+    code, told = found(
+        "batch", "recipe.yaml", "--device", "4GB", "--seconds", "3", "--json", "--write", capsys=capsys
+    )
     assert code == 0
     data = json.loads(told)
     assert data["largest"] == 80

@@ -27,7 +27,7 @@ def terminal() -> Iterator[tuple[io.TextIOWrapper, list[str]]]:
         with os.fdopen(theirs, "w", encoding="utf-8") as stream:
             yield stream, seen
             stream.flush()
-            if select.select([ours], [], [], 1.0)[0]:
+            while select.select([ours], [], [], 0.2)[0]:
                 seen.append(os.read(ours, 65536).decode())
     finally:
         os.close(ours)

@@ -334,3 +334,33 @@ def test_one_class_is_refused_and_classes_further_down_are_pointed_to(tmp_path: 
 def test_single_images_leave_nothing_to_validate(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no class has two samples"):
         opened(class_folders(tmp_path, a=1, b=1))
+
+
+def test_what_another_kind_of_data_reads_is_refused_with_its_name(tmp_path: Path) -> None:
+    class_folders(tmp_path / "a", images=3, masks=3)
+    with pytest.raises(DataError, match=r"are no classes(.|\n)*write masks:"):
+        opened(tmp_path / "a")
+    class_folders(tmp_path / "b", data=1, other=1)
+    (tmp_path / "b" / "state.json").write_text("{}")
+    with pytest.raises(DataError, match=r"save_to_disk wrote(.|\n)*write hf:"):
+        opened(tmp_path / "b")
+
+
+def test_a_copy_of_a_training_image_never_validates_where_the_split_is_drawn(tmp_path: Path) -> None:
+    class_folders(tmp_path, a=10, b=10)
+    for name in ("a", "b"):
+        for number in range(5):
+            picture(tmp_path / name / f"copy {number}.png", value=number)
+    data = opened(tmp_path)
+    train, val = (
+        {(half.labels[place], half[place][0].getpixel((0, 0))) for place in range(len(half))}
+        for half in (data.train, data.val)
+    )
+    assert val
+    assert not train & val
+
+
+def test_copies_in_a_stated_split_are_counted(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", a=3, b=3)
+    class_folders(tmp_path / "val", a=4, b=1)
+    assert opened(tmp_path).shared == 4

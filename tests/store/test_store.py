@@ -280,7 +280,7 @@ def test_of_two_best_versions_the_newer_is_given(store):
 
 def test_best_needs_an_accuracy(store):
     keep(store)
-    with pytest.raises(StoreError, match="no version has an accuracy"):
+    with pytest.raises(StoreError, match="no version has a figure for its accuracy"):
         store.find("best")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import random
 import warnings
 from itertools import islice
@@ -20,6 +21,7 @@ from torchgraft.errors import DataError, TorchgraftWarning, TrainError
 from torchgraft.preprocess import Preprocess
 from torchgraft.train.feed import Batch, feed_of, moved
 from torchgraft.train.feeds import samples as samples_module
+from torchgraft.train.feeds.reading import Reader, Work, keys_of
 from torchgraft.train.pictures import preparation
 from torchgraft.train.world import World
 from torchgraft.trainplan import TrainPlan
@@ -124,6 +126,18 @@ def test_the_batches_before_the_first_are_not_read():
     last = list(one.batches(1, start=3))
     assert len(last) == 1
     assert set(read) <= {*last[0].indices, 0}  # the first sample shows whether reading draws random numbers
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_reader_can_be_sent_to_a_worker_that_is_started_afresh(paired):
+    """As workers are on macOS and Windows, and everywhere from Python 3.14 on."""
+    plan = TrainPlan(data="x", augment=[{"RandomRotation": {"degrees": 10}}])
+    prepare = preparation(PREPROCESS, plan, train=True, paired=paired)
+    reader = Reader(_Masked() if paired else SAMPLES, prepare, seed=0, paired=paired, stacked=True)
+    work = Work([1, 2], keys_of(1, [1, 2]))
+    here, there = reader[work], pickle.loads(pickle.dumps(reader))[pickle.loads(pickle.dumps(work))]
+    assert torch.equal(here.inputs, there.inputs)
+    assert torch.equal(here.targets, there.targets)
 
 
 def test_an_epoch_that_was_broken_off_leaves_nothing_behind():
@@ -390,6 +404,30 @@ def test_a_process_whose_samples_cannot_be_read_is_lent_another_one():
         first, second = islice(torn.batches(1), 2)
         assert (first.count, list(first.indices), first.share) == (0, [order[0]], 0)
         assert (second.count, list(second.indices)) == (2, order[6:8])
+
+
+@pytest.mark.filterwarnings("ignore::torchgraft.errors.TorchgraftWarning")
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    torn=st.sets(st.integers(0, 22), max_size=20),
+    size=st.integers(1, 9),
+    world=st.integers(1, 4),
+    light=st.booleans(),
+)
+def test_what_can_be_read_counts_once_on_any_number_of_processes(torn, size, world, light):
+    samples, plan = _Torn(stripes(23, 1), torn), {"batch": size, "augment": "light" if light else "none"}
+    whole = feed(samples, **plan)
+    parts = [feed(samples, world=World(rank, world), **plan) for rank in range(world)]
+    for epoch in (1, 2):
+        for batch, *own in zip(whole.batches(epoch), *(part.batches(epoch) for part in parts), strict=True):
+            counted = [part for part in own if part.count]
+            assert all(len(part.inputs) > 0 for part in own)
+            assert [place for part in counted for place in part.indices] == (
+                list(batch.indices) if batch.count else []
+            )
+            if batch.count:
+                assert torch.equal(torch.cat([part.inputs for part in counted]), batch.inputs)
+            assert sum(part.share for part in own) == pytest.approx(batch.share)
 
 
 def test_strict_refuses_a_sample_that_cannot_be_read():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -233,7 +234,7 @@ def test_one_quantity_is_not_spread_over_the_batch(shape):
 
 
 def test_quantities_of_other_units_count_alike():
-    scores, targets = drawn("regression", count=2)
+    _, targets = drawn("regression", count=2)
     targets[:, 1] *= 1000
     spread = targets.std(0, unbiased=False)
     task = task_of(plan(), {}, 2, kind="regression", spread=spread.tolist())
@@ -393,7 +394,9 @@ def test_answers_are_plain_lists():
     said = made("labels").answers(torch.tensor([[2.0, -2.0]]))
     assert said["labels"] == [[True, False]]
     assert made("regression", count=1).answers(torch.tensor([3.5, 1.0])) == {"values": [[3.5], [1.0]]}
-    assert made("mask").answers({"out": torch.eye(2)[None, :, None]}) == {"mask": [[[0, 1]]]}
+    assert made("mask").answers({"out": torch.eye(2)[None, :, None]}) == {
+        "mask": [[[0, 1]]], "areas": [[0.5, 0.5]],
+    }  # fmt: skip
 
 
 def test_nothing_seen_has_no_figures():
@@ -418,3 +421,75 @@ def test_counting_in_training_takes_few_calls_and_reads_nothing():
     meter.add(scores, targets)
     sys.setprofile(None)
     assert calls < 25
+
+
+# figures of torchmetrics
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "figure", "same"),
+    [
+        ("classes", "CohenKappa", "cohen_kappa", lambda out, y: sk.cohen_kappa_score(y, out.argmax(1))),
+        ("labels", "AUROC", "auroc", lambda out, y: sk.roc_auc_score(y, out)),
+        ("regression", "ExplainedVariance", "explained_variance",
+         lambda out, y: sk.explained_variance_score(y.double(), out.double())),
+        ("mask", "JaccardIndex", "jaccard_index", lambda out, y: expected("mask", out, y)["mean_iou"]),
+    ],
+)  # fmt: skip
+def test_states_may_be_judged_by_a_figure_of_torchmetrics(kind, name, figure, same):
+    outputs, targets = drawn(kind)
+    task = made(kind, metric=f"torchmetrics:{name}")
+    figures = measured(task, outputs, targets)
+    assert (task.metric, task.names[0], task.higher) == (figure, figure, True)
+    assert figures[figure] == pytest.approx(float(same(outputs, targets)), rel=1e-5)
+    assert figures.keys() == {figure, *made(kind).names} - {"loss"}
+    assert torch.equal(task.loss(outputs, targets), made(kind).loss(outputs, targets))
+
+
+def test_of_errors_of_torchmetrics_less_is_better():
+    assert made("regression", metric="torchmetrics:MeanAbsolutePercentageError").higher is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "match"),
+    [
+        ("classes", "torchmetrics:CohenKapa", r"torchmetrics has no 'CohenKapa'(.|\n)*CohenKappa"),
+        ("regression", "torchmetrics:CohenKappa", r"CohenKappa is no figure of regression"),
+        ("classes", "torchmetrics:MeanSquaredError", r"MeanSquaredError is no figure of classes"),
+    ],
+)
+def test_a_figure_of_torchmetrics_that_does_not_fit_is_told(kind, metric, match):
+    with pytest.raises(TrainError, match=match):
+        made(kind, metric=metric)
+
+
+class Linked(World):
+    """A process played by a thread: sums wait for each other, as those of torch.distributed do."""
+
+    def total(self, values):
+        MET.wait()
+        SHARED[self.rank] = values.clone()
+        MET.wait()
+        return values.copy_(sum(SHARED.values()))
+
+
+MET, SHARED = threading.Barrier(2), {}
+
+
+def test_processes_lay_the_scores_of_labels_together():
+    outputs, targets = drawn("labels")
+    task, found = made("labels"), {}
+
+    def process(rank, part):
+        meter = task.meter()
+        meter.add(outputs[part], targets[part])
+        meter.gather(Linked(rank, 2))
+        found[rank] = meter.figures()
+
+    threads = [threading.Thread(target=process, args=(rank, part))
+               for rank, part in enumerate((slice(0, 23), slice(23, None)))]  # fmt: skip
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert found[0] == found[1] == pytest.approx(measured(task, outputs, targets))

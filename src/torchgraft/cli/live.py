@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torchgraft.history import Epoch, History
     from torchgraft.rules import Finding
     from torchgraft.train.pace import Pace
@@ -59,7 +61,13 @@ class Live:
         from torchgraft.train.watch import Watch
 
         return Watch(
-            begin=self.begin, step=self.step, epoch=self.epoch, found=self.found, end=self.end, note=self.note
+            begin=self.begin,
+            step=self.step,
+            epoch=self.epoch,
+            saved=self.saved,
+            found=self.found,
+            note=self.note,
+            end=self.end,
         )
 
     @contextlib.contextmanager
@@ -69,7 +77,7 @@ class Live:
             yield self
             return
         before = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = _Above(sys.stdout, self.erase), _Above(sys.stderr, self.erase)  # type: ignore[assignment]
+        sys.stdout, sys.stderr = _Above(sys.stdout, self.erase), _Above(sys.stderr, self.erase)
         try:
             yield self
         finally:
@@ -120,6 +128,10 @@ class Live:
         self._pace.judged(now - self._heard)
         self._due = now + self._wait
         self._say(epoch_line(epoch, self._pace.begin.epochs, speed=self._pace.now().speed))
+
+    def saved(self, place: Path) -> None:
+        """Print where the state of a training that was stopped lies."""
+        self._say(f"saved    {place}")
 
     def found(self, finding: Finding) -> None:
         """Print what is wrong."""

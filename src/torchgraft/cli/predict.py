@@ -65,4 +65,8 @@ def _short(name: str) -> str:
 def _said(answer: Answer, top: int) -> str:
     if answer.values:
         return "   ".join(f"{name} {value:g}" for name, value in zip(answer.classes, answer.values, strict=False))
+    if answer.areas:
+        return "   ".join(
+            f"{name} {area:.1%} of the pixels" for name, area in zip(answer.classes, answer.areas, strict=False)
+        )
     return "   ".join(f"{name} {chance:.1%}" for name, chance in answer.ranked(top))

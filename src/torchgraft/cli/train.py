@@ -122,10 +122,11 @@ def carried_out(job: Planned, out: Path, shown: Face, *, recipe: Path | None = N
 def _going_on(job: Planned, out: Path, recipe: Path | None) -> str:
     from torchgraft.adapt import recipe_of
     from torchgraft.keep import RUNS
+    from torchgraft.train.many.speaking import command
 
     named = shlex.quote(str(recipe or recipe_of(job, out)))
     place = "" if str(out) == RUNS else f" --out {shlex.quote(str(out))}"
-    return f"torchgraft train {named}{place} --resume"
+    return f"{command()} train {named}{place} --resume"
 
 
 def _facts(done: Outcome, name: str) -> dict[str, object]:

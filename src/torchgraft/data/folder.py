@@ -71,6 +71,7 @@ class Folder(DataSource):
         halves = stated(root, where) or (root,)
         folders = [_class_folders(half, where) for half in halves]
         classes = _classes(halves, folders, where)
+        _refuse_other(root, classes, where)
         listed = [_listed(each, where) for each in folders]
         _refuse_empty(classes, {kind for _, kind in listed[0]}, (), where)
         halved = _read(listed, progress)
@@ -88,6 +89,8 @@ class Folder(DataSource):
 
 def existing(root: Path, where: str) -> Path:
     """Give the folder back if it is one, or say what is there instead."""
+    if any((root / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
+        raise DataError(f"{root} is a set that save_to_disk wrote", where, f"write hf:{root}")
     if root.is_dir():
         return root
     if root.exists():
@@ -98,6 +101,12 @@ def existing(root: Path, where: str) -> Path:
     beside = [folder.name for folder in folders_in(parent, where)]
     hint = nearest(root.name, beside) or f"{parent} holds {listing(beside) or 'no folders'}"
     raise DataError(f"there is no folder {root}", where, hint)
+
+
+def _refuse_other(root: Path, classes: Sequence[str], where: str) -> None:
+    """Refuse what another kind of data reads: as class folders it would train on nonsense, and say nothing."""
+    if {name.lower() for name in classes} == {"images", "masks"}:
+        raise DataError(f"{root} has images/ and masks/, which are no classes", where, f"write masks:{root}")
 
 
 def folders_in(root: Path, where: str) -> list[Path]:

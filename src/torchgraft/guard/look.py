@@ -26,6 +26,9 @@ _SETS = (
 _STEPS = ("T008", "T021")
 """Rules that two steps answer."""
 
+_FROZEN = frozenset({"P013", "P018", "P020", "P037"})
+"""Rules about what is frozen: with several optimizers, of a GAN say, what rests for one step is trained by another."""
+
 
 def look(
     model: nn.Module,
@@ -51,10 +54,12 @@ def look(
     """
     from dataclasses import replace
 
+    several = isinstance(optimizer, (list, tuple)) and len(optimizer) > 1
+    codes = [code for code in (*_SETS, *_STEPS) if not (several and code in _FROZEN)]
     live = Live(step, norms=now or {}, earlier=earlier or {})
     seen = replace(sets(model, optimizer), kept=kept)
     first = Evidence(model, (), sets=seen, live=live, step=_step(model, live), name=type(model).__name__)
-    return tuple(one for one in _judged(first, (*_SETS, *_STEPS)) if one.severity != "note")
+    return tuple(one for one in _judged(first, codes) if one.severity != "note")
 
 
 def told(model: nn.Module, live: Live, *, codes: Collection[str]) -> tuple[Finding, ...]:

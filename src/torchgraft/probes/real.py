@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torchgraft.probes.batch import Batch
     from torchgraft.probes.double import Double
     from torchgraft.probes.independence import Independence
+    from torchgraft.probes.padding import Padding
     from torchgraft.probes.state import State
 
 __all__ = ["Real", "real"]
@@ -35,6 +36,7 @@ class Real:
     arrival: Arrival | None = None
     state: State | None = None
     independence: Independence | None = None
+    padding: Padding | None = None
 
 
 def real(model: nn.Module, batch: Batch, *, loss: Any = None, optimizer: Any = None, macs: int = 0) -> Real:
@@ -54,7 +56,9 @@ def real(model: nn.Module, batch: Batch, *, loss: Any = None, optimizer: Any = N
     from torchgraft.probes.arrival import arrival
     from torchgraft.probes.captures import captures_kept
     from torchgraft.probes.double import Double
+    from torchgraft.probes.evaluation import evaluation
     from torchgraft.probes.independence import independence
+    from torchgraft.probes.padding import padding
     from torchgraft.probes.state import state
     from torchgraft.rng import rng_kept
 
@@ -73,8 +77,9 @@ def real(model: nn.Module, batch: Batch, *, loss: Any = None, optimizer: Any = N
         few = batch.few(_count(batch, macs)).apart(device)
         known, few, run = arrival(double, few)
         apart = independence(double, few, run) if run.broke is None else None
+        filled = padding(few, run.outputs, lambda other: evaluation(double, other).outputs)
         step = dry_step(double, few, loss=loss, optimizer=optimizer, stale=stale)
-        return Real(step, _of_all(known, batch), state(run), apart)
+        return Real(step, _of_all(known, batch), state(run), apart, filled)
 
 
 def _of_all(known: Arrival, whole: Batch) -> Arrival:

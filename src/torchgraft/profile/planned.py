@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from torchgraft.data import parse_data
-from torchgraft.edits.head import tasks
 from torchgraft.errors import DataError
 from torchgraft.params.still import train_mode
 from torchgraft.preprocess import Preprocess
@@ -21,9 +20,12 @@ from torchgraft.train.augment import augmentation
 from torchgraft.train.checkpointing import checkpointed_modules
 from torchgraft.train.feed import Feed
 from torchgraft.train.feeding import feed_for
-from torchgraft.train.optimise import loss_of, optimizer_of
+from torchgraft.train.optimise import optimizer_of
 from torchgraft.train.rates import groups_of, unfreezing
 from torchgraft.train.schedule import schedule_of
+from torchgraft.train.task import Task as Judge
+from torchgraft.train.tasks import task_for
+from torchgraft.train.tasks.losses import OBJECT, PYTHON
 
 if TYPE_CHECKING:
     from torchgraft.graft import Graft
@@ -80,23 +82,21 @@ def planned_task(
     notes: tuple[str, ...] = ()
     batches = 0
     if data:
-        feed = _feed(graft, plan, device)
+        feed, judged = _feed(graft, plan, device)
         batches = len(feed.sizes() or ())
         source: Any = iter(Fetching(feed))
         notes = (FIRST_EPOCH,)
     else:
+        judged = None
         random = Random(moved(batch_of(graft, plan.batch), device))
         source = iter(random)
     scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16" and device.type != "cpu")
-    asked = tasks(graft.recipe.edits)
 
     def loss(output: Any, batch: Batch) -> Tensor:
-        if batch.targets is None:
-            return random.loss(output, batch)
-        return loss_of(output, batch.targets, plan, asked)
+        return random.loss(output, batch) if judged is None else judged.loss(output, batch.targets)
 
     task = Task(
-        model, device, source, loss, optimizer, _facts(plan, data=data), plan.precision, scaler, plan.clip,
+        model, device, source, loss, optimizer, _facts(plan, judged), plan.precision, scaler, plan.clip,
         schedule_of(plan, optimizer, plan.epochs * math.ceil(batches / plan.accumulate))[0]
         if optimizer is not None and batches else None,
         _varying(plan) if plan.augment == "light" and not data else None,
@@ -141,10 +141,13 @@ def _varying(plan: TrainPlan) -> Callable[[Batch], Batch]:
     return lambda batch: replace(batch, args=(varied(batch.args[0]), *batch.args[1:]))
 
 
-def _feed(graft: Graft, plan: TrainPlan, device: torch.device) -> Feed:
+def _feed(graft: Graft, plan: TrainPlan, device: torch.device) -> tuple[Feed, Judge]:
+    """Give the plan's training batches and what judges them; a loss of the user's own is the task's here."""
     opened = parse_data(plan.data).open(seed=graft.recipe.seed, strict=plan.strict)
     preprocess = graft.recipe.preprocess or (_preparation(graft) if opened.kind == "image" else None)
-    return feed_for(graft, opened, plan, preprocess, train=True, device=device)
+    own = plan.loss is not None and plan.loss.startswith((OBJECT, PYTHON))
+    judged = task_for(graft, opened, plan.model_copy(update={"loss": None}) if own else plan, device=device)
+    return feed_for(graft, opened, plan, preprocess, train=True, device=device), judged
 
 
 def _preparation(graft: Graft) -> Preprocess:
@@ -160,7 +163,18 @@ def _preparation(graft: Graft) -> Preprocess:
     return known.with_size((shape[1], shape[2])).with_channels(1 if shape[0] == 1 else 3)
 
 
-def _facts(plan: TrainPlan, *, data: bool) -> tuple[tuple[str, str], ...]:
+LOSSES = {
+    "classes": "cross-entropy",
+    "labels": "binary cross-entropy",
+    "regression": "mean squares",
+    "mask": "cross-entropy of the pixels",
+    "several": "the sum over the outputs",
+}
+"""What each task takes."""
+
+
+def _facts(plan: TrainPlan, judged: Judge | None) -> tuple[tuple[str, str], ...]:
+    data = judged is not None
     workers = f", {plan.workers} worker{'s' if plan.workers != 1 else ''}" if data else ""
     return (
         ("batch", f"{plan.batch}, {plan.accumulate} of them a step" if plan.accumulate > 1 else str(plan.batch)),
@@ -168,5 +182,5 @@ def _facts(plan: TrainPlan, *, data: bool) -> tuple[tuple[str, str], ...]:
         ("data", f"{plan.data}{workers}" if data else f"random, in place of {plan.data}"),
         ("optimizer", plan.optimizer.name),
         ("precision", plan.precision),
-        ("loss", "cross-entropy"),
+        ("loss", LOSSES[judged.kind] if judged is not None else "cross-entropy"),
     )

@@ -105,7 +105,7 @@ class Orphan(Rule):
             every = len(lost) == len(live.norms)
             yield self.found(
                 evidence.place(lost[0].rpartition(".")[0] if len({*map(_home, lost)}) == 1 else ""),
-                f"{len(lost)} got no gradient in steps {live.step - 1} and {live.step}: {by_module(lost)}",
+                f"no gradient in steps {live.step - 1} and {live.step}: {by_module(lost)}",
                 "not one parameter has a gradient: is optimizer.step() called before backward()?" if every else "",
                 hint="take it out, put it into the forward or its loss into the sum, or freeze it: "
                 f"tg.freeze(model, '{_home(lost[0]) or lost[0]}')",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torchgraft.probes.fit import Fit
     from torchgraft.probes.independence import Independence
     from torchgraft.probes.live import Live
+    from torchgraft.probes.padding import Padding
     from torchgraft.probes.roundtrip import RoundTrip
     from torchgraft.probes.sets import Sets
     from torchgraft.probes.speed import Speed
@@ -65,6 +66,7 @@ class Evidence:
         arrival: what the data look like, and what of them reaches the first BatchNorm.
         state: what a real pass in evaluation mode left changed.
         independence: whether the samples of a batch see each other.
+        padding: what filling up does to a text, where texts were given.
         speed: what a step's time went to, if it was profiled.
         memory: what training takes and what there is, if it was predicted.
         live: what a step of a training that runs showed.
@@ -85,6 +87,7 @@ class Evidence:
     arrival: Arrival | None = None
     state: State | None = None
     independence: Independence | None = None
+    padding: Padding | None = None
     speed: Speed | None = None
     memory: Fit | None = None
     live: Live | None = None

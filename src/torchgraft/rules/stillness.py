@@ -50,13 +50,13 @@ class DriftingNorm(Rule):
         norms = [one for one in sets.norms if one.frozen and one.moves] if sets else []
         if sets is None or not norms:
             return
-        last = "" if any("Instance" in norm.kind for norm in norms) else "eval_mode, or "
+        last = "" if any("Instance" in norm.kind for norm in norms) else "; eval_mode for good"
         found = self.found(
             evidence.name,
             f"{len(norms)} {norms[0].kind}: {by_module([norm.path for norm in norms])}",
             "in training mode they normalise by the batch and update their running mean and variance",
-            hint=f"g.train(…) keeps them still; in a loop of your own: {last}.eval() on them after every "
-            "model.train()",
+            hint="g.train(…) keeps them still; in a loop of your own: tg.train_mode(model) instead of "
+            f"model.train(), in a trainer: tg.still(model){last}",
         )
         yield _with_fix(replace(found, severity="warning") if sets.held and not sets.kept else found, norms)
 

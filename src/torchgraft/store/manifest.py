@@ -49,11 +49,16 @@ class Manifest(Schema):
     torch: str
 
     @property
+    def judged_by(self) -> str:
+        """The name of the figure that says how good the version is; nothing where there is none."""
+        asked = self.history.metric if self.history is not None else "accuracy"
+        return asked if asked in self.metrics else next((one for one in self.metrics if one != "loss"), "")
+
+    @property
     def figure(self) -> str:
-        """The figure that the version was judged by, with its name; nothing where it was not judged."""
-        asked = self.history.metric if self.history is not None else ""
-        name = asked if asked in self.metrics else next((one for one in self.metrics if one != "loss"), "loss")
-        return f"{figure_name(name)} {shown(name, self.metrics[name])}" if name in self.metrics else ""
+        """That figure in words, such as `accuracy 97.2%`."""
+        name = self.judged_by
+        return f"{figure_name(name)} {shown(name, self.metrics[name])}" if name else ""
 
     @classmethod
     def read(cls, path: Path) -> Manifest:

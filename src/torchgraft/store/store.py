@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchgraft.errors import StoreError, TorchgraftWarning, nearest
-from torchgraft.history import History
+from torchgraft.history import LOWER, History, figure_name
 from torchgraft.store.codec import damaged, decode, encode, size, storable
 from torchgraft.store.files import alone, explained, is_stale, make_folder, write_files
 from torchgraft.store.manifest import UNSEALED, UTF8, Manifest, describing
@@ -85,7 +85,8 @@ class Store:
     def find(self, reference: str) -> Manifest:
         """Give the version that is meant by `v3`, an id or the beginning of one, `latest` or `best`.
 
-        `best` has the highest `metrics["accuracy"]`; of several, the newest.
+        `best` is the best by the figure that the newest one is judged by, such as the accuracy; of several alike,
+        the newest.
         """
         versions = self.versions()
         if not versions:
@@ -251,10 +252,17 @@ def _latest(versions: Sequence[Manifest]) -> Manifest:
 
 
 def _best(versions: Sequence[Manifest]) -> Manifest:
-    judged = [each for each in versions if not math.isnan(each.metrics.get("accuracy", math.nan))]
+    name = next((each.judged_by for each in reversed(versions) if each.judged_by), "accuracy")
+    judged = [each for each in reversed(versions) if not math.isnan(each.metrics.get(name, math.nan))]
     if not judged:
-        raise StoreError("no version has an accuracy, so none is the best", "best", "name one: v1, or latest")
-    return max(reversed(judged), key=lambda each: each.metrics["accuracy"])
+        raise StoreError(
+            f"no version has a figure for its {figure_name(name)}, so none is the best",
+            "best",
+            "name one: v1, or latest",
+        )
+    told = next((one.history for one in judged if one.history is not None and one.history.metric == name), None)
+    higher = told.higher if told is not None else name.rpartition(".")[2] not in LOWER
+    return (max if higher else min)(judged, key=lambda each: each.metrics[name])
 
 
 _WORDS: dict[str, Callable[[Sequence[Manifest]], Manifest]] = {"latest": _latest, "best": _best}

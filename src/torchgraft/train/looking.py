@@ -30,12 +30,12 @@ class Looks:
         """Begin.
 
         Args:
-            session: what is looked at; one that is shared out over processes holds a part of each gradient only.
+            session: what is looked at; one that is shared out (`fsdp`) holds parts of gradients, and is not.
             tell: gets each finding.
             silent: nobody listens.
         """
         self.session, self.tell = session, tell
-        self.none = silent or session.spread is not None
+        self.none = silent or (session.spread is not None and session.plan.parallel == "fsdp")
         self.left = 0
         self.earlier: dict[str, float | None] = {}
         self.told: set[tuple[str, str]] = set()

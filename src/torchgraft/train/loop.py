@@ -182,7 +182,10 @@ class _Run:
 
     def _asked(self, *, epoch: bool = False) -> tuple[bool, ...]:
         """Tell whether to stop, and whether to save, here and now: in every process, once it is so in one."""
-        return self.session.world.any(self.stop.asked, self.saver is not None and self.saver.due(epoch=epoch))
+        session, saver = self.session, self.saver
+        ends = epoch and (session.is_done or session.is_early)
+        last = ends and session.spread is not None and session.spread.shares  # it may fit no single machine
+        return session.world.any(self.stop.asked, saver is not None and (last or saver.due(epoch=epoch)))
 
     def _save(self, *, wait: bool = False) -> None:
         if self.saver is not None:

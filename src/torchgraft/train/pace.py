@@ -145,7 +145,7 @@ class Pace:
 
     def _speed(self) -> float:
         (since, before, _), (now, after, _) = self._seen[0], self._seen[-1]
-        return (after - before) / (now - since) if now > since else float("nan")
+        return (after - before) / (now - since) if now > since and after > before else float("nan")
 
     def _left(self, number: int) -> float | None:
         (since, _, before), (now, _, after) = self._seen[0], self._seen[-1]

@@ -78,7 +78,8 @@ class Session:
     ) -> None:
         self.graft, self.plan, self.feeds, self.task, self.device = graft, plan, feeds, task, device
         self.steps, self.world, self.frozen = steps, world, ""
-        self.model: nn.Module = graft.module.to(device)
+        shared = world.size > 1 and plan.parallel == "fsdp"  # which brings block after block to the device itself
+        self.model: nn.Module = graft.module if shared else graft.module.to(device)
         if plan.channels_last:
             self.model.to(memory_format=torch.channels_last)
         groups = groups_of(graft, plan)
@@ -113,7 +114,7 @@ class Session:
         return Spread(self.model, self.plan, self.world, self.graft.trace(train=True))
 
     def _callable(self) -> Callable[..., Any]:
-        run: Callable[..., Any] = self.model if self.spread is None else self.spread.run
+        run: nn.Module = self.model if self.spread is None else self.spread.run
         return compiled(run) if self.plan.compile else run
 
     def still(self) -> dict[str, Tensor]:

@@ -110,4 +110,3 @@ def move(
             nn.utils.clip_grad_value_(trained, clip_value)
     scaler.step(optimizer)
     scaler.update()
-

@@ -45,7 +45,7 @@ def epoch_line(epoch: Epoch, epochs: int, *, speed: float = math.nan) -> str:
         *([f"validation loss {epoch.val_loss:.3f}"] if math.isfinite(epoch.val_loss) else []),
         *(figure(name, value) for name, value in epoch.val.items()),
         f"lr {epoch.lr:.2g}",
-        *([_speed(speed)] if math.isfinite(speed) else []),
+        *([_speed(speed).strip()] if math.isfinite(speed) else []),
         f"{epoch.seconds:.1f} s" if epoch.seconds < 60 else duration(epoch.seconds),
     ]
     return "  ".join(parts)
@@ -53,7 +53,7 @@ def epoch_line(epoch: Epoch, epochs: int, *, speed: float = math.nan) -> str:
 
 def plain_line(now: Progress) -> str:
     """Write where a training is, for a log."""
-    return "  ".join(text for text, _ in _parts(now))
+    return "  ".join(" ".join(text.split()) for text, _ in _parts(now))
 
 
 def live_line(now: Progress, width: int, *, plain: bool = False) -> str:
@@ -65,10 +65,10 @@ def live_line(now: Progress, width: int, *, plain: bool = False) -> str:
         plain: ASCII alone.
     """
     parts, room = _parts(now), width - 1
+    space = min(room - _wide(parts) - 2, BAR[1])
     while len(parts) > 1 and _wide(parts) > room:
         parts.remove(min(parts, key=lambda part: part[1]))
     texts = [text for text, _ in parts]
-    space = min(room - _wide(parts) - 2, BAR[1])
     if now.total and space >= BAR[0]:
         texts.insert(1, bar(now.share, space, plain=plain))
     line = "  ".join(texts)
@@ -83,20 +83,22 @@ def bar(share: float, width: int, *, plain: bool = False) -> str:
 
 
 def _parts(now: Progress) -> list[tuple[str, int]]:
-    """Give the parts of the line in order, each with how much it matters."""
-    step = f"step {now.step}/{now.steps}" if now.steps else f"step {now.step}"
-    parts = [(f"epoch {now.epoch}/{now.epochs}" if now.epochs else f"epoch {now.epoch}", 9), (step, 2)]
+    """Give the parts of the line in order, each with how much it matters; padded, so that nothing jumps."""
+    digits = len(str(now.steps))
+    step = f"step {now.step:>{digits}}/{now.steps}" if now.steps else f"step {now.step}"
+    epoch = f"epoch {now.epoch:>{len(str(now.epochs))}}/{now.epochs}" if now.epochs else f"epoch {now.epoch}"
+    parts = [(epoch, 9), (step, 2)]
     if math.isfinite(now.loss):
-        parts += [(f"loss {now.loss:.3f}", 8), (f"lr {now.lr:.2g}", 3)]
-    if math.isfinite(now.speed):
-        parts.append((_speed(now.speed), 4))
+        parts += [(f"loss {now.loss:.3f}", 8), (f"lr {now.lr:<7.2g}", 3)]
+    parts.append((_speed(now.speed) if math.isfinite(now.speed) else "     … samples/s", 4))
     if now.total:
-        parts.append((f"{duration(now.left)} left" if now.left is not None else "… left", 5))
+        left = duration(now.left) if now.left is not None else "…"
+        parts.append((f"{left:>5} left", 5))
     return parts
 
 
 def _speed(speed: float) -> str:
-    return f"{speed:,.0f} samples/s" if speed >= 10 else f"{speed:.2g} samples/s"
+    return f"{speed:>6,.0f} samples/s" if speed >= 10 else f"{speed:>6.2g} samples/s"
 
 
 def _wide(parts: list[tuple[str, int]]) -> int:

@@ -125,8 +125,7 @@ def _curves(figure: Figure, history: History, palette: Palette) -> None:
     if is_share(name):
         _scale_share(judged, history.epochs, name)
     _rate(rate, history, palette)
-    lines = loss.get_legend_handles_labels()  # the other figure may be known of the validation samples alone
-    judged.legend(*lines, loc="lower right", bbox_to_anchor=(1, 1.025), ncols=2, labelcolor=palette.ink)
+    loss.legend(loc="lower right", bbox_to_anchor=(1, 1.025), ncols=2, labelcolor=palette.ink)
     for axes in (loss, judged, rate):
         _epoch_axis(axes, history.epochs)
     if best:

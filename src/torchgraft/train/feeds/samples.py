@@ -47,6 +47,16 @@ class Samples(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _Round:
+    """One epoch: its order, the variant that its samples come in, and what their random numbers are drawn for."""
+
+    epoch: int
+    view: int
+    chance: int
+    order: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
     """What this process has to do with one batch."""
 
@@ -72,7 +82,7 @@ class SampleFeed(Feed):
     some get two of the others' samples, which count for nothing (`Batch.count` is 0).
 
     A sample that can't be read is left out, and named in `skipped`. Where a process has none left of a batch, it
-    is lent the next ones of the epoch that can be read.
+    is lent the next one of the epoch that can be read.
 
     Args:
         samples: what is read.
@@ -115,7 +125,7 @@ class SampleFeed(Feed):
         labels = () if paired else getattr(samples, "labels", ())
         self._labels = labels if len(labels) == self._count else None
         self._targets: dict[int, Any] = {}
-        self._kept = [Kept(self._count, MEMORY // self.views) for _ in range(self.views)]
+        self._kept = [self._empty() for _ in range(self.views)]
 
     @property
     def skipped(self) -> list[str]:  # type: ignore[override]
@@ -155,25 +165,29 @@ class SampleFeed(Feed):
     def batches(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Give the batches of an epoch, from number `start` on."""
         view = (epoch - 1) % self.views
-        chance = view if self._asked_views else epoch
-        order = self._order(epoch)
-        parts = [self._part(order, number, whole) for number, whole in enumerate(self.sizes())][start:]
+        now = _Round(epoch, view, view if self._asked_views else epoch, self._order(epoch))
+        parts = [self._part(now.order, number, whole) for number, whole in enumerate(self.sizes())][start:]
         held = [self._is_held(part, view) for part in parts]
+        if start == 0 and all(held):  # what was kept for another pass is needed by nobody
+            self._kept[view] = self._empty()
         kept = self._kept[view]
         lacking = [
             [] if is_held or kept.holds(part.own) else [place for place in part.own if place not in kept]
             for part, is_held in zip(parts, held, strict=True)
         ]
-        loads = self._loads([Work(places, keys_of(chance, places)) for places in lacking if places])
+        loads = self._loads([Work(places, keys_of(now.chance, places)) for places in lacking if places])
         plain = self._finish.idle and kept.is_rows
         for part, is_held, places in zip(parts, held, lacking, strict=True):
             if is_held:
                 yield self._known(part, view)
             elif places or not (plain and part.own):
-                yield self._made(part, next(loads) if places else None, places, epoch, view, order)
+                yield self._made(part, next(loads) if places else None, places, now)
             else:  # what every step of a small network waits for
                 inputs, targets = kept.take(part.own)
                 yield Batch(inputs, targets, part.whole, part.own, 0 if part.lent else len(part.own), view)
+
+    def _empty(self) -> Kept:
+        return Kept(self._count, MEMORY // self.views)
 
     def _loads(self, works: list[Work]) -> Iterator[Load]:
         if works:
@@ -207,21 +221,19 @@ class SampleFeed(Feed):
         count = 0 if part.lent else len(part.own)
         return Batch(None, self._finish.targets(targets), part.whole, part.own, count, view)
 
-    def _made(
-        self, part: _Part, load: Load | None, places: list[int], epoch: int, view: int, order: list[int]
-    ) -> Batch:
+    def _made(self, part: _Part, load: Load | None, places: list[int], now: _Round) -> Batch:
         own, lent = part.own, part.lent
         if load is not None:
-            self._take_up(load, places, view)
+            self._take_up(load, places, now.view)
             if load.bad:
                 own = [place for place in own if place not in self._bad]
         if not own:
-            own, lent, load, places = *self._lend(part, epoch, view, order), []
-            places = own
-        inputs, targets = self._together(own, load, places, view)
-        chance = view if self._asked_views else epoch
-        inputs, targets = self._finish.placed(inputs, targets, own, self._count, chance, (epoch, part.number))
-        return Batch(inputs, targets, part.whole, own, 0 if lent else len(own), view)
+            place, load = self._lend(part, now)
+            own, places, lent = [place], [place], True
+        inputs, targets = self._together(own, load, places, self._kept[now.view])
+        moment = (now.epoch, part.number)
+        inputs, targets = self._finish.placed(inputs, targets, own, self._count, now.chance, moment)
+        return Batch(inputs, targets, part.whole, own, 0 if lent else len(own), now.view)
 
     def _take_up(self, load: Load, places: list[int], view: int) -> None:
         """Note what could not be read, and keep what gives the same next time."""
@@ -233,25 +245,21 @@ class SampleFeed(Feed):
         if good and self._same:
             self._kept[view].put(good, load)
 
-    def _lend(self, part: _Part, epoch: int, view: int, order: list[int]) -> tuple[list[int], bool, Load]:
-        """Find samples that can be read, for a process that has none left of a batch."""
-        chance = view if self._asked_views else epoch
+    def _lend(self, part: _Part, now: _Round) -> tuple[int, Load]:
+        """Find a sample that can be read, for a process that has none left of a batch: the next of the epoch."""
         first = part.number * self._size
-        following = order[first:] + order[:first]
-        for place in following:
+        for place in (*now.order[first:], *now.order[:first]):
             if place in self._bad:
                 continue
-            load = self._readers.reader[Work([place], keys_of(chance, [place]))]
-            self._take_up(load, [place], view)
+            load = self._readers.reader[Work([place], keys_of(now.chance, [place]))]
+            self._take_up(load, [place], now.view)
             if load.good:
-                return [place], True, load
-        raise DataError(
-            f"none of {self._count} samples can be read", where="train.data", hint=f"the first: {self.skipped[0]}"
-        )
+                return place, load
+        what = f"none of {self._count} samples can be read"
+        raise DataError(what, where="train.data", hint=f"the first: {self.skipped[0]}")
 
-    def _together(self, own: list[int], load: Load | None, places: list[int], view: int) -> tuple[Any, Any]:
+    def _together(self, own: list[int], load: Load | None, places: list[int], kept: Kept) -> tuple[Any, Any]:
         """Put a batch together of what is kept and what was read."""
-        kept = self._kept[view]
         if load is None:
             inputs, targets = kept.take(own)
         elif len(load.good) == len(own):

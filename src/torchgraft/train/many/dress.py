@@ -40,6 +40,8 @@ class Dress:
             shared = dict(module._parameters)
             module.__class__ = kind
             _put_back(module, held)
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else buffer.cpu()
             for name, one in held["_parameters"].items():
                 if one is not None:
                     if id(one) not in whole:
@@ -51,7 +53,7 @@ def _filled(one: nn.Parameter, part: Any, *, keep: bool) -> nn.Parameter:
     full: Tensor = part.full_tensor() if isinstance(part, DTensor) else part
     if not keep:
         return nn.Parameter(torch.empty_like(full, device="meta"), requires_grad=one.requires_grad)
-    one.data = full.detach()
+    one.data = full.detach().cpu()  # what is shared out may be more than one device holds
     return one
 
 

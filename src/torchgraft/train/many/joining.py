@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torchgraft.trainplan import TrainPlan
 
-__all__ = ["joined"]
+__all__ = ["in_words", "joined"]
 
 
 @contextmanager
@@ -55,6 +55,13 @@ def joined(plan: TrainPlan) -> Iterator[World]:
             raise _told(error, world, plan) from (None if is_of_peers(error) else error.__cause__)
         finally:
             _leave()
+
+
+def in_words(plan: TrainPlan, world: World) -> str:
+    """Say how the processes train together."""
+    way = "each holds a part of the model" if plan.parallel == "fsdp" else "each holds the model"
+    part = f"{plan.batch / world.size:g} of the {plan.batch} samples of a batch"
+    return f"{world.size} processes ({plan.parallel}): {way}, and takes {part}"
 
 
 def _entered(plan: TrainPlan) -> World:

@@ -66,8 +66,8 @@ class Shards:
 
     def copied(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copy this process's parts to the processor, so that training may go on while they are written."""
-        staged: dict[str, Tensor] = self._stager.stage({name: one.detach() for name, one in tensors.items()})
-        return staged
+        staged: Any = self._stager.stage({name: one.detach() for name, one in tensors.items()})
+        return dict(staged)
 
     def write(self, snapshot: Snapshot, best: Mapping[str, Tensor], number: int) -> None:
         """Write a state; killed at any moment, the last one still counts. Every process calls it.
@@ -151,7 +151,7 @@ class Shards:
         layout = part["layout"]
         tensors = {name: self._empty(*layout[name]) for name in needed(layout, processes, self.world)}
         reader = HuggingFaceStorageReader(str(self.folder / part["folder"]))
-        load(tensors, storage_reader=reader, process_group=self.world.side)
+        load(tensors, storage_reader=reader, process_group=self.world.side, no_dist=self.world.size == 1)
         return tensors
 
     def _empty(self, kind: str, shape: list[int], split: int | None) -> Tensor:

@@ -10,7 +10,15 @@ from datetime import timedelta
 from hashlib import blake2b
 from pathlib import Path
 
-__all__ = ["is_first", "recorded"]
+__all__ = ["command", "is_first", "recorded"]
+
+
+def command() -> str:
+    """Give how torchgraft was started, so that it can be started so again."""
+    machine, every = os.environ.get("LOCAL_WORLD_SIZE", "1"), os.environ.get("WORLD_SIZE", "1")
+    if every == "1":
+        return "torchgraft"
+    return f"torchrun {f'--nproc-per-node {machine}' if machine == every else '…'} -m torchgraft"
 
 
 def is_first(text: str) -> bool:

@@ -19,6 +19,7 @@ from torchgraft.errors import TrainError
 from torchgraft.train.many.blocks import repeated
 from torchgraft.train.many.dress import Dress
 from torchgraft.train.many.norms import agree
+from torchgraft.train.prefix.place import free_memory
 from torchgraft.train.prefix.record import state_kept
 
 if TYPE_CHECKING:
@@ -115,9 +116,22 @@ class Spread:
         agree(self.model, self.world)
 
     def back(self) -> None:
-        """Leave the plain model behind: the first process has every parameter whole, the others' are on meta."""
-        if self.dress is not None:
-            self.dress.off(keep=self.world.writes)
+        """Leave the plain model behind: the first process has every parameter whole, the others' are on meta.
+
+        Raises:
+            TrainError: its machine has not the memory; the model is left as it is, shared out.
+        """
+        if self.dress is None:
+            return
+        size, free = sum(one.numel() * one.element_size() for one in self.model.parameters()), free_memory()
+        (lacks,) = self.world.any(self.world.writes and free is not None and size > free)
+        if lacks:
+            raise TrainError(
+                f"the trained model takes {size / 2**30:.2f} GiB, more than the first process's machine has free",
+                where="train.parallel",
+                hint="the last state is kept, shared out over files: go on with --resume on a larger machine",
+            )
+        self.dress.off(keep=self.world.writes)
 
 
 @contextmanager

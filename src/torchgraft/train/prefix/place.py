@@ -11,7 +11,7 @@ from torchgraft.train.prefix.prefix import Refused
 if TYPE_CHECKING:
     from torchgraft.trainplan import TrainPlan
 
-__all__ = ["OFF", "place_of", "too_short"]
+__all__ = ["OFF", "free_memory", "place_of", "too_short"]
 
 OFF = "the plan turns it off"
 
@@ -50,7 +50,7 @@ def place_of(plan: TrainPlan, size: int, folder: Path | None) -> Literal["memory
         return Refused(f"it would take {size / _GIB:.2f} GiB, and {limit}")
     if plan.cache == "disk":
         return _on_disk(size, folder)
-    free = _free()
+    free = free_memory()
     if free is not None and size > free:
         return Refused(
             f"it would take {size / _GIB:.2f} GiB of memory, and {free / _GIB:.2f} are free: cache: disk"
@@ -68,7 +68,7 @@ def _on_disk(size: int, folder: Path | None) -> Literal["disk"] | Refused:
     return "disk"
 
 
-def _free() -> int | None:
+def free_memory() -> int | None:
     """Read how many bytes of memory are free, where the system says so."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

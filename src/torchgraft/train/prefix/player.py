@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
-from torchgraft.trace.tree import mapped, tensors
+from torchgraft.trace.tree import PLAIN, mapped, tensors
 from torchgraft.train.prefix.cut import SHAPED, Cut, Step
-from torchgraft.train.prefix.record import called, name_of, swapped
+from torchgraft.train.prefix.record import called, name_of
 
 __all__ = ["Drift", "Layout", "Player"]
 
@@ -37,12 +37,14 @@ class Layout:
     Attributes:
         inputs: what goes in.
         answers: of each still step, by its place.
+        plain: those of them that hold no value that is kept.
         numbers: which value a stand-in stands for, by its id.
         shared: the values that are the same for every sample.
     """
 
     inputs: Any = None
     answers: dict[int, Any] = field(default_factory=dict)
+    plain: dict[int, Any] = field(default_factory=dict)
     numbers: dict[int, int] = field(default_factory=dict)
     shared: dict[int, Tensor] = field(default_factory=dict)
 
@@ -61,8 +63,8 @@ class Player(TorchFunctionMode):
         self.steps = cut.steps
         self.kept = frozenset([*cut.lies, *cut.shared])
         turned = dict.fromkeys(step.module for step in cut.steps if step.module is not None)
-        self.turns = {one: _Turn(self, one) for one in turned}
-        self.root = _Turn(self, model)
+        self._stands = [(one, one.__dict__, self._stand(one)) for one in (model, *turned)]
+        self._own: dict[nn.Module, Callable[..., Any] | None] = {}
         self.layout = Layout()
         self._place = 0
         self._off = True
@@ -114,30 +116,55 @@ class Player(TorchFunctionMode):
         self._versions = {}
 
     def _run(self, model: Callable[..., Any], inputs: Any) -> Any:
-        with swapped({self.model: self.root.now(), **{one: turn.now() for one, turn in self.turns.items()}}):
+        for one, held, stand in self._stands:
+            self._own[one] = held.get("forward")  # checkpointing may have put something there
+            held["forward"] = stand
+        try:
             output = called(model, inputs)
+        finally:
+            for one, held, _ in self._stands:
+                own = self._own[one]
+                if own is None:
+                    del held["forward"]
+                else:
+                    held["forward"] = own
         if self._place != len(self.steps):
             raise Drift(f"{len(self.steps) - self._place} steps were left out")
         return output
 
     # what modules do when they are called
 
-    def called(self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Stand in for the forward of a module."""
+    def _stand(self, module: nn.Module) -> Callable[..., Any]:
+        """Make what stands in for the forward of a module; where that need not be run, little is done."""
+        steps, last = self.steps, len(self.steps)
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            place = self._place
+            if self._answers and not self._off and place < last:
+                step = steps[place]
+                if step.still and step.module is module:
+                    self._place = place + 1
+                    answer = self.layout.plain.get(place)
+                    return self._filled(self.layout.answers[place]) if answer is None else answer
+            return self._called(module, args, kwargs)
+
+        forward.__wrapped__ = module.forward  # type: ignore[attr-defined]  # inspect.signature follows it
+        return forward
+
+    def _called(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        own = self._own[module]
+        forward = type(module).forward.__get__(module) if own is None else own
         if module is self.model and self._off and not self._place:
             return self._rooted(forward, args, kwargs)
         if self._off:
             return forward(*args, **kwargs)
         step = self._next("", module)
-        place = self._place - 1
-        if step.still and self._answers:
-            return self._filled(self.layout.answers[place])
         if self._answers:
-            self._check(step, (args, kwargs))
+            self._check(step, args, kwargs)
         result = self._left(forward, args, kwargs)
         if not self._answers:
             with torch._C.DisableTorchFunction():
-                self._take(step, place, result)
+                self._take(step, self._place - 1, result)
         return result
 
     def _rooted(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -175,7 +202,7 @@ class Player(TorchFunctionMode):
         if step.still and self._answers:
             return self._filled(self.layout.answers[place])
         if self._answers and name not in SHAPED:
-            self._check(step, (args, kwargs))
+            self._check(step, args, kwargs)
         result = func(*args, **kwargs)
         if not self._answers:
             self._take(step, place, result)
@@ -199,11 +226,15 @@ class Player(TorchFunctionMode):
             return slots.get(numbers[id(answer)], answer)
         return mapped(lambda one: slots.get(numbers[id(one)], one), answer)
 
-    def _check(self, step: Step, given: Any) -> None:
+    def _check(self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse that something is computed with a tensor that holds nothing."""
         numbers = self.layout.numbers
-        for one in tensors(given):
-            if id(one) in numbers:
+        for one in (*args, *kwargs.values()) if kwargs else args:
+            if type(one) in PLAIN:
+                continue
+            if id(one) in numbers or (
+                type(one) is not Tensor and any(id(part) in numbers for part in tensors(one))
+            ):
                 raise Drift(f"{step.name or step.path} reads what nothing is kept of")
 
     def _take_inputs(self, found: list[Tensor]) -> None:
@@ -225,7 +256,10 @@ class Player(TorchFunctionMode):
             self._keep(number, one)
         if self._fills and step.still:
             pairs = dict(zip(map(id, found), step.made, strict=True))
-            self.layout.answers[place] = mapped(lambda one: self.stand_in(one, pairs[id(one)]), result)
+            answer = mapped(lambda one: self.stand_in(one, pairs[id(one)]), result)
+            self.layout.answers[place] = answer
+            if isinstance(answer, Tensor) and self.kept.isdisjoint(step.made):
+                self.layout.plain[place] = answer
         if place == self._enough:
             raise _Enough
 
@@ -239,7 +273,7 @@ class Player(TorchFunctionMode):
 
     def stand_in(self, one: Tensor, number: int) -> Tensor:
         """Make a tensor of the same shape that holds nothing; on the CPU, memory that is never touched is none."""
-        known = next((held for held in self._stands() if self.layout.numbers.get(id(held)) == number), None)
+        known = next((held for held in self._made() if self.layout.numbers.get(id(held)) == number), None)
         if known is not None:
             return known
         if one.device.type == "cpu":
@@ -249,25 +283,5 @@ class Player(TorchFunctionMode):
         self.layout.numbers[id(made)] = number
         return made
 
-    def _stands(self) -> list[Tensor]:
+    def _made(self) -> list[Tensor]:
         return tensors((self.layout.inputs, list(self.layout.answers.values())))
-
-
-class _Turn:
-    """Stands in for the forward of a module while a pass is played."""
-
-    def __init__(self, player: Player, module: nn.Module) -> None:
-        self.player, self.module = player, module
-        self.forward: Callable[..., Any] = module.forward
-
-    def now(self) -> _Turn:
-        """Look up what the module runs at this time: checkpointing may have put something there."""
-        self.forward = self.module.forward
-        return self
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.player.called(self.module, self.forward, args, kwargs)
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        return self.forward  # inspect.signature follows it

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from torchgraft.train.task import LOSS, Kind, Meter
+from torchgraft.train.tasks.mask import mask_answers
 from torchgraft.train.tasks.outputs import main_of
 from torchgraft.train.tasks.single import Given, Single
 from torchgraft.train.tasks.sums import macro_f1, share
@@ -66,10 +67,10 @@ class Classes(Single):
         return _Right(self.device) if train else _ByClass(self.count, self.device)
 
     def answers(self, output: Any) -> dict[str, Any]:
-        """Give the probability of every class, `[N, C]`; of a map of classes, the likeliest, `[N, h, w]`."""
+        """Give the probability of every class, `[N, C]`; of maps of classes what `Mask` says."""
         scores = main_of(output).float()
-        if scores.dim() > 2:
-            return {"mask": scores.argmax(1).tolist()}
+        if scores.dim() == 4:
+            return mask_answers(scores)
         return {"probabilities": scores.softmax(1).tolist()}
 
 

@@ -12,6 +12,7 @@ from torchgraft.errors import TrainError, nearest
 from torchgraft.history import LOWER
 from torchgraft.recipe import TrainPlan
 from torchgraft.train.task import Task
+from torchgraft.train.tasks.beside import TORCHMETRICS, beside
 from torchgraft.train.tasks.classes import Classes
 from torchgraft.train.tasks.labels import Labels
 from torchgraft.train.tasks.losses import OBJECT, given_loss, loss_named
@@ -56,10 +57,11 @@ def task_of(
     """
     given = _given(plan, loss, trust=trust)
     if tasks and "" not in tasks:
-        return _measured(Named({name: _one(plan, task, _count(classes, name), (), (), device, given)
-                                for name, task in tasks.items()}), plan)  # fmt: skip
+        parts = {name: _one(plan, task, _count(classes, name), (), (), device, given)
+                 for name, task in tasks.items()}  # fmt: skip
+        return _measured(Named(parts), plan, device)
     made = _one(plan, _kind(tasks, kind), _count(classes, ""), balance, spread, device, given)
-    return _measured(made, plan)
+    return _measured(made, plan, device)
 
 
 def _kind(tasks: Mapping[str, str], kind: str) -> str:
@@ -106,16 +108,18 @@ def _one(
     return cls(count, weight=weight, smoothing=plan.label_smoothing, device=device, given=given)
 
 
-def _measured(task: Task, plan: TrainPlan) -> Task:
+def _measured(task: Task, plan: TrainPlan, device: torch.device | None) -> Task:
     """Judge states by the figure that the plan names."""
     if plan.metric is None:
         return task
+    if plan.metric.startswith(TORCHMETRICS):
+        return beside(task, plan.metric, device)
     if plan.metric not in task.names:
         near = nearest(plan.metric, task.names)
         raise TrainError(
             f"these outputs have no figure '{plan.metric}'",
             where="train.metric",
-            hint=f"{near} " * bool(near) + f"one of {', '.join(task.names)}",
+            hint=f"{near} " * bool(near) + f"one of {', '.join(task.names)}, or torchmetrics:NAME",
         )
     task.metric = plan.metric
     task.higher = plan.metric.rpartition(".")[2] not in LOWER

@@ -14,7 +14,7 @@ from torchgraft.train.tasks.single import Given, Single
 from torchgraft.train.tasks.sums import mean, share
 from torchgraft.train.tasks.weigh import padded
 
-__all__ = ["IGNORED", "Mask", "overlaps", "resized"]
+__all__ = ["IGNORED", "Mask", "mask_answers", "overlaps", "resized"]
 
 IGNORED = 255
 """Pixels of this class are in no loss and no figure, as in Pascal VOC (Everingham et al., 2010)."""
@@ -67,8 +67,15 @@ class Mask(Single):
         return _Pixels(self.device) if train else _ByClass(self.count, self.device)
 
     def answers(self, output: Any) -> dict[str, Any]:
-        """Give the class of every pixel, `[N, h, w]`, in the size that the model gives."""
-        return {"mask": main_of(output).argmax(1).tolist()}
+        """Give the class of every pixel, `[N, h, w]`, in the size that the model gives, and each class's share."""
+        return mask_answers(main_of(output))
+
+
+def mask_answers(scores: Tensor) -> dict[str, Any]:
+    """Say of maps `[N, C, h, w]` which class each pixel is of, and which share of the pixels each class has."""
+    guesses = scores.argmax(1)
+    areas = functional.one_hot(guesses, scores.shape[1]).float().mean((1, 2))
+    return {"mask": guesses.tolist(), "areas": areas.tolist()}
 
 
 def resized(scores: Tensor, targets: Tensor) -> Tensor:
