@@ -4,18 +4,19 @@ Every trainer takes the same batches from the same iterable, which starts its cl
 and stops it when it is asked for the one after the last: what is measured is the trainer's own loop between them,
 without set-up, data or validation. ResNet-8 on 64 images of 8×8, a two-layer MLP on 64 rows; one thread.
 
-    STEPS=60      steps that are measured in each run
-    ROUNDS=7      runs of each trainer, one after the other in turns
+    STEPS=200     steps that are measured of each trainer
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import random
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ from benchmarks.trainers import TRAINERS
 
 TITLE = "Overhead of a training step beside a bare loop"
 
-STEPS, ROUNDS = int(os.environ.get("STEPS", "60")), int(os.environ.get("ROUNDS", "7"))
+STEPS = int(os.environ.get("STEPS", "200"))
+COUNTED = 10
 WARM = 8
 """Steps before the clock starts: torch's own caches, and the looks of what watches the first two."""
 
@@ -61,24 +63,70 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(192, 192), nn.ReLU(), nn.Linear(192, 10))
 
 
-@dataclass
-class Seen:
-    """What one run of a trainer took between its first and last measured step."""
+class Turns:
+    """Trainers in threads of their own, of which one runs at a time: each takes one step, then the next one does.
 
-    wall: float = 0.0
-    cpu: float = 0.0
-    calls: int = 0
+    So whatever else the machine does meets all of them alike.
+    """
+
+    def __init__(self) -> None:
+        self.back = threading.Semaphore(0)
+        self.runs: list[Clocked] = []
+
+    def run(self, jobs: dict[str, Callable[[Clocked], None]], pairs: Any) -> dict[str, Clocked]:
+        """Let every job train on batches that wait for their turn, to the end."""
+        self.runs = [Clocked(self, name, pairs) for name in jobs]
+        for one in self.runs:
+            threading.Thread(target=one.train, args=(jobs[one.name],), daemon=True).start()
+            self.back.acquire()
+        draw, order = random.Random(0), list(self.runs)
+        for _ in range(WARM + STEPS + 1):
+            draw.shuffle(order)
+            for one in order:
+                if one.alive:
+                    one.go.release()
+                    self.back.acquire()
+        return {one.name: one for one in self.runs}
 
 
 class Clocked:
-    """Batches that measure whoever takes them."""
+    """Batches that wait for their turn, and measure what is done with each until the next is asked for."""
 
-    def __init__(self, pairs: list[tuple[Tensor, Tensor]], steps: int, *, count: bool = False) -> None:
-        self.pairs, self.steps, self.count = pairs, steps, count
-        self.seen = Seen()
+    def __init__(self, turns: Turns, name: str, pairs: Any) -> None:
+        self.turns, self.name, self.pairs = turns, name, pairs
+        self.go = threading.Semaphore(0)
+        self.alive = True
+        self.times: list[float] = []
 
     def __len__(self) -> int:
-        return WARM + self.steps + 1
+        return WARM + STEPS + 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number in range(len(self)):
+            self.turns.back.release()
+            self.go.acquire()
+            start = time.thread_time()
+            yield self.pairs[number % len(self.pairs)]
+            self.times.append(time.thread_time() - start)
+
+    def train(self, job: Callable[[Clocked], None]) -> None:
+        """Run a trainer on these batches."""
+        torch.set_num_threads(1)
+        try:
+            job(self)
+        finally:
+            self.alive = False
+            self.turns.back.release()
+
+
+class Counted:
+    """Batches that count the calls of Python functions while they are taken."""
+
+    def __init__(self, pairs: Any) -> None:
+        self.pairs, self.calls = pairs, 0.0
+
+    def __len__(self) -> int:
+        return WARM + COUNTED + 1
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         calls = 0
@@ -89,59 +137,45 @@ class Clocked:
 
         for number in range(len(self)):
             if number == WARM:
-                if self.count:
-                    sys.setprofile(heard)
-                cpu, wall = time.process_time(), time.perf_counter()
-            if number == WARM + self.steps:  # the last one: some ask for no more than there are
-                self.seen = Seen(time.perf_counter() - wall, time.process_time() - cpu, calls)
+                sys.setprofile(heard)
+            if number == WARM + COUNTED:  # the last one: some ask for no more than there are
                 sys.setprofile(None)
+                self.calls = calls / COUNTED
             yield self.pairs[number % len(self.pairs)]
 
 
-def _run(name: str, make: Callable[[], nn.Module], pairs: Any, *, count: bool = False, ours: bool = False) -> Seen:
-    torch.manual_seed(0)
-    batches = Clocked(pairs, 10 if count else STEPS, count=count)
-    TRAINERS[name](make(), batches, ours=ours)
-    return batches.seen
-
-
 OURS = {
+    "bare, once more": ("bare", False),
     "bare + tg.watch": ("bare", True),
     "fastai + ours": ("fastai", True),
     "Lightning + ours": ("Lightning", True),
     "Hugging Face + ours": ("Hugging Face", True),
 }
-"""Other trainers with what torchgraft has for them."""
+"""Other trainers with what torchgraft has for them, and a control."""
 
 
-def _measured(make: Callable[[], nn.Module], pairs: Any) -> dict[str, tuple[list[Seen], int]]:
-    """Run every trainer in turns; the first round only warms up."""
+def _rows(make: Callable[[], nn.Module], pairs: Any) -> list[tuple[object, ...]]:
+    """Measure every trainer, and compare each of its steps with the bare one of the same turn."""
     names = {**{name: (name, False) for name in TRAINERS}, **OURS}
-    found: dict[str, list[Seen]] = {name: [] for name in names}
-    for number in range(ROUNDS + 1):
-        for name, (trainer, ours) in names.items():
-            seen = _run(trainer, make, pairs, ours=ours)
-            found[name] += [seen] if number else []
-    calls = {name: _run(t, make, pairs, count=True, ours=ours).calls / 10 for name, (t, ours) in names.items()}
-    return {name: (runs, round(calls[name])) for name, runs in found.items()}
-
-
-def _rows(found: dict[str, tuple[list[Seen], int]]) -> list[tuple[object, ...]]:
-    """Compare the CPU time of each run with that of the bare one of the same round."""
-    plain = [seen.cpu for seen in found["bare"][0]]
-    base = _median(plain)
+    jobs: dict[str, Callable[[Any], None]] = {}
+    calls = {}
+    for name, (trainer, ours) in names.items():
+        torch.manual_seed(0)
+        jobs[name] = functools.partial(TRAINERS[trainer], make(), ours=ours)
+        counted = Counted(pairs)
+        functools.partial(TRAINERS[trainer], make(), ours=ours)(counted)
+        calls[name] = round(counted.calls)
+    times = {name: one.times[WARM : WARM + STEPS - 1] for name, one in Turns().run(jobs, pairs).items()}
+    plain = times["bare"]
+    base = statistics.median(plain) * 1e6
     rows = []
-    for name, (runs, calls) in found.items():
-        extra = _median([seen.cpu - other for seen, other in zip(runs, plain, strict=True)])
+    for name, own in times.items():
+        extra = statistics.median(one - other for one, other in zip(own, plain, strict=True)) * 1e6
         shown = ("–", "–") if name == "bare" else (f"{extra:+,.0f}", f"{extra / base:+.1%}")
-        cpu, wall = _median([seen.cpu for seen in runs]), _median([seen.wall for seen in runs])
-        rows.append((extra if name != "bare" else -1e9, name, f"{cpu:,.0f}", *shown, f"{wall:,.0f}", calls))
+        rows.append(
+            (extra if name != "bare" else -1e9, name, f"{statistics.median(own) * 1e6:,.0f}", *shown, calls[name])
+        )
     return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
-
-
-def _median(seconds: list[float]) -> float:
-    """Give the median in microseconds a step."""
-    return statistics.median(seconds) / STEPS * 1e6
 
 
 def run() -> str:
@@ -151,18 +185,16 @@ def run() -> str:
     torch.manual_seed(0)
     images = [(torch.randn(64, 3, 8, 8), torch.randint(0, 10, (64,))) for _ in range(4)]
     flat = [(x.flatten(1), y) for x, y in images]
-    header = ("trainer", "CPU µs a step", "extra µs", "extra", "wall µs a step", "Python calls a step")
+    header = ("trainer", "CPU µs a step", "extra µs", "extra", "Python calls a step")
     parts = []
-    for what, make, pairs in (
-        ("ResNet-8, 64 images of 8×8", resnet8, images),
-        ("Two-layer MLP, 64 rows", mlp, flat),
-    ):
-        parts += [f"{what}:", "", table(header, _rows(_measured(make, pairs))), ""]
+    for what, make, pairs in (("ResNet-8, 64 images of 8×8", resnet8, images), ("MLP of two layers", mlp, flat)):
+        parts += [f"{what}:", "", table(header, _rows(make, pairs)), ""]
     torch.set_num_threads(threads)
     return "\n".join([
         *parts,
-        f"Medians of {ROUNDS} alternating runs of {STEPS} steps, extra beside the bare run of the same round; "
-        "Python calls by `sys.setprofile`, those of C functions left out.",
+        f"Medians of {STEPS} steps. All trainers take one step in turns, in a new order each time, in threads of "
+        "which one runs; extra is beside the bare step of the same turn, and the bare loop runs once more to show "
+        "the noise. Python calls by `sys.setprofile`, those of C functions left out.",
         "Every row: zero_grad, forward, loss, its value read, backward, clipping by the norm, SGD with momentum, "
         "a schedule by steps. torchgraft also stops on gradients that are not finite and counts what is right; "
         "`bare + tg.watch` clips by the watch, which judges the gradients by the same read; `+ ours` is our "

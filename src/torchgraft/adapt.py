@@ -6,7 +6,7 @@ import math
 import shlex
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,9 +119,17 @@ def _begun(job: Planned, folder: Path, saver: Saver, talk: Talk, *, resume: bool
     if aside is not None:
         talk.say("aside", f"an unfinished training of this recipe lies in {aside} now; --resume goes on with one")
     _write_down(job, folder)
-    name = f"{job.graft.name}-{key_of(job.recipe)}".replace("/", "-")
-    with news_of(job.train.log, folder, name, job.recipe.to_yaml()) as news:
+    with _logged(job, folder) as news:
         yield news
+
+
+_SILENCE = nullcontext(SILENT)
+
+
+def _logged(job: Planned, folder: Path = Path(RUNS)) -> AbstractContextManager[Watch]:
+    """Write figures down under the training's own name, which is the same after a stop."""
+    name = f"{job.graft.name}-{key_of(job.recipe)}".replace("/", "-")
+    return news_of(job.train.log, folder, name, job.recipe.to_yaml())
 
 
 def _check_folder(folder: Path) -> None:
@@ -150,7 +158,8 @@ def train(graft: Graft, data: Any, *, watch: Watch = SILENT, **settings: Any) ->
         data: a data source or an opened data set; arrays or tensors `(inputs, targets)`; a Dataset, or a pair of
             Datasets or DataLoaders `(train, val)`.
         watch: is told each step and epoch.
-        settings: the fields of the training plan; those left out are as `torchgraft adapt` plans them.
+        settings: the fields of the training plan; those left out are as `torchgraft adapt` plans them. Where `log`
+            names a place for figures, they go to ./runs/tensorboard as well.
 
     Raises:
         DataError, RecipeError: the data or the settings are wrong.
@@ -158,8 +167,8 @@ def train(graft: Graft, data: Any, *, watch: Watch = SILENT, **settings: Any) ->
         TrainError: training can't go on.
     """
     job = prepared(graft, data, settings)
-    with joined(job.train) as world:
-        return fit(job.graft, job.data, job.train, job.preprocess, watch, world=world, loss=job.loss)
+    with joined(job.train) as world, _logged(job) if job.train.log and world.writes else _SILENCE as news:
+        return fit(job.graft, job.data, job.train, job.preprocess, both(watch, news), world=world, loss=job.loss)
 
 
 def _judge(job: Planned) -> Evaluation:

@@ -6,10 +6,13 @@ preprocessing of the recipe or else of the base. The word `plan` stands for the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from torchgraft.data import DataSet, parse_data
+from torchgraft.data import DataSet, Stream, parse_data
+from torchgraft.data.base import NOT_JUDGED
 from torchgraft.errors import DataError, RecipeError, TorchgraftError
 from torchgraft.preprocess import Preprocess
 from torchgraft.probes.arguments import by_place
@@ -18,6 +21,7 @@ from torchgraft.rules.rule import DataFacts
 from torchgraft.texts import check_kind, measured
 from torchgraft.tokens import Texts
 from torchgraft.train.prepare import preparation_of
+from torchgraft.trainplan import TrainPlan
 
 if TYPE_CHECKING:
     import torch
@@ -139,15 +143,33 @@ def preparation(graft: Graft) -> Preprocess | None:
 
 
 def _samples(graft: Graft, data: DataSet, preprocess: Preprocess | Texts) -> Batch:
-    """Read training samples from all over the set: most are sorted by class."""
+    """Read a few training samples, prepared as for training."""
     import torch
 
-    count, ready = len(data.train), preparation_of(graft, preprocess)
-    places = sorted({round(place * (count - 1) / (READ - 1)) for place in range(READ)})
-    values, labels = zip(*[data.train[place] for place in places], strict=True)
-    inputs = ready.together([ready.prepare(value) for value in values])
+    paired = data.task == "mask"
+    ready = preparation_of(graft, preprocess, TrainPlan(data="") if paired else None, paired=paired)
+    values, targets = zip(*_few(data), strict=True)
+    if paired:
+        both: Callable[..., Any] = ready.prepare
+        values, masks = zip(*map(both, values, targets), strict=True)
+        inputs, labels = ready.together(values), torch.stack(masks).long()
+        labels[labels == NOT_JUDGED] = -100  # what the losses of torch leave out
+    else:
+        inputs, labels = ready.together([ready.prepare(value) for value in values]), torch.tensor(targets)
     named = isinstance(inputs, dict)
-    return Batch(() if named else (inputs,), inputs if named else {}, targets=torch.tensor(labels))
+    return Batch(() if named else (inputs,), inputs if named else {}, targets=labels)
+
+
+def _few(data: DataSet) -> list[tuple[Any, Any]]:
+    """Read samples from all over the set, since most are sorted by class; of a stream, the first ones."""
+    if isinstance(data.train, Stream):
+        few = list(islice(data.train.samples(1, 0), READ))
+        if not few:
+            raise DataError("no sample of the stream can be read", where="data")
+        return few
+    count = len(data.train)
+    places = sorted({round(place * (count - 1) / (READ - 1)) for place in range(READ)})
+    return [data.train[place] for place in places]
 
 
 def facts_of(graft: Graft, data: DataSet, preprocess: Preprocess | Texts | None) -> DataFacts:

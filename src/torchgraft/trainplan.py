@@ -224,9 +224,11 @@ class TrainPlan(Schema):
         warmup: the share of all steps over which the rates rise from zero (Goyal et al., 2017).
         clip: the norm that gradients are clipped to (Pascanu et al., 2013); None leaves them.
         clip_value: the size that each number of a gradient is cut off at; None leaves them.
-        loss: a loss of torch.nn by name (`SmoothL1Loss`), or one of your own (`python:pkg.mod:function`, which
-            takes outputs and targets); the loss of the head's task where it is left out.
-        metric: what the best state is judged by; the task's own where it is left out.
+        loss: a loss of torch.nn by name (`SmoothL1Loss`, `HuberLoss(delta=0.5)`), or one of your own
+            (`python:pkg.mod:function`, which takes outputs and targets); the loss of the head's task where it is
+            left out.
+        metric: what the best state is judged by: one of the task's figures, `loss`, or one of torchmetrics
+            (`torchmetrics:CohenKappa`); the task's first where it is left out.
         label_smoothing: the share of the target that is spread over all classes (Szegedy et al., 2016).
         class_weights: `balanced` weighs each class by how rare it is, a list gives one weight a class.
         mixup: how strongly images are blended: both parameters of the Beta distribution (Zhang et al., 2018); 0.2

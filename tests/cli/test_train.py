@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from torchgraft.cli import main
@@ -17,8 +19,8 @@ from torchgraft.cli import main
 RECIPE = """\
 base: bundled:glyphs
 edits:
-- head: {classes: 10}
-train: {data: sklearn:digits, per_class: 20, epochs: 2, batch: 20, optimizer: {adamw: {lr: 0.001}}}
+- head: {classes: 2}
+train: {data: folder:./strokes, epochs: 2, batch: 4, optimizer: {adamw: {lr: 0.001}}, keep: last}
 """
 
 
@@ -44,10 +46,24 @@ def stopped(folder: Path, number: signal.Signals, *, after: int) -> tuple[int, l
     return running.wait(), events, running.stderr.read()
 
 
+def begun(folder: Path) -> Path:
+    """Put a recipe and its data into a folder: 50 strokes across and down, with noise; 40 of them train."""
+    rng = np.random.default_rng(0)
+    for kind in ("across", "down"):
+        home = folder / "strokes" / kind
+        home.mkdir(parents=True)
+        for number in range(25):
+            image = rng.integers(0, 90, (16, 16)).astype(np.uint8)
+            place = (slice(6, 9), slice(None)) if kind == "across" else (slice(None), slice(6, 9))
+            image[place] = 255
+            Image.fromarray(image).save(home / f"{number}.png")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    return tmp_path
+    return begun(tmp_path / "here")
 
 
 def weights(folder: Path, version: int) -> dict[str, bytes]:
@@ -87,14 +103,13 @@ def test_sigterm_saves_and_the_command_that_is_told_goes_on_to_the_same_end(fold
     out = capsys.readouterr().out
     assert f"resumed  at step {last} of 20" in out
     assert "epoch 1/2" not in out
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    (whole / "recipe.yaml").write_text(RECIPE)
+    whole = begun(tmp_path / "whole")
     run_here(whole, monkeypatch)
     assert points(folder) == points(whole)
     assert weights(folder, 2) == weights(whole, 1)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_it_at_once(folder):
     running = command(folder, "--json", "--every-step")
     for line in running.stdout:
@@ -119,7 +134,7 @@ def test_json_is_all_there_is_on_standard_output(folder, monkeypatch, capsys):
         "begin", "epoch", "epoch", "end", "result",
     ]  # fmt: skip
     begin = next(one for one in events if one["event"] == "begin")
-    assert (begin["total"], begin["batch"], begin["samples"], begin["metric"]) == (20, 20, 200, "accuracy")
+    assert (begin["total"], begin["batch"], begin["samples"], begin["metric"]) == (20, 4, 40, "accuracy")
     assert 1 <= names.count("step") <= 20
     assert events[-1]["version"] == "v1"
     assert Path(events[-1]["report"]).exists()

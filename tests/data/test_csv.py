@@ -198,7 +198,7 @@ def test_a_number_that_is_missing_is_skipped(home: Path) -> None:
 
 def test_a_file_that_comes_up_again_is_said(home: Path) -> None:
     data = table(home, "path,label", *rows("img/{n}.png,{word}"), "img/0.png,dog")
-    assert data.notes[-1].startswith("1 rows name a file that an earlier one names")
+    assert data.notes[-1].startswith("a row names a file that an earlier one names")
 
 
 def test_the_split_depends_neither_on_the_order_of_the_rows_nor_on_the_folder(home: Path) -> None:

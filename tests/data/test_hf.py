@@ -209,3 +209,9 @@ def test_a_set_of_the_library_is_taken_from_python_as_it_is() -> None:
     data = as_data_set(datasets.DatasetDict({"train": pictures(6), "test": pictures(2)}), seed=0)
     assert isinstance(data, DataSet)
     assert (len(data.train), len(data.val), data.split) == (6, 2, "stated: train and test")
+
+
+def test_a_format_of_the_users_own_is_put_aside() -> None:
+    data = as_data_set(pictures(10).with_format("torch"), seed=0)
+    assert data.train[0][0].mode == "RGB"
+    assert set(data.train.labels) == {0, 1}

@@ -108,6 +108,19 @@ def test_masks_train_a_network_of_pixels(tmp_path: Path) -> None:
     assert np.isfinite(trained(graft, f"masks:{tmp_path}").val_loss)
 
 
+def test_a_network_of_pixels_is_checked_with_its_masks(tmp_path: Path) -> None:
+    for number in range(4):
+        for part in ("images", "masks"):
+            (tmp_path / part).mkdir(exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(tmp_path / "images" / f"{number}.png")
+        Image.fromarray(np.resize(np.array([0, 1, 255], np.uint8), (8, 8))).save(
+            tmp_path / "masks" / f"{number}.png"
+        )
+    graft = tg.load(nn.Conv2d(3, 2, 1), input=(3, 8, 8))
+    assert [found for found in graft.check(data=f"masks:{tmp_path}") if found.is_error] == []
+
+
 def test_a_stream_trains_for_as_many_steps_as_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +136,7 @@ def test_a_stream_trains_for_as_many_steps_as_are_asked_for(
     whole = datasets.Dataset.from_dict(rows, features=features)
     whole.save_to_disk(str(tmp_path / "saved"))
     assert np.isfinite(trained(glyphs(2), f"hf:{tmp_path / 'saved'}?streaming=true").val_loss)
+    assert "D024" in {found.code for found in glyphs(2).check(data=f"hf:{tmp_path / 'saved'}?streaming=true")}
     whole.to_parquet(str(tmp_path / "x.parquet"))
     with pytest.raises(DataError, match=r"nobody knows how many samples(.|\n)*train.steps=1000"):
         trained(glyphs(2), f"hf:{tmp_path / 'x.parquet'}?streaming=true")

@@ -54,6 +54,7 @@ def test_smoothing_shifts_nothing():
     assert abs(int(np.gradient(smoothed(step)).argmin()) - 49) <= 1
 
 
+@pytest.mark.slow
 def test_the_valley_is_that_of_fastai():
     schedule = pytest.importorskip("fastai.callback.schedule")
     found = judged(RATES, curve(), broke=True, own=1.0, groups=[])
@@ -120,10 +121,8 @@ def test_every_group_keeps_its_ratio_and_what_is_frozen_stands_still(monkeypatch
 
 def test_the_test_ends_where_the_loss_breaks():
     labels = np.random.default_rng(0).integers(0, 3, len(DATA.train))
-    senseless = replace(
-        DATA, train=ArraySamples(DATA.train.images, labels)
-    )  # so that no rate makes the loss nothing
-    found = graft().find_rate(senseless, batch=16, optimizer="sgd", clip=None, high=1e5)
+    senseless = replace(DATA, train=ArraySamples(DATA.train.images, labels))
+    found = graft().find_rate(senseless, batch=16, high=1e3)
     assert found.broke
     assert len(found.rates) < 100
     assert max(found.losses) > BREAK * min(found.losses)
@@ -152,7 +151,7 @@ def test_a_model_that_can_not_be_trained_is_told_as_g_train_tells_it():
 def test_the_curve_is_drawn_with_letters_and_as_a_picture(tmp_path):
     found = judged(RATES, curve(), broke=True, own=1e-3, groups=[("head", 1e-2)])
     text = str(found)
-    assert f"suggestion           {found.suggestion:g}  (the plan has 0.001)" in text
+    assert f"suggestion           {found.suggestion:g}  the steepest fall (the plan has 0.001)" in text
     assert "1e-5" in text
     assert max(len(line) for line in text.splitlines()) <= 90
     assert draw_rates(found, tmp_path / "rate.png").read_bytes().startswith(b"\x89PNG")

@@ -9,7 +9,7 @@ from torchgraft.train.watch import SILENT, Watch, both
 
 NEWS = {
     "begin": BEGIN, "step": moment(1), "epoch": epoch(1), "saved": Path("state"), "found": object(),
-    "end": History(),
+    "end": History(), "note": "computed once",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from PIL import Image
 
 from torchgraft.errors import StoreError
 from torchgraft.history import Epoch, Evaluation, History
-from torchgraft.view.report import Report, Sample, Step, draw, duration, html, mixed, training, write
+from torchgraft.view.report import Overlay, Report, Sample, Step, draw, duration, html, mixed, training, write
 
 GOLDEN = Path(__file__).parent / "golden" / "report.txt"
 VOID = {"meta", "img", "source", "br", "link"}
@@ -309,3 +310,109 @@ def test_training_is_told_in_words():
     assert training(small().history).replace("\u00a0", " ") == (
         "3 epochs in 6.2 s. Best on validation: epoch 2 with 80.0 %."
     )
+
+
+# other tasks
+
+
+def of_quantities() -> Evaluation:
+    return Evaluation(
+        task="regression", classes=("width", "height"), loss=0.4, count=3,
+        figures={"rmse": 2.635, "mae": 2.1, "r2": 0.597},
+        each=({"rmse": 3.9, "mae": 3.1, "r2": 0.44, "lowest": 40.0, "highest": 61.1},
+              {"rmse": 1.4, "mae": 1.1, "r2": -0.2, "lowest": 0.5, "highest": 9.5}),
+        truths=((41.0, 1.0), (50.0, 2.0), (60.0, 9.0)), guesses=((43.0, 2.0), (51.0, 2.0), (55.0, 7.0)),
+    )  # fmt: skip
+
+
+def of_labels(count: int = 2) -> Evaluation:
+    each = {"average_precision": 0.912, "precision": 0.5, "recall": 1.0, "f1": 2 / 3, "samples": 12.0}
+    return Evaluation(
+        task="labels", classes=tuple(f"label {number}" for number in range(count)), loss=0.3, count=40,
+        figures={"average_precision": 0.912, "f1": 2 / 3, "exact_match": 0.25},
+        each=tuple({**each, "average_precision": 0.9 - number / 100} for number in range(count)),
+    )  # fmt: skip
+
+
+def of_masks() -> Evaluation:
+    return Evaluation(
+        task="mask", classes=("ground", "ball"), loss=0.1, count=8,
+        figures={"mean_iou": 0.939, "pixel_accuracy": 0.984},
+        each=({"iou": 0.98, "share": 0.85}, {"iou": math.nan, "share": 0.0}),
+    )  # fmt: skip
+
+
+def judged(evaluation: Evaluation, **changes: object) -> Report:
+    name, value = next(iter(evaluation.figures.items()))
+    epochs = tuple(
+        Epoch(number=number, train_loss=1 / number, val_loss=1 / number, val={name: value}, lr=0.01, seconds=1.0)
+        for number in (1, 2)
+    )
+    history = History(epochs=epochs, best=2, metric=name, higher=name != "rmse", seconds=2.0)
+    return small(evaluation=evaluation, history=history, samples=(), **changes)
+
+
+def words_of(report: Report) -> str:
+    return Page(html(report, draw(report))).text().replace("\u00a0", " ")
+
+
+def test_quantities_are_shown_predicted_against_true(tmp_path):
+    words = words_of(judged(of_quantities()))
+    assert "2.635" in words
+    assert "RMSE on validation" in words
+    assert "MAE 2.1, R² 0.597, 3 samples" in words
+    assert "Predicted against true" in words
+    assert "width | 3.9 | 3.1 | 0.44 | 40 | 61.1" in words
+    assert "Best on validation: epoch 2 with RMSE 2.635." in words
+    assert "What is taken for what" not in words
+    write(judged(of_quantities()), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "predicted.png", "report.html"]
+    assert np.asarray(Image.open(tmp_path / "predicted.png").convert("L")).std() > 5
+
+
+def test_labels_have_a_table_and_of_many_the_hardest():
+    words = words_of(judged(of_labels()))
+    assert "mean average precision on validation" in words
+    assert "macro F1 66.7 %, exact match 25.0 %, 40 samples" in words
+    assert "label 1 | 12 | 89.0 % | 50.0 % | 100 % | 66.7 %" in words
+    words = words_of(judged(of_labels(50)))
+    assert "The 20 hardest of 50" in words
+    assert "50 | label 49 | 12 | 41.0 %" in words
+
+
+def overlay(seed: int) -> Overlay:
+    random = np.random.default_rng(seed)
+    image = Image.fromarray(random.integers(0, 255, (12, 16, 3), dtype=np.uint8))
+    truth = np.zeros((12, 16), dtype=np.uint8)
+    truth[3:7, 4:9] = 1
+    truth[0] = 255
+    return Overlay(image, truth.tobytes(), np.roll(truth, 2).tobytes(), 0.5)
+
+
+def test_masks_have_an_overlap_for_each_class_and_the_worst_are_shown():
+    report = judged(of_masks(), overlays=(overlay(0), overlay(1)))
+    words = words_of(report)
+    assert "mean IoU on validation" in words
+    assert "pixel accuracy 98.4 %, 8 samples" in words
+    assert "ground | 85.0 % | 98.0 %" in words
+    assert "ball | 0 % | –" in words
+    assert "The 2 validation samples with the lowest IoU" in words
+    assert "Grey is not judged." in words
+    picture = Image.open(io.BytesIO(draw(report)["masks.png"]))
+    assert picture.width > picture.height
+    colours = picture.convert("RGB").getcolors(2**24)
+    assert len(colours) > 100
+
+
+def test_a_report_of_another_task_takes_the_old_pictures_away(tmp_path):
+    write(small(), tmp_path)
+    write(judged(of_quantities()), tmp_path)
+    assert not (tmp_path / "confusion.png").exists()
+    write(judged(of_labels()), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "report.html"]
+
+
+def test_states_that_are_judged_by_the_loss_have_a_curve_of_it():
+    history = History(epochs=(epoch(1, 0.5), epoch(2, 0.8)), best=2, metric="loss", higher=False, seconds=2.0)
+    assert training(history).replace("\u00a0", " ").endswith("Best on validation: epoch 2 with loss 0.55.")
+    assert "accuracy on the right" in html(small(history=history), pictures())

@@ -35,9 +35,10 @@ def adapt(
     ----------
     base
         torchvision:NAME[@WEIGHTS], timm:NAME, python:pkg.mod:factory, file:weights.safetensors@BASE,
-        bundled:NAME; a bare name means torchvision. @none takes random weights.
+        transformers:NAME for texts, bundled:NAME; a bare name means torchvision. @none takes random weights.
     data
-        folder:PATH (a folder of class folders), torchvision:CIFAR10 and the like, sklearn:digits.
+        folder:PATH (a folder of class folders), csv:FILE (paths of images or texts, with labels), hf:NAME,
+        torchvision:CIFAR10 and the like, sklearn:digits.
     classes
         How many classes the new head gets; as many as the data have when left out.
     epochs

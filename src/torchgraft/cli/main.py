@@ -42,7 +42,7 @@ for _home, _words in {
     "profile:profile": "Say where a training step and a prediction spend time and memory.",
     "memory:memory": "Predict the memory that training takes, and the largest batch that fits.",
     "params:params": "List the parameters of a model: shape, trained or frozen, rate, decay, values.",
-    "predict:predict": "Tell the classes of images by a kept version.",
+    "predict:predict": "Tell what images or texts are, by a kept version.",
     "log:log": "List the versions that are kept.",
     "sources:sources": "List where base models come from, and which there are.",
     "rules:rules": "List every rule that models and data are checked by.",

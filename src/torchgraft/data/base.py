@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
+    "NOT_JUDGED",
     "ArraySamples",
     "DataSet",
     "DataSource",

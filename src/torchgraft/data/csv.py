@@ -135,7 +135,8 @@ def _twice(paths: Mapping[int, Path], good: Sequence[int]) -> tuple[str, ...]:
     extra = len(named) - len(set(named))
     if not extra:
         return ()
-    return (f"{extra} rows name a file that an earlier one names; several labels are written a|b in one row",)
+    said = f"{extra} rows name files" if extra > 1 else "a row names a file"
+    return (f"{said} that an earlier one names; several labels are written a|b in one row",)
 
 
 # the halves

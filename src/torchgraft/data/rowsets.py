@@ -72,6 +72,7 @@ def undecoded(table: Any, found: Roles, where: str) -> Any:
     missing = [name for name in (found.given, *found.labels) if name not in table.features]
     if missing:
         raise DataError(f"one of the splits has no column '{missing[0]}'", where, "its splits differ")
+    table = table.with_format(None)  # a format or transform of the user's own would come in between
     for name in images:
         table = table.cast_column(name, Image(decode=False))
     return table.select_columns([found.given, *found.labels])

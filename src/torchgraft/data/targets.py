@@ -10,9 +10,9 @@ from typing import Any
 
 from torchgraft.data.base import Task
 from torchgraft.data.words import listing, natural
-from torchgraft.errors import DataError, nearest
+from torchgraft.errors import DataError
 
-__all__ = ["Cells", "Targets", "numbered", "read_targets"]
+__all__ = ["Cells", "Targets", "read_targets"]
 
 JOIN = "|"
 """What parts the labels of one cell: `red|round`."""
@@ -174,7 +174,8 @@ def _joined(column: Sequence[str]) -> Targets:
     named = [{word.strip() for word in cell.split(JOIN)} - {""} for cell in column]
     classes = tuple(sorted(set().union(*named), key=natural))
     without = sum(not words for words in named)
-    notes = (f"{without} samples have none of the labels",) if without else ()
+    said = f"{without} samples have" if without > 1 else "a sample has"
+    notes = (f"{said} none of the labels",) if without else ()
     values = tuple(tuple(int(name in words) for name in classes) for words in named)
     return Targets("labels", classes, values, notes)
 
@@ -205,15 +206,3 @@ _READERS: dict[Task, Callable[[Cells], Targets]] = {
     "regression": _regression,
     "mask": _no_mask,
 }
-
-
-def numbered(labels: Sequence[int], names: Sequence[str], where: str) -> None:
-    """Refuse a label that has no name.
-
-    Raises:
-        DataError: a label lies outside 0 … classes - 1.
-    """
-    odd = next((label for label in labels if not 0 <= label < len(names)), None)
-    if odd is not None:
-        hint = nearest(str(odd), names) or f"classes are numbered 0 to {len(names) - 1}"
-        raise DataError(f"there are {len(names)} classes, but a label is {odd}", where, hint)

@@ -27,7 +27,7 @@ _STEPS = ("T008", "T021")
 """Rules that two steps answer."""
 
 _FROZEN = frozenset({"P013", "P018", "P020", "P037"})
-"""Rules about what is frozen: with several optimizers, of a GAN say, what rests for one step is trained by another."""
+"""Rules about what is frozen: with several optimizers, as a GAN has, what rests for a step is another's."""
 
 
 def look(

@@ -27,10 +27,12 @@ def draw_rates(found: RateSearch, path: str | Path) -> Path:
     axes = figure.add_subplot()
     axes.plot(found.rates, found.losses, ".", color="#b9c2cc", markersize=4, label="loss of a step")
     axes.plot(found.rates, found.smooth, color="#1f4e79", linewidth=2, label="smoothed")
-    marks = (("steepest", found.steepest, "#7a5195"), ("valley", found.valley, "#2a9d8f"))
-    for name, rate, colour in (*marks, ("a tenth of the least", found.tenth, "#bc6c25")):
+    for name, rate, colour in (
+        ("valley", found.valley, "#2a9d8f"),
+        ("a tenth of the least", found.tenth, "#bc6c25"),
+    ):
         axes.axvline(rate, color=colour, linestyle=":", label=f"{name}: {rate:.1e}")
-    axes.axvline(found.suggestion, color="#d1495b", linewidth=1.5, label=f"suggestion: {found.suggestion:g}")
+    axes.axvline(found.suggestion, color="#d1495b", linewidth=1.5, label=f"steepest fall: {found.suggestion:g}")
     least, first = min(found.smooth), found.smooth[0]
     axes.set_ylim(least - 0.1 * (first - least), first + 0.6 * (first - least))
     axes.set_xscale("log")

@@ -22,11 +22,10 @@ def rate_text(found: RateSearch) -> str:
         [
             *_curve(found),
             "",
-            f"steepest fall        {found.steepest:.1e}",
+            f"suggestion           {found.suggestion:g}  the steepest fall (the plan has {found.own:g})",
+            *(f"  {name:<18} {rate:g}" for name, rate in found.scaled),
             f"a tenth of the least {found.tenth:.1e}",
             f"valley               {found.valley:.1e}",
-            f"suggestion           {found.suggestion:g}  (the plan has {found.own:g})",
-            *(f"  {name:<18} {rate:g}" for name, rate in found.scaled),
         ]
     )
 

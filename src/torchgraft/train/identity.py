@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from torchgraft.data.base import Stream
 from torchgraft.errors import TrainError
 from torchgraft.store.tensors import state_digest
 
@@ -25,7 +26,7 @@ def identity(session: Session, data: DataSet) -> dict[str, Any]:
 
 def _samples(samples: Any) -> str:
     labels = getattr(samples, "labels", None)
-    if labels is None:
+    if labels is None or isinstance(samples, Stream):
         return "a stream"
     return f"{len(samples)} samples, {blake2b(repr(list(labels)).encode(), digest_size=6).hexdigest()}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,8 +96,9 @@ def tokenizer_of(graft: Graft, tokens: Tokens | None = None) -> Any:
             where="preprocess.tokens",
             hint=f"tokenizer.save_pretrained(…) writes one beside the model; {_NAME_ONE}",
         )
-    tokenizer = _loaded(place)
-    if tokens is not None and tokens.digest and tokens.digest != digest_of(tokenizer):
+    stamp = _stamp(place)
+    tokenizer = _loaded(place, stamp)
+    if tokens is not None and tokens.digest and tokens.digest != _digest(place, stamp):
         raise RecipeError(
             f"the tokenizer at {place} is not the one that the model was trained with",
             where="preprocess.tokens.digest",
@@ -108,7 +110,23 @@ def tokenizer_of(graft: Graft, tokens: Tokens | None = None) -> Any:
 _NAME_ONE = "or name another: --set preprocess.tokens.tokenizer=FOLDER"
 
 
-def _loaded(place: str) -> Any:
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+def _stamp(place: str) -> Stamp:
+    """Tell the state of a folder's files: name, size and time of change; nothing of a name on the hub."""
+    files = sorted(Path(place).iterdir()) if Path(place).is_dir() else []
+    told = ((one.name, one.stat()) for one in files if one.is_file() and one.suffix != ".safetensors")
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in told)
+
+
+@lru_cache(maxsize=4)
+def _digest(place: str, stamp: Stamp) -> str:
+    return digest_of(_loaded(place, stamp))
+
+
+@lru_cache(maxsize=4)
+def _loaded(place: str, stamp: Stamp) -> Any:  # by the stamp, files that changed are read again
     try:
         from transformers import AutoTokenizer
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Start the processes of a test as a user does: by torchrun."""
+"""Start the processes of a test, and read what they leave."""
 
 from __future__ import annotations
 
@@ -15,28 +15,34 @@ ROOT = Path(__file__).parents[3]
 RUNS = Path(__file__).with_name("runs.py")
 
 
-def started(processes, *words, **extra):
-    """Start processes by torchrun; their output goes to a pipe."""
-    environment = {
+def environment(**extra):
+    return {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
         **extra,
     }
+
+
+def started(processes, *words, **extra):
+    """Start processes by torchrun, as a user does; their output goes to a pipe."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
-        [*torchrun, *map(str, words)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*torchrun, *map(str, words)],
+        env=environment(**extra),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
 def ran(processes, folder, jobs):
-    """Run jobs of runs.py to their end."""
+    """Run jobs of runs.py to their end, in processes that import torch once."""
     said = folder / f"jobs-{processes}.json"
     said.write_text(json.dumps(jobs))
-    process = started(processes, RUNS, folder, said)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+    words = [sys.executable, str(RUNS), str(folder), str(said), str(processes)]
+    done = subprocess.run(words, env=environment(), text=True, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def figures(folder, name):

@@ -2,6 +2,7 @@
 
     python runs.py FOLDER JOBS.json          alone
     torchrun --nproc-per-node 2 runs.py …    as one of two
+    python runs.py FOLDER JOBS.json 4        as four, forked: torch is imported once
 
 Each job leaves NAME.json (figures) and NAME.safetensors (the final tensors) in the folder.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -23,7 +25,6 @@ from torch import nn
 import torchgraft as tg
 from torchgraft.data.base import DataSet
 from torchgraft.errors import TorchgraftError
-from torchgraft.plan import prepared
 from torchgraft.preprocess import Preprocess
 from torchgraft.train.loop import fit
 from torchgraft.train.many.joining import joined
@@ -32,8 +33,12 @@ from torchgraft.train.saving import Saver
 from torchgraft.train.watch import Watch
 from torchgraft.trainplan import TrainPlan
 
-DATA = DataSet(stripes(82, 0), stripes(21, 1), ("across", "down", "disc"), 1, (8, 8), "made for the test")
-"""82 samples in batches of 16: the last has 2, so that of four processes two have none."""
+DATA = DataSet(stripes(50, 0), stripes(13, 1), ("across", "down", "disc"), 1, (8, 8), "made for the test")
+"""50 samples in batches of 16: the last has 2, so that of four processes two have none."""
+
+PLAN = {
+    "data": "stripes", "epochs": 2, "batch": 16, "keep": "last", "optimizer": {"sgd": {"lr": 0.05, "momentum": 0.9}}
+}  # fmt: skip
 
 
 class Block(nn.Module):
@@ -74,18 +79,7 @@ def graft(kind):
 
 def run(job, folder, world):
     g = graft(job["kind"])
-    ready = prepared(
-        g,
-        DATA,
-        {
-            "epochs": 3,
-            "batch": 16,
-            "keep": "last",
-            "optimizer": {"sgd": {"lr": 0.05, "momentum": 0.9}},
-            **job.get("plan", {}),
-        },
-    )
-    plan = ready.train
+    plan = TrainPlan.model_validate({**PLAN, **job.get("plan", {})})
     losses, norms = [], []
 
     def step(now):
@@ -104,10 +98,10 @@ def run(job, folder, world):
     )
     tell = Watch(step=step, begin=lambda _: print("began", os.getpid(), flush=True))
     history = fit(
-        ready.graft,
-        ready.data,
+        g,
+        DATA,
         plan,
-        ready.preprocess,
+        g.recipe.preprocess,
         tell,
         saver=saver,
         resume=job.get("resume", False),
@@ -139,5 +133,30 @@ def main(folder, jobs):
         sys.exit(2)
 
 
+def forked(processes, *given):
+    """Be several processes, set up as a launcher without a table of its own does it."""
+    import torchgraft.train.many.shards
+    import torchgraft.train.many.spread  # noqa: F401 - before the fork, so that it is done once
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        main(*given)
+        return
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()))
+    given = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
+    if len(sys.argv) > 3:
+        forked(int(sys.argv[3]), *given)
+    else:
+        main(*given)

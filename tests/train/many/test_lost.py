@@ -16,7 +16,7 @@ from torchgraft.errors import StoreError
 from torchgraft.train.world import ALONE
 
 TIMEOUT = 5.0
-PLAN = {"epochs": 12, "optimizer": {"adamw": {"lr": 3e-3}}}
+PLAN = {"epochs": 16, "optimizer": {"adamw": {"lr": 3e-3}}}
 FSDP = {**PLAN, "parallel": "fsdp"}
 
 
@@ -91,7 +91,7 @@ def test_of_four_processes_one_is_killed_and_four_go_on_bit_for_bit(tmp_path, pl
 def shared(tmp_path_factory):
     """A stopped training of two processes that share the model out."""
     home = tmp_path_factory.mktemp("shared")
-    ran(2, home, [job("stopped", FSDP, states="states", stop=[2, 4])])
+    ran(2, home, [job("stopped", FSDP, states="states", stop=[2, 2])])
     return home
 
 

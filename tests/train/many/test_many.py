@@ -14,7 +14,7 @@ from torchgraft.train.world import ALONE
 SGD = {"accumulate": 2}
 ADAM = {"optimizer": {"adamw": {"lr": 3e-3}}}
 FSDP = {"parallel": "fsdp"}
-STOP = [2, 4]
+STOP = [2, 2]
 
 
 def job(name, kind="still", plan=None, **rest):
@@ -43,7 +43,6 @@ def folder(tmp_path_factory):
     ran(4, home, [
         job("4 ddp", plan=SGD),
         job("4 fsdp", plan={**ADAM, **FSDP}),
-        job("4 ddp stops", plan=ADAM, states="from 4 ddp", stop=STOP),
         job("4 fsdp stops", plan={**ADAM, **FSDP}, states="from 4 fsdp", stop=STOP),
     ])  # fmt: skip
     for name in ("a", "b"):
@@ -55,13 +54,14 @@ def folder(tmp_path_factory):
         *halves("fsdp", {**FSDP, "ema": 0.9, "keep": "best"}),
         job("1 to 2 ddp", plan=ADAM, states="from 1 a", resume=True),
         job("1 to 2 fsdp", plan={**ADAM, **FSDP}, states="from 1 b", resume=True),
-        job("4 ddp to 2 fsdp", plan={**ADAM, **FSDP}, states="from 4 ddp", resume=True),
         job("4 fsdp to 2 fsdp", plan={**ADAM, **FSDP}, states="from 4 fsdp", resume=True),
         job("2 ddp stops", plan=ADAM, states="from 2 ddp", stop=STOP),
+        job("2 ddp to 2 fsdp", plan={**ADAM, **FSDP}, states="from 2 ddp", resume=True),
+        job("2 ddp stops", plan=ADAM, states="from 2 ddp too", stop=STOP),
         job("2 fsdp stops", plan={**ADAM, **FSDP}, states="from 2 fsdp", stop=STOP),
     ])  # fmt: skip
     alone([
-        job("2 ddp to 1", plan=ADAM, states="from 2 ddp", resume=True),
+        job("2 ddp to 1", plan=ADAM, states="from 2 ddp too", resume=True),
         job("2 fsdp to 1", plan=ADAM, states="from 2 fsdp", resume=True),
     ])  # fmt: skip
     return home
@@ -72,7 +72,7 @@ def folder(tmp_path_factory):
 )
 def test_several_processes_give_the_curve_of_one(folder, alone, many):
     one, other = figures(folder, alone), figures(folder, many)
-    assert len(one["losses"]) == 18
+    assert len(one["losses"]) == 8
     assert other["losses"] == pytest.approx(one["losses"], abs=1e-5)
     assert [norm for norm in other["norms"] if norm] == pytest.approx(
         [norm for norm in one["norms"] if norm], 1e-5
@@ -96,7 +96,7 @@ def test_as_many_processes_go_on_bit_for_bit_with_dropout_and_statistics_of_thei
 
 @pytest.mark.parametrize(
     "name",
-    ["1 to 2 ddp", "1 to 2 fsdp", "4 ddp to 2 fsdp", "4 fsdp to 2 fsdp", "2 ddp to 1", "2 fsdp to 1"],
+    ["1 to 2 ddp", "1 to 2 fsdp", "2 ddp to 2 fsdp", "4 fsdp to 2 fsdp", "2 ddp to 1", "2 fsdp to 1"],
 )
 def test_more_or_fewer_processes_go_on_with_the_same_curve(folder, name):
     whole, resumed = figures(folder, "adam"), figures(folder, name)
@@ -124,4 +124,4 @@ def test_of_a_state_that_is_shared_out_no_file_holds_a_whole_parameter_and_none_
 
 
 def test_one_process_writes_the_state_of_a_model_that_is_copied(folder):
-    assert {one.name for one in (folder / "from 2 ddp").iterdir()} == {"state.safetensors"}
+    assert {one.name for one in (folder / "from 2 ddp too").iterdir()} == {"state.safetensors"}

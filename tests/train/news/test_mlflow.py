@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.train.stripes import DATA, graft
 from tests.train.told import BEGIN, run
 
 from torchgraft.errors import TrainError
@@ -40,3 +41,17 @@ def test_a_store_that_can_not_be_had_is_told_before_anything_is_trained(tmp_path
     ):
         watch.begin(BEGIN)
     assert refused.value.where == "train.log"
+
+
+def test_g_train_writes_down_where_the_plan_names_a_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.chdir(tmp_path)
+    history = graft().train(DATA, epochs=2, batch=32, log=["mlflow"])
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient()
+    (one,) = client.search_runs([client.get_experiment_by_name("torchgraft").experiment_id])
+    told = [point.value for point in client.get_metric_history(one.info.run_id, "accuracy/val")]
+    assert told == [epoch.val_accuracy for epoch in history.epochs]
+    assert len(list((tmp_path / "runs" / "tensorboard").glob("*/events.out.tfevents.*"))) == 1

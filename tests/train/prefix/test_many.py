@@ -6,12 +6,9 @@ import pytest
 from tests.train.many.launch import differing, figures, ran, tensors
 
 
-@pytest.mark.parametrize("parallel", ["ddp"])
-def test_two_processes_come_to_the_same_weights(tmp_path, parallel):
-    jobs = [
-        {"name": cache, "kind": "still", "plan": {"cache": cache, "epochs": 5, "parallel": parallel}}
-        for cache in ("off", "memory")
-    ]
+@pytest.mark.slow
+def test_two_processes_come_to_the_same_weights(tmp_path):
+    jobs = [{"name": cache, "kind": "still", "plan": {"cache": cache, "epochs": 5}} for cache in ("off", "memory")]
     said = ran(2, tmp_path, jobs)
     assert "Error" not in said
     assert differing(tensors(tmp_path, "off"), tensors(tmp_path, "memory")) == []

@@ -80,6 +80,34 @@ def test_a_scripted_model():
     assert "scripted" in why(torch.jit.script(frozen_but(stack(), "2")))
 
 
+def test_a_model_that_is_shared_out():
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = fully_shard(frozen_but(stack(), "2"), mesh=dist.init_device_mesh("cpu", (1,)))
+        assert "FSDP" in why(model)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_ddp_is_looked_through():
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = DistributedDataParallel(frozen_but(stack(), "2"))
+        found = prefix_of(model, vectors())
+        output, rows = found.first(model, vectors())
+        assert torch.equal(found.rest(model, rows), output)
+        found.rest(model, rows).sum().backward()
+        assert model.module[2].weight.grad is not None
+    finally:
+        dist.destroy_process_group()
+
+
 def test_a_hook_that_would_see_nothing():
     model = frozen_but(stack(), "2")
     seen = []

@@ -55,7 +55,9 @@ def test_from_the_second_epoch_on_no_sample_is_read():
     assert read == 5
     assert (train.whole, train.answered) == (5, 15)
     assert (val.whole, val.answered) == (3, 9)
-    assert train.words.startswith("frozen part computed once, after flatten in the model: [512], 2.05 kB a sample, 197 kB")
+    assert train.words.startswith(
+        "frozen part computed once, after flatten in the model: [512], 2.05 kB a sample, 197 kB"
+    )
 
 
 def test_each_variant_is_computed_once():
@@ -96,4 +98,34 @@ def test_a_training_says_what_it_computes_once(tmp_path):
     g.freeze(all_but=["fc"])
     said = []
     g.train(DATA, epochs=3, batch=16, watch=Watch(note=said.append))
-    assert said == ["frozen part computed once, after flatten in the model: [512], 2.05 kB a sample, 197 kB in memory"]
+    assert said == [
+        "frozen part computed once, after flatten in the model: [512], 2.05 kB a sample, 197 kB in memory"
+    ]
+
+
+def test_a_training_that_goes_on_in_the_middle_of_an_epoch():
+    settings = {"cache": "memory", "keep": "last", "ema": 0.9}
+    whole, _, _ = run(**settings)
+
+    def half(stop, snapshot=None):
+        g = graft()
+        g.freeze(all_but=["fc"])
+        plan = TrainPlan(data="stripes", epochs=4, batch=20, **settings)
+        torch.manual_seed(0 if snapshot is None else 5)
+        session = session_for(g, DATA, plan, g.recipe.preprocess, torch.device("cpu"))
+        if snapshot is not None:
+            session.restore(snapshot, {})
+        while not session.is_done:
+            session.open_epoch()
+            for batch in session.feeds.train.batches(session.epoch, start=session.batch):
+                session.step(batch)
+                if (session.epoch, session.batch) == stop:
+                    return session.snapshot(), session
+            session.close_epoch()
+        session.finish("finished")
+        return g.module.state_dict(), session
+
+    snapshot, _ = half((2, 2))
+    ours, session = half(None, snapshot)
+    assert equal(whole, ours)
+    assert session.caches[0].answered

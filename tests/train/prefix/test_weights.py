@@ -137,6 +137,19 @@ def test_autocast_keeps_what_it_computes_in():
     assert cache.prefix.pieces[0].dtype == torch.bfloat16 or cache.why
 
 
+def test_autocast_forgets_what_was_cast_while_looking():
+    torch.manual_seed(0)
+    model = frozen_but(Branches(), "right", "head")
+
+    def around():
+        return torch.autocast("cpu", torch.bfloat16)
+
+    plain, ours, cache = both(model, images(8), 8, around=around)
+    assert equal(plain, ours)
+    assert not torch.equal(ours["right.0.weight"], cache.prefix.model.left[0].weight)
+    assert cache.answered == 4
+
+
 def test_channels_last_stays_so():
     torch.manual_seed(0)
     model = frozen_but(small(), "fc", "layer4").to(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import secrets
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,9 @@ class Shards:
         layout = part["layout"]
         tensors = {name: self._empty(*layout[name]) for name in needed(layout, processes, self.world)}
         reader = HuggingFaceStorageReader(str(self.folder / part["folder"]))
-        load(tensors, storage_reader=reader, process_group=self.world.side, no_dist=self.world.size == 1)
+        with warnings.catch_warnings():  # one process alone may read what several wrote
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+            load(tensors, storage_reader=reader, process_group=self.world.side, no_dist=self.world.size == 1)
         return tensors
 
     def _empty(self, kind: str, shape: list[int], split: int | None) -> Tensor:

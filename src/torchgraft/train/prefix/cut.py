@@ -114,12 +114,12 @@ class _Cutting:
     count: int
     kinds: dict[int, Kind] = field(default_factory=dict)
     lies: dict[int, Lie] = field(default_factory=dict)
-    makers: dict[int, Act] = field(default_factory=dict)
     forced: set[int] = field(default_factory=set)
     opaque: set[int] = field(default_factory=set)
     first: tuple[Act, str] | None = None
 
     def cut(self) -> Cut:
+        """Tell what is still, force what can't be, and cut; forcing one part may force another."""
         acts = list(self.record.root.acts())
         twins = list(self.other.root.acts())
         if [(a.name, len(a.outputs)) for a in acts] != [(a.name, len(a.outputs)) for a in twins]:
@@ -127,7 +127,6 @@ class _Cutting:
         self.opaque = {id(visit) for visit in self.record.strange.values()}
         for visit in self.record.strange.values():
             self._force(visit)
-        self.makers = {number: act for act in acts for number in act.outputs}
         while True:
             self._judge(acts, twins)
             late = [item for visit in self._mixed(self.record.root) for item in visit.items if self._late(item)]

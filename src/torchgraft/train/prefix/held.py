@@ -13,6 +13,8 @@ from torch import Tensor
 
 __all__ = ["Held", "NoRoom"]
 
+_CPU = torch.device("cpu")
+
 Kind = tuple[tuple[int, ...], torch.dtype]
 """The shape and type of one row."""
 
@@ -37,7 +39,7 @@ class Held:
     def __init__(self, kinds: Sequence[Kind], count: int, *, views: int = 1, folder: Path | None = None) -> None:
         self.kinds, self.count, self.views, self.folder = tuple(kinds), count, views, folder
         places = count * views
-        self._there = np.zeros(places, dtype=bool)
+        self._there, self._lacking = np.zeros(places, dtype=bool), places
         if folder is None:
             self._rows = [_reserved(shape, dtype, places) for shape, dtype in kinds]
         else:
@@ -49,10 +51,13 @@ class Held:
         return sum(one.nbytes for one in self._rows)
 
     def _places(self, indices: Sequence[int], view: int) -> Tensor:
-        return torch.tensor(indices, dtype=torch.long) + view * self.count
+        places = torch.tensor(indices, dtype=torch.long)
+        return places + view * self.count if view else places
 
     def holds(self, indices: Sequence[int], view: int = 0) -> bool:
         """Tell whether the rows of all these samples are there."""
+        if self._lacking == 0:
+            return True
         return bool(self._there[np.asarray(indices, dtype=np.int64) + view * self.count].all())
 
     def put(self, indices: Sequence[int], view: int, rows: Sequence[Tensor]) -> None:
@@ -60,13 +65,15 @@ class Held:
         places = self._places(indices, view)
         for kept, one in zip(self._rows, rows, strict=True):
             kept.index_copy_(0, places, one.detach().to(kept.device))
-        self._there[places.numpy()] = True
+        there = np.unique(places.numpy())
+        self._lacking -= int((~self._there[there]).sum())
+        self._there[there] = True
 
-    def get(self, indices: Sequence[int], view: int, device: torch.device | str = "cpu") -> list[Tensor]:
+    def get(self, indices: Sequence[int], view: int, device: torch.device = _CPU) -> list[Tensor]:
         """Give the rows `[N, …]` of each piece, in memory of their own."""
         places = self._places(indices, view)
         found = [kept.index_select(0, places) for kept in self._rows]
-        return found if str(device) == "cpu" else [one.to(device, non_blocking=True) for one in found]
+        return found if device == _CPU else [one.to(device, non_blocking=True) for one in found]
 
 
 def _reserved(shape: tuple[int, ...], dtype: torch.dtype, places: int) -> Tensor:

@@ -108,7 +108,10 @@ class Player(TorchFunctionMode):
         """
         shared = {number: one.clone() for number, one in layout.shared.items()}
         self._begin(slots | shared if shared else slots, layout, answers=True)
-        return self._run(model, self._filled(layout.inputs))
+        try:
+            return self._run(model, self._filled(layout.inputs))
+        finally:
+            self.slots = {}
 
     def _begin(self, slots: dict[int, Tensor], layout: Layout, *, answers: bool) -> None:
         self.slots, self.layout, self._answers = slots, layout, answers

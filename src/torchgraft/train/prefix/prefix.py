@@ -152,6 +152,11 @@ class Prefix:
             raise Drifted(f"no pass of {count} samples was seen")
         pairs = zip(self.cut.lies.items(), rows, strict=True)
         slots = {number: lie.whole(row) for (number, lie), row in pairs}
+        if not self._moving and not self.cut.draws:  # then a pass that drifts leaves nothing behind
+            try:
+                return self._player.rest(model, slots, layout)
+            except Drift as drift:
+                raise Drifted(str(drift)) from drift
         with self._guarded():
             return self._player.rest(model, slots, layout)
 
@@ -168,14 +173,18 @@ class Prefix:
     def _guarded(self) -> Iterator[None]:
         """Leave no trace of a pass that drifts."""
         kept = [one.clone() for one in self._moving]
-        state = torch.default_generator.get_state()
+        generators = [torch.default_generator]
+        if self.device.type == "cuda":
+            generators.append(torch.cuda.default_generators[self.device.index or 0])
+        states = [one.get_state() for one in generators]
         try:
             yield
         except Drift as drift:
             with torch.no_grad():
                 for one, was in zip(self._moving, kept, strict=True):
                     one.copy_(was)
-            torch.default_generator.set_state(state)
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
             raise Drifted(str(drift)) from drift
 
     def _now(self) -> tuple[Any, ...]:

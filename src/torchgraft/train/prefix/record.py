@@ -186,7 +186,7 @@ def swapped(forwards: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
 
 @contextmanager
 def state_kept(model: nn.Module) -> Iterator[None]:
-    """Put buffers and random numbers back as they were."""
+    """Put buffers, random numbers and what autocast remembers back as they were."""
     kept = [(one, one.detach().clone()) for one in model.buffers()]
     with rng_kept():
         try:
@@ -196,6 +196,7 @@ def state_kept(model: nn.Module) -> Iterator[None]:
                 for one, was in kept:
                     if not same(one, was):
                         one.copy_(was)
+            torch.clear_autocast_cache()  # a weight that was cast without gradients would go on without
 
 
 def recorded(model: nn.Module, inputs: Any) -> Record:

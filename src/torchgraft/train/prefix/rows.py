@@ -33,6 +33,8 @@ class Lie:
     def whole(self, rows: Tensor) -> Tensor:
         """Put rows together to what the tensor was; its memory is in the same order if the samples come first."""
         lined = rows.flatten(0, 1) if self.each != 1 else rows
+        if self.axis == 0 and self.order == tuple(range(1, lined.dim())):
+            return lined
         back = [0] * lined.dim()
         for place, dim in enumerate((self.axis, *self.order)):
             back[dim] = place

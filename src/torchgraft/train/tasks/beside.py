@@ -81,12 +81,13 @@ class Beside(Task):
         Raises:
             TrainError: it is not for such a task.
         """
-        asked: dict[str, Any] = {
+        of_kind: dict[str, dict[str, Any]] = {
             "classes": {"task": "multiclass", "num_classes": outputs},
             "labels": {"task": "multilabel", "num_labels": outputs},
             "regression": {"num_outputs": outputs},
             "mask": {"task": "multiclass", "num_classes": outputs, "ignore_index": IGNORED},
-        }[self.kind]
+        }
+        asked = of_kind[self.kind]
         takes = inspect.signature(self.of.__new__ if "task" in asked else self.of.__init__).parameters
         wrong = "task" in asked and "task" not in takes
         try:
@@ -118,7 +119,8 @@ class _Meters(Meter):
     """The task's own figures, and one of torchmetrics, which adds itself up over processes."""
 
     def __init__(self, own: Meter, task: Beside) -> None:
-        self.own, self.task, self.other = own, task, None
+        self.own, self.task = own, task
+        self.other: Any = None
 
     def add(self, output: Any, targets: Tensor) -> None:
         self.own.add(output, targets)

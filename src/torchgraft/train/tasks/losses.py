@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -146,8 +145,7 @@ def _paired(loss: Callable[[Any, Any], Tensor], scores: Tensor, targets: Tensor)
         wanted = targets.reshape(scores.shape)
     if wanted.shape != scores.shape:
         raise RuntimeError("they have other shapes")
-    with warnings.catch_warnings():
-        return loss(scores.float(), wanted.float())
+    return loss(scores.float(), wanted.float())
 
 
 def _shown(targets: Any) -> str:
