@@ -26,7 +26,7 @@ def refusal(text: str) -> RecipeError:
         ("input=[0,3]", "input.0: a number of 1 or more is needed, not 0", "a list of positive sizes"),
         ("input=[3,32", "input: a list is needed, not '[3,32'", "a list of positive sizes"),
         ("train.epochs=0", "train.epochs: a number of 1 or more is needed, not 0", "write 1 or more"),
-        ("train.schedule=slow", "cosine or constant is needed, not 'slow'", "write cosine or constant"),
+        ("train.schedule=slow", "one_cycle, step or plateau is needed, not 'slow'", "write cosine, constant"),
         ("train.optimizer={sgd: {lr: x}}", "train.optimizer.lr: a number is needed, not 'x'", "write a number"),
         ("train.optimizer={sgd: {}, adam: {}}", "an optimizer is one key", ""),
         ("train.groups=[{at: x, lrr: 1}]", "there is no key 'lrr'", "did you mean lr?"),
