@@ -13,6 +13,7 @@ from pathlib import Path
 NAMES = (
     "startup", "trace", "verdict", "edit", "decoder", "alarms", "heads", "inputs", "load", "peers", "resilience",
     "transfer", "counts", "summary", "graph", "page", "capture", "profile", "memory", "overhead", "silent",
+    "prefix", "soak",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = """# Results

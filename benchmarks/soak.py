@@ -1,4 +1,4 @@
-"""Trainings killed outright at random moments, each gone on with: is a state ever lost or torn, are the ends equal?"""
+"""Trainings killed outright at random moments and gone on with: is a state lost or torn, are the ends equal?"""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ train:
 
 def run() -> str:
     torch.set_num_threads(1)
-    rng, tally = random.Random(0), {"kills": 0, "while saving": 0, "torn": 0, "lost": 0, "trainings": 0, "unequal": 0}
+    names = ("kills", "while saving", "torn", "lost", "trainings", "unequal")
+    rng, tally = random.Random(0), dict.fromkeys(names, 0)
     _job()
     with tempfile.TemporaryDirectory() as place:
         straight = _undisturbed(Path(place) / "straight")
@@ -51,12 +52,11 @@ def run() -> str:
             tally["unequal"] += not all(torch.equal(end[name], one) for name, one in straight.items())
     return (
         f"One training of {Recipe.from_yaml(RECIPE).train.epochs} epochs on digits (AdamW, moving average, light "
-        "augmentation), a state saved after every step, the process killed after a random time, gone on with until it "
-        "ends, again and again. `while saving`: kills that found a file half written beside the state.\n\n"
+        "augmentation), a state saved after every step, the process killed after a random time, gone on with "
+        "until it ends, again and again. `while saving`: kills that found a file half written beside the state.\n\n"
         "| kills | while saving | torn states | lost states | trainings ended | of them not bit-equal |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
-        f"| {tally['kills']} | {tally['while saving']} | {tally['torn']} | {tally['lost']} | {tally['trainings']} | "
-        f"{tally['unequal']} |\n"
+        f"| {' | '.join(str(tally[name]) for name in names)} |\n"
     )
 
 

@@ -32,7 +32,8 @@ def test_the_models_own_mistakes_stay_its_own():
 def test_what_the_compiler_can_not_do_is_told(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     torch._dynamo.reset()
-    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}), pytest.raises(
-        TrainError, match=r"torch.compile can't compile(.|\n)*leave compile out"
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}),
+        pytest.raises(TrainError, match=r"torch.compile can't compile(.|\n)*leave compile out"),
     ):
         compiled(nn.Sequential(nn.GELU(), nn.Tanh()))(torch.zeros(2, 3))

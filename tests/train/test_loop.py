@@ -73,7 +73,9 @@ def test_ctrl_c_ends_training_with_the_state_reached():
 
 def test_a_loss_that_is_not_finite_stops_training_and_says_where():
     g = graft()
-    with pytest.raises(TrainError, match=r"is (nan|inf|not finite) at epoch \d+, step \d+(.|\n)*lower the learning"):
+    with pytest.raises(
+        TrainError, match=r"is (nan|inf|not finite) at epoch \d+, step \d+(.|\n)*lower the learning"
+    ):
         g.train(DATA, epochs=3, batch=16, clip=None, optimizer={"sgd": {"lr": 1e30}})
 
 

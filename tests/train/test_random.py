@@ -12,7 +12,13 @@ CPU = torch.device("cpu")
 
 
 def draws():
-    return torch.rand(3).tolist(), np.random.rand(3).tolist(), np.random.randn(), random.random(), random.gauss(0, 1)
+    return (
+        torch.rand(3).tolist(),
+        np.random.rand(3).tolist(),
+        np.random.randn(),
+        random.random(),
+        random.gauss(0, 1),
+    )
 
 
 def test_every_generator_goes_on_where_it_was():
