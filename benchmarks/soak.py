@@ -53,7 +53,7 @@ def run() -> str:
     return (
         f"One training of {Recipe.from_yaml(RECIPE).train.epochs} epochs on digits (AdamW, moving average, light "
         "augmentation), a state saved after every step, the process killed after a random time, gone on with "
-        "until it ends, again and again. `while saving`: kills that found a file half written beside the state.\n\n"
+        "until it ends, again and again. `while saving`: kills that found a file half written.\n\n"
         "| kills | while saving | torn states | lost states | trainings ended | of them not bit-equal |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
         f"| {' | '.join(str(tally[name]) for name in names)} |\n"

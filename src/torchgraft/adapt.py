@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import shlex
 import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.data.base import Samples, Stream
+from torchgraft.errors import TrainError
 from torchgraft.history import Evaluation, History, figure_name, shown
 from torchgraft.keep import RUNS, save
 from torchgraft.plan import Planned, Talk, prepared
@@ -23,7 +24,7 @@ from torchgraft.train.feeding import feed_for
 from torchgraft.train.loop import device_of, fit
 from torchgraft.train.many.joining import in_words, joined
 from torchgraft.train.news import news_of
-from torchgraft.train.saving import Saver, key_of, states_in
+from torchgraft.train.saving import Saver, key_of, only_one, states_in
 from torchgraft.train.tasks import task_for
 from torchgraft.train.watch import SILENT, Watch, both
 from torchgraft.view.report import SHOWN, Overlay, Report, Sample, Step, write
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from torchgraft.data import DataSet
     from torchgraft.graft import Graft
+    from torchgraft.train.world import World
     from torchgraft.trainplan import TrainPlan
 
 __all__ = ["Outcome", "carry_out", "recipe_of", "train"]
@@ -77,20 +79,21 @@ def carry_out(
         TrainError: training can't go on.
     """
     talk = talk or Talk()
-    with joined(job.train) as world, job.timings.of("train"):
-        where, shares = states_in(folder) / key_of(job.recipe), job.train.parallel == "fsdp"
-        saver = Saver(where, job.train.save_every, world=world, shares=shares)
-        if world.size > 1:
-            talk.say("many", in_words(job.train, world))
-        with _begun(job, folder, saver, talk, resume=resume) if world.writes else nullcontext(SILENT) as news:
-            world.meet()
-            made: dict[str, Any] = {"saver": saver, "resume": resume, "world": world, "loss": job.loss}
-            history = fit(job.graft, job.data, job.train, job.preprocess, both(watch, news), **made)
-    if not world.writes:
-        return None
+    with ExitStack() as held:
+        with joined(job.train) as world, job.timings.of("train"):
+            if world.writes:
+                held.enter_context(_only_here(job, folder))
+            history, saver = _trained(job, folder, watch, talk, world, resume=resume)
+        return _kept(job, folder, history, saver, talk) if world.writes else None
+
+
+def _kept(job: Planned, folder: Path, history: History, saver: Saver, talk: Talk) -> Outcome:
+    """Judge what was trained, keep it as a version, write the report."""
     with job.timings.of("evaluate"):
         evaluation = _judge(job)
     talk.say("result", _result(job, evaluation))
+    if history.skipped:
+        talk.say("skipped", _left_out(history.skipped))
     with job.timings.of("save"):
         version = save(
             job.graft,
@@ -111,10 +114,23 @@ def carry_out(
     return Outcome(version, history, evaluation, report, next_commands)
 
 
+def _trained(
+    job: Planned, folder: Path, watch: Watch, talk: Talk, world: World, *, resume: bool
+) -> tuple[History, Saver]:
+    """Train, with states under the folder; gives what came out, and who keeps the states."""
+    shares = job.train.parallel == "fsdp"
+    saver = Saver(_states(job, folder), job.train.save_every, world=world, shares=shares)
+    if world.size > 1:
+        talk.say("many", in_words(job.train, world))
+    with _begun(job, folder, saver, talk, resume=resume) if world.writes else _SILENCE as news:
+        world.meet()
+        made: dict[str, Any] = {"saver": saver, "resume": resume, "world": world, "loss": job.loss}
+        return fit(job.graft, job.data, job.train, job.preprocess, both(watch, news), **made), saver
+
+
 @contextmanager
 def _begun(job: Planned, folder: Path, saver: Saver, talk: Talk, *, resume: bool) -> Iterator[Watch]:
     """Make the folder ready, and write the figures down that the block gives."""
-    _check_folder(folder)
     aside = None if resume else saver.set_aside()
     if aside is not None:
         talk.say("aside", f"an unfinished training of this recipe lies in {aside} now; --resume goes on with one")
@@ -132,16 +148,24 @@ def _logged(job: Planned, folder: Path = Path(RUNS)) -> AbstractContextManager[W
     return news_of(job.train.log, folder, name, job.recipe.to_yaml())
 
 
-def _check_folder(folder: Path) -> None:
+@contextmanager
+def _only_here(job: Planned, folder: Path) -> Iterator[None]:
+    """Try the folder, and let nobody else train this recipe in it while the block runs."""
     with explained("nothing can be kept there", folder):
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
+    with only_one(_states(job, folder)):
+        yield
 
 
 def recipe_of(job: Planned, folder: Path) -> Path:
     """Give where the recipe of an unfinished training is kept: it is what the training goes on by."""
-    return states_in(folder) / key_of(job.recipe) / "recipe.yaml"
+    return _states(job, folder) / "recipe.yaml"
+
+
+def _states(job: Planned, folder: Path) -> Path:
+    return states_in(folder) / key_of(job.recipe)
 
 
 def _write_down(job: Planned, folder: Path) -> None:
@@ -150,7 +174,15 @@ def _write_down(job: Planned, folder: Path) -> None:
     job.recipe.write(place)
 
 
-def train(graft: Graft, data: Any, *, watch: Watch = SILENT, **settings: Any) -> History:
+def train(
+    graft: Graft,
+    data: Any,
+    *,
+    watch: Watch = SILENT,
+    out: str | Path | None = None,
+    resume: bool = False,
+    **settings: Any,
+) -> History:
     """Train a graft's model in place: `g.train("folder:./flowers", epochs=5, optimizer={"sgd": {"lr": 1e-3}})`.
 
     Args:
@@ -158,17 +190,51 @@ def train(graft: Graft, data: Any, *, watch: Watch = SILENT, **settings: Any) ->
         data: a data source or an opened data set; arrays or tensors `(inputs, targets)`; a Dataset, or a pair of
             Datasets or DataLoaders `(train, val)`.
         watch: is told each step and epoch.
+        out: a folder: states to go on from are kept under OUT/states until it is finished, figures go to
+            OUT/tensorboard. Nothing is kept without it.
+        resume: go on with this training where it was stopped, or broke off: a new graft made like the first one,
+            the same data and settings, the same `out`.
         settings: the fields of the training plan; those left out are as `torchgraft adapt` plans them. Where `log`
             names a place for figures, they go to ./runs/tensorboard as well.
 
     Raises:
         DataError, RecipeError: the data or the settings are wrong.
         EditError: the model does not fit the data; it carries the findings.
-        TrainError: training can't go on.
+        TrainError: training can't go on; there is nothing to go on from; or another process trains this in `out`.
+        StoreError: the folder can't be written.
     """
+    if resume and out is None:
+        raise TrainError("there is no folder to go on from", where="resume", hint='name it: out="runs"')
     job = prepared(graft, data, settings)
+    if out is not None:
+        return _with_states(job, Path(out), watch, resume=resume)
     with joined(job.train) as world, _logged(job) if job.train.log and world.writes else _SILENCE as news:
         return fit(job.graft, job.data, job.train, job.preprocess, both(watch, news), world=world, loss=job.loss)
+
+
+def _with_states(job: Planned, out: Path, watch: Watch, *, resume: bool) -> History:
+    """Train with states to go on from, which go when it is finished."""
+
+    def say(_: str, sentence: str) -> None:
+        watch.note(sentence)
+
+    talk = Talk(say=say)
+    with ExitStack() as held, joined(job.train) as world:
+        if world.writes:
+            held.enter_context(_only_here(job, out))
+        history, saver = _trained(job, out, watch, talk, world, resume=resume)
+        if world.writes and history.ended != "interrupted":
+            saver.drop()
+        return history
+
+
+def _left_out(skipped: Sequence[str]) -> str:
+    """Say what could not be read while training."""
+    count = len(skipped)
+    return (
+        f"{count} sample{'s' if count > 1 else ''} could not be read and {'were' if count > 1 else 'was'} "
+        f"left out, such as {skipped[0]}"
+    )
 
 
 def _judge(job: Planned) -> Evaluation:
@@ -197,7 +263,7 @@ _INPUTS = {"image": "images", "text": "texts", "tensor": "samples"}
 
 def _note(job: Planned, history: History) -> str:
     if history.ended == "interrupted":
-        return f"interrupted after epoch {len(history.epochs)} of {job.train.epochs}"
+        return f"interrupted after epoch {len(history.epochs)}, of {_span(job.train)}"
     chosen = history.best if job.train.keep == "best" else len(history.epochs)
     return f"{job.graft.name} on {job.train.data}, epoch {chosen} of {len(history.epochs)}"
 

@@ -17,6 +17,7 @@ from torchgraft.reading import preparation
 from torchgraft.recipe import Recipe, TrainPlan
 from torchgraft.rules import Finding
 from torchgraft.settings import COMMAND_LINE
+from torchgraft.tensors import check_tensors
 from torchgraft.texts import check_foreign, check_kind, check_texts, filled_up, filling, measured
 from torchgraft.tokens import Texts
 
@@ -136,6 +137,8 @@ def check_input(graft: Graft, data: DataSet, preprocess: Prepared, train: TrainP
     check_kind(graft, data)
     if isinstance(preprocess, Texts):
         check_texts(graft, preprocess, train)
+    elif data.kind == "tensor":
+        check_tensors(graft, data)
     elif preprocess is not None:
         _check_images(graft, preprocess)
 

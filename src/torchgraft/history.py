@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from torchgraft.schema import Schema
 
-__all__ = ["LOWER", "Epoch", "Evaluation", "GuessedMask", "History", "figure_name", "is_share", "shown"]
+__all__ = ["LOWER", "Epoch", "Evaluation", "GuessedMask", "History", "Kind", "figure_name", "is_share", "shown"]
 
 LOWER = frozenset({"loss", "rmse", "mae"})
 """Figures of which less is better."""
@@ -51,6 +51,10 @@ def shown(name: str, value: float) -> str:
     if not math.isfinite(value):
         return "–"
     return f"{value:.1%}" if is_share(name) else f"{value:.4g}"
+
+
+Kind = Literal["classes", "labels", "regression", "mask", "several"]
+"""What the outputs of a model are for; `several` where there are some by name, each with a task of its own."""
 
 
 class Epoch(Schema):
@@ -106,6 +110,8 @@ class History(Schema):
         higher: whether more of it is better.
         ended: `early` where it got no better any more.
         seconds: that the whole run took, those before a stop included.
+        skipped: samples that could not be read on the way, each as 'place: why'.
+        task: what was trained for, as of an `Evaluation`; None where an older torchgraft did not say.
     """
 
     epochs: tuple[Epoch, ...] = ()
@@ -114,6 +120,8 @@ class History(Schema):
     higher: bool = True
     ended: Literal["finished", "interrupted", "early"] = "finished"
     seconds: float = 0.0
+    skipped: tuple[str, ...] = ()
+    task: Kind | None = None
 
 
 class GuessedMask(Schema):
@@ -154,7 +162,7 @@ class Evaluation(Schema):
         masks: what the worst samples of a segmentation were taken for.
     """
 
-    task: Literal["classes", "labels", "regression", "mask", "several"] = "classes"
+    task: Kind = "classes"
     classes: tuple[str, ...]
     loss: float
     figures: dict[str, float] = Field(default_factory=dict)

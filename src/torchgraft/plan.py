@@ -28,7 +28,7 @@ from torchgraft.recipe import Recipe, TrainPlan
 from torchgraft.rules import Finding
 from torchgraft.settings import COMMAND_LINE, check_settings, taken
 from torchgraft.sources import parse_source
-from torchgraft.texts import as_classifier
+from torchgraft.texts import as_classifier, lined_up
 from torchgraft.tokens import Texts
 from torchgraft.train.checkpointing import checkpointed_modules
 from torchgraft.train.loop import check_training
@@ -134,7 +134,7 @@ def plan(
     talk.say("load", _weight_of(graft))
     with timings.of("plan"):
         preprocess = fitted(graft, opened, (head, *freeze), taken(given, "preprocess"), talk.say)
-        recipe = _drafted(graft, data, opened, own).model_copy(update={"preprocess": preprocess})
+        recipe = _put(preprocess, _drafted(graft, data, opened, own), graft, opened, talk)
     return _checked(graft, recipe, opened, timings, talk, loss)
 
 
@@ -159,8 +159,10 @@ def planned(recipe: Recipe, *, trust: bool = False, talk: Talk | None = None) ->
     talk.say("load", _weight_of(graft))
     for edit in graft.recipe.edits:
         talk.say(edit.kind(), edit.sentence())
-    update = {"preprocess": recipe.preprocess or prepared_as(graft, opened, talk.say)}
-    return _checked(graft, graft.recipe.model_copy(update=update), opened, timings, talk, loss)
+    recipe = graft.recipe.model_copy(update={"preprocess": recipe.preprocess})
+    if recipe.preprocess is None:
+        recipe = _put(prepared_as(graft, opened, talk.say), recipe, graft, opened, talk)
+    return _checked(graft, recipe, opened, timings, talk, loss)
 
 
 def prepared(graft: Graft, data: Any, settings: Mapping[str, Any]) -> Planned:
@@ -181,9 +183,19 @@ def prepared(graft: Graft, data: Any, settings: Mapping[str, Any]) -> Planned:
     opened = (
         _open(data, seed, Talk(), strict=asked.strict) if isinstance(data, str) else as_data_set(data, seed=seed)
     )
-    update = {"preprocess": graft.recipe.preprocess or prepared_as(graft, opened, Talk().say)}
-    recipe = _drafted(graft, text, opened, settings).model_copy(update=update)
+    recipe = _drafted(graft, text, opened, settings)
+    if recipe.preprocess is None:
+        recipe = _put(prepared_as(graft, opened, Talk().say), recipe, graft, opened, Talk())
     return _checked(graft, recipe, opened, Timings(), Talk(), loss)
+
+
+def _put(preprocess: Prepared, recipe: Recipe, graft: Graft, data: DataSet, talk: Talk) -> Recipe:
+    """Put in how inputs are prepared, where nobody has said it yet; of texts, as the training wants them."""
+    if isinstance(preprocess, Texts) and recipe.train is not None:
+        preprocess, told = lined_up(graft, data, preprocess, recipe.train)
+        if told:
+            talk.say("texts", told)
+    return recipe.model_copy(update={"preprocess": preprocess})
 
 
 def _open(text: str, seed: int, talk: Talk, *, strict: bool) -> DataSet:
@@ -333,7 +345,6 @@ def _checked(
     assert train is not None
     with timings.of("check"):
         check_input(graft, data, preprocess, train)
-        check_outputs(graft, data)
         task = task_for(graft, data, train, loss=loss)
         findings = graft.check(facts=facts_of(graft, data, preprocess))
         findings = (*findings, *faults_of_texts(graft, data, preprocess, findings))
@@ -348,6 +359,7 @@ def _checked(
             hint="see the findings; nothing was trained",
             findings=errors,
         )
+    check_outputs(graft, data)  # after the findings, which know what would mend it
     unfreezing(graft, train)
     checkpointed_modules(graft.module, train.checkpointing, roles=graft.roles)
     if train.layer_decay is not None:

@@ -152,9 +152,16 @@ class _Asking:
 
 
 def _task(graft: Graft) -> Task:
-    """Give what the version's outputs are for; how it was trained for that no longer matters."""
-    assert graft.version is not None
-    return task_of(TrainPlan(data="-"), tasks(graft.recipe.edits), graft.version.classes)
+    """Give what the version's outputs are for; how it was trained for that no longer matters.
+
+    A head says it. A model without a new one gives what it was trained for.
+    """
+    version = graft.version
+    assert version is not None
+    trained = version.history.task if version.history is not None else None
+    return task_of(
+        TrainPlan(data="-"), tasks(graft.recipe.edits), version.classes, kind=trained or "classes"
+    )
 
 
 def _lines(files: Iterable[Path], texts: Iterable[str]) -> Iterator[str]:

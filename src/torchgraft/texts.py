@@ -15,6 +15,7 @@ from torchgraft.probes.arguments import taken
 from torchgraft.probes.batch import Batch
 from torchgraft.probes.padding import padding
 from torchgraft.rules.texts import FilledUp
+from torchgraft.select import selected
 from torchgraft.sources import parse_source
 from torchgraft.sources.transformers import Transformers
 from torchgraft.surgery.told import configs
@@ -40,6 +41,7 @@ __all__ = [
     "filled_up",
     "filling",
     "lengths_of",
+    "lined_up",
     "measured",
     "positions",
 ]
@@ -177,6 +179,27 @@ def measured(graft: Graft, data: DataSet, own: Mapping[str, Any]) -> tuple[Texts
     length = own.get("tokens.max_length") or lengths.limit(most)
     tokens = asked.model_copy(update={"max_length": length, "digest": digest_of(tokenizer)})
     return Texts(tokens=tokens), lengths.sentence(length)
+
+
+def lined_up(graft: Graft, data: DataSet, texts: Texts, plan: TrainPlan) -> tuple[Texts, str]:
+    """Fill all texts up to one length where their head alone is trained, and say so; nothing the user set is changed.
+
+    What comes before the head is then computed once for each text, where batches of several lengths would have it
+    computed in every epoch.
+    """
+    tokens = texts.tokens
+    anew = plan.cache == "off" or plan.unfreeze or plan.compile or plan.parallel == "fsdp" or plan.epochs == 1
+    if "padding" in tokens.model_fields_set or anew or isinstance(data.train, Stream):
+        return texts, ""
+    every = list(graft.module.parameters())
+    trained = {id(one) for one in every if one.requires_grad}
+    if not trained or len(trained) == len(every) or graft.trace().mismatch is not None:
+        return texts, ""
+    if not trained <= selected(graft.module, "head", roles=graft.roles).keys():
+        return texts, ""
+    told = f"all are filled up to {tokens.max_length} tokens: the head alone is trained, so that what comes before it "
+    alike = tokens.model_copy(update={"padding": "max_length"})
+    return texts.model_copy(update={"tokens": alike}), f"{told}is computed once for each text"
 
 
 def lengths_of(graft: Graft, data: DataSet, tokens: Tokens) -> Lengths:

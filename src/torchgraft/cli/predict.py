@@ -39,7 +39,7 @@ def predict(
     text
         A text, given outright. May be given several times.
     top
-        How many classes to show for each.
+        How many classes to show for each; of several labels all that are likelier than not.
     json
         Print one JSON object a line instead of words.
     trust
@@ -69,4 +69,5 @@ def _said(answer: Answer, top: int) -> str:
         return "   ".join(
             f"{name} {area:.1%} of the pixels" for name, area in zip(answer.classes, answer.areas, strict=False)
         )
-    return "   ".join(f"{name} {chance:.1%}" for name, chance in answer.ranked(top))
+    likely = sum(chance >= 0.5 for chance in answer.probabilities)  # of several labels all that hold are told
+    return "   ".join(f"{name} {chance:.1%}" for name, chance in answer.ranked(max(top, likely)))

@@ -36,12 +36,16 @@ LOOKED = 50
 
 @dataclass(frozen=True)
 class Columns:
-    """What is read: paths of images or texts, the labels beside them, and the part of the set that a row is in."""
+    """What is read: paths of images or texts, the labels beside them, and the part of the set that a row is in.
+
+    `note` says so, where it was not told by the user and is not plain.
+    """
 
     kind: Literal["image", "text"]
     given: str
     labels: tuple[str, ...]
     split: str | None = None
+    note: str = ""
 
 
 def choose(table: Table, asked: Mapping[str, str], *, root: Path, task: Task | None, where: str) -> Columns:
@@ -57,7 +61,20 @@ def choose(table: Table, asked: Mapping[str, str], *, root: Path, task: Task | N
     if given in labels:
         raise DataError(f"column '{given}' is asked for twice", where, "name another column for the labels")
     left = [name for name in free if name != given]
-    return Columns(kind, given, labels or _labels(table, left, task, where), split)
+    found = labels or _labels(table, left, task, where)
+    return Columns(kind, given, found, split, "" if labels else _note(kind, given, found, left))
+
+
+def _note(kind: str, given: str, labels: Sequence[str], left: Sequence[str]) -> str:
+    """Say what was found, where a column is left over or has another name than the usual ones."""
+    folded = {name.casefold() for name in labels}
+    unread = [name for name in left if name not in labels and name.casefold() not in INDEX and not name.isdigit()]
+    usual = given.casefold() in (PATH if kind == "image" else TEXT) and folded <= {*LABEL}
+    if not unread and (usual or given.isdigit()):
+        return ""
+    word = "paths are" if kind == "image" else "texts are"
+    over = f", not read are {listing(unread)}" if unread else ""
+    return f"{word} column '{given}', the label is {listing(labels)}{over}: path=, text= and label= say others"
 
 
 def _split(table: Table, taken: Sequence[str]) -> str | None:

@@ -114,7 +114,8 @@ def _read(
             f"paths begin at {root.absolute()}: ?root=FOLDER names another folder" if paths else "mend the table",
         )
     left = read_targets(_cells(table, columns, good, where), targets.task)
-    notes = (*targets.notes, *_twice(paths, good))
+    found = (columns.note,) if columns.note else ()
+    notes = (*found, *targets.notes, *left.notes, *_twice(paths, good))
     final = Targets(left.task, left.classes, left.values, notes)
     return _Read(table, columns, good, looks, paths, final, skipped, unseen)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,8 @@ def read_table(path: Path, *, delimiter: str | None, root: Path, where: str) -> 
 
     Args:
         path: the file.
-        delimiter: `tab`, `comma`, `semicolon`, `bar` or a character; where it is None, a tab in a .tsv, else
-            whichever cuts the first line into the most columns.
+        delimiter: `tab`, `comma`, `semicolon`, `bar` or a character; where it is None, what a first line such as
+            `sep=;` says, a tab in a .tsv, else whichever cuts the first line into the most columns.
         root: the folder that file names are relative to.
         where: what the user called it.
 
@@ -68,6 +69,9 @@ def read_table(path: Path, *, delimiter: str | None, root: Path, where: str) -> 
         DataError: no such file, no text, no rows, or rows of different lengths; says the line.
     """
     text = _text(path, where)
+    said = re.match(r"sep=([^\r\n])(?=\r?\n)", text, re.IGNORECASE)
+    if said is not None:  # Excel's own first line; the lines after it keep their numbers
+        text, delimiter = text[said.end() :], delimiter or said[1]
     csv.field_size_limit(_LONGEST)
     mark = DELIMITERS.get(delimiter or "", delimiter) or _delimiter(path, text)
     if len(mark) != 1:

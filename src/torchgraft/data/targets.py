@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,12 @@ __all__ = ["Cells", "Targets", "read_targets"]
 
 JOIN = "|"
 """What parts the labels of one cell: `red|round`."""
+MARKS = (JOIN, ";", ",")
+"""What parts them where it is said that there are several; the first that comes up."""
 NO_NUMBER = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What stands in a column of numbers where there is none, as pandas and R write it."""
+MEANT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)*([eE][+-]?[0-9]+)?")
+"""What is meant as a number, with commas too, which no number is read with."""
 SWITCHES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "no": 0, "yes": 1}
 
 
@@ -67,9 +71,9 @@ def _told(cells: Cells) -> tuple[Task, tuple[str, ...]]:
     given = [cell for cell in column if cell]
     if any(JOIN in cell for cell in given):
         return "labels", ()
-    numbers = _numbers(given)
+    numbers = _numbers([cell for cell in given if cell.casefold() not in NO_NUMBER])
     if not numbers:
-        return "classes", ()
+        return "regression" if _were_meant_as_numbers(given) else "classes", ()
     if any(number != int(number) for number in numbers):
         return "regression", ()
     distinct = len(set(numbers))
@@ -101,6 +105,12 @@ def _told_of_several(cells: Cells) -> tuple[Task, tuple[str, ...]]:
     )
 
 
+def _were_meant_as_numbers(given: Sequence[str]) -> bool:
+    """Tell cells that hardly come up twice and are numbers but for some from words: an error then names those."""
+    numbers = sum(MEANT.fullmatch(cell) is not None for cell in given)
+    return 2 * numbers > len(given) and 2 * len(set(given)) > len(given)
+
+
 def _numbers(given: Sequence[str]) -> list[float]:
     """Read every cell as a number, or give nothing where one is none."""
     try:
@@ -121,13 +131,29 @@ def _classes(cells: Cells) -> Targets:
     if len(cells.columns) > 1:
         return _of_one_hot(cells)
     _, column = _one(cells, "classes")
-    words = [_whole(cell) for cell in column]
+    missing = NO_NUMBER if _numbers([cell for cell in column if cell.casefold() not in NO_NUMBER]) else {""}
+    words = ["" if cell.casefold() in missing else _whole(cell) for cell in column]
     classes = tuple(sorted({word for word in words if word}, key=_order))
     places = {name: place for place, name in enumerate(classes)}
     if len(classes) < 2:
         only = f"one class only, '{classes[0]}'" if classes else "no class at all"
         raise DataError(f"there is {only}", cells.where, "add samples of another class")
-    return Targets("classes", classes, tuple(places.get(word) for word in words))
+    return Targets("classes", classes, tuple(places.get(word) for word in words), tuple(_doubts(classes)))
+
+
+def _doubts(classes: Sequence[str]) -> Iterator[str]:
+    """Tell of names that may not be meant as classes of their own."""
+    known = set(classes)
+    for name in classes:
+        if name.casefold() in NO_NUMBER:
+            yield f"'{name}' is taken as a class: where there is no label, leave the cell empty"
+        if any(mark in name and {part.strip() for part in name.split(mark)} & known for mark in MARKS):
+            yield f"'{name}' is taken as one class: task=labels takes its parts as several labels"
+    folded = dict[str, str]()
+    for name in classes:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            yield f"'{other}' and '{name}' are two classes: upper and lower case tell them apart"
 
 
 def _of_one_hot(cells: Cells) -> Targets:
@@ -171,12 +197,15 @@ def _labels(cells: Cells) -> Targets:
 
 def _joined(column: Sequence[str]) -> Targets:
     """Read cells such as `red|round`; an empty one has none of the labels."""
-    named = [{word.strip() for word in cell.split(JOIN)} - {""} for cell in column]
+    mark = next((one for one in MARKS if any(one in cell for cell in column)), JOIN)
+    named = [{word.strip() for word in cell.split(mark)} - {""} for cell in column]
     classes = tuple(sorted(set().union(*named), key=natural))
     without = sum(not words for words in named)
     said = f"{without} samples have" if without > 1 else "a sample has"
     notes = (f"{said} none of the labels",) if without else ()
     values = tuple(tuple(int(name in words) for name in classes) for words in named)
+    if mark != JOIN:
+        notes = (*notes, f"the labels of a cell are parted by '{mark}'")
     return Targets("labels", classes, values, notes)
 
 
@@ -192,7 +221,9 @@ def _regression(cells: Cells) -> Targets:
 def _number(cell: str, row: int, cells: Cells) -> float:
     found = _numbers([cell])
     if not found:
-        raise DataError(f"{cells.place(row)} has '{cell}', which is no quantity", cells.where, "mend the cell")
+        how = "write it with a point, and thousands with nothing" if "," in cell else "mend the cell"
+        hint = f"{how}; task=classes takes words"
+        raise DataError(f"{cells.place(row)} has '{cell}', which is no quantity", cells.where, hint)
     return found[0]
 
 

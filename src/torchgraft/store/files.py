@@ -95,11 +95,22 @@ def is_stale(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes and threads out of a folder; the lock goes with the process, even a killed one."""
-    with open(folder / ".lock", "a") as file:
+def alone(folder: Path, name: str = ".lock", *, wait: bool = True) -> Iterator[None]:
+    """Keep other processes and threads out of a folder; the lock goes with the process, even a killed one.
+
+    Args:
+        folder: that they would write to.
+        name: of the file that is locked.
+        wait: until the other one is out.
+
+    Raises:
+        BlockingIOError: another one is in, and there is no waiting.
+    """
+    with open(folder / name, "a") as file:
         try:
-            _lock(file.fileno())
+            _lock(file.fileno(), wait=wait)
+        except BlockingIOError:
+            raise
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
@@ -108,15 +119,20 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _lock(handle: int) -> None:
+def _lock(handle: int, *, wait: bool) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if wait:
+                raise
+            raise BlockingIOError(error.errno, str(error)) from error
     else:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager

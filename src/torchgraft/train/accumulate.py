@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
 
-__all__ = ["Turn", "turns"]
+if TYPE_CHECKING:
+    from torchgraft.train.feed import Batch
+
+__all__ = ["Turn", "grouped", "turns"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,17 @@ def turns(sizes: Sequence[int], together: int) -> list[Turn]:
         last = len(group) - 1
         found += [Turn(size / whole, place == 0, place == last) for place, size in enumerate(group)]
     return found
+
+
+def grouped(batches: Iterable[Batch], together: int, group: list[Turn]) -> Iterator[Batch]:
+    """Read the batches of one optimizer step ahead, where nobody knows how many there will be.
+
+    Args:
+        batches: of an epoch.
+        together: batches of one optimizer step.
+        group: gets what each batch of that step is to it, before the first of them is given.
+    """
+    left = iter(batches)
+    while ahead := list(islice(left, together)):
+        group[:] = turns([one.whole for one in ahead], together)
+        yield from ahead

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from torchgraft.data.loaders import Loaded
+from torchgraft.tokens import Texts
 from torchgraft.train.feed import Feed, Held, feed_of
 from torchgraft.train.prepare import preparation_of
 from torchgraft.train.world import ALONE, World
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from torchgraft.data import DataSet
     from torchgraft.graft import Graft
     from torchgraft.preprocess import Preprocess
-    from torchgraft.tokens import Texts
     from torchgraft.trainplan import TrainPlan
 
 __all__ = ["feed_for"]
@@ -50,7 +50,7 @@ def feed_for(
     half = data.train if train else data.val
     paired = data.task == "mask"
     ready = preparation_of(graft, preprocess, plan, train=train, paired=paired)
-    return feed_of(
+    feed = feed_of(
         half.loader if isinstance(half, Loaded) else half,
         plan,
         prepare=ready.prepare,
@@ -63,6 +63,8 @@ def feed_for(
         classes=_outputs(graft) if data.task == "classes" else 0,
         paired=paired,
     )
+    feed.uneven = isinstance(preprocess, Texts) and preprocess.tokens.padding == "longest"
+    return feed
 
 
 def _outputs(graft: Graft) -> int:

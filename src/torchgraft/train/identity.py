@@ -31,6 +31,12 @@ def _samples(samples: Any) -> str:
     return f"{len(samples)} samples, {blake2b(repr(list(labels)).encode(), digest_size=6).hexdigest()}"
 
 
+def _other(half: str, then: str, now: str) -> str:
+    """Say in which way one half of the data is another."""
+    before, after = then.partition(",")[0], now.partition(",")[0]
+    return f"{half}: {before} then, {after} now" if before != after else f"{half}: {after}, with other targets"
+
+
 def check_identity(now: Mapping[str, Any], then: Mapping[str, Any], where: str) -> None:
     """Refuse to go on from another state of things.
 
@@ -38,7 +44,8 @@ def check_identity(now: Mapping[str, Any], then: Mapping[str, Any], where: str) 
         TrainError: says what is another.
     """
     if now["data"] != then["data"]:
-        said = f"{then['data'][0].partition(',')[0]} then, {now['data'][0].partition(',')[0]} now"
+        halves = zip(("to train", "to validate"), then["data"], now["data"], strict=True)
+        said = "; ".join(_other(*half) for half in halves if half[1] != half[2])
         raise TrainError(
             f"the data are not those that this training began with: {said}",
             where=where,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from torchgraft.errors import TrainError
+from torchgraft.errors import DataError, TrainError
 from torchgraft.train.checkpointing import checkpointed, checkpointed_modules
 from torchgraft.train.identity import check_identity, identity
 from torchgraft.train.looking import Looks
@@ -140,11 +140,11 @@ class _Run:
         self.watch.begin(session.begin())
         ended: Literal["finished", "interrupted", "early"] = "finished"
         try:
-            while not session.is_done and ended == "finished":
-                if self._epoch():
+            while not session.is_over and ended == "finished":
+                if self._epoch() and not session.is_over:
                     ended = "interrupted"
-                elif session.is_early:
-                    ended = "early"
+            if session.is_early:
+                ended = "early"
         except KeyboardInterrupt:  # a second Ctrl-C, or one outside of the main thread
             ended = "interrupted"
         finally:
@@ -159,7 +159,7 @@ class _Run:
         session, watch = self.session, self.watch
         session.open_epoch()
         self.looks.open_epoch()
-        for batch in session.feeds.train.batches(session.epoch, start=session.batch):
+        for batch in session.batches():
             watch.step(session.step(batch))
             if session.caches[0].news:
                 watch.note(session.caches[0].told())
@@ -174,6 +174,8 @@ class _Run:
                 return True
             if session.number == session.plan.steps:
                 break
+        if session.batch == 0:
+            raise DataError("there is not one sample to train on", where=session.plan.data)
         watch.epoch(session.close_epoch())
         stopped, due = self._asked(epoch=True)
         if stopped or due:
@@ -183,8 +185,8 @@ class _Run:
     def _asked(self, *, epoch: bool = False) -> tuple[bool, ...]:
         """Tell whether to stop, and whether to save, here and now: in every process, once it is so in one."""
         session, saver = self.session, self.saver
-        ends = epoch and (session.is_done or session.is_early)
-        last = ends and session.spread is not None and session.spread.shares  # it may fit no single machine
+        shares = session.spread is not None and session.spread.shares
+        last = epoch and shares and session.is_over  # it may fit no single machine
         return session.world.any(self.stop.asked, saver is not None and (last or saver.due(epoch=epoch)))
 
     def _save(self, *, wait: bool = False) -> None:

@@ -29,8 +29,10 @@ def seeded(seed: int) -> Iterator[None]:
 def random_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Give the state of every generator that a step may draw from: as tensors, and as plain data."""
     tensors = {"rng/cpu": torch.get_rng_state()}
-    if device.type in ("cuda", "mps"):
-        tensors[f"rng/{device.type}"] = getattr(torch, device.type).get_rng_state()
+    if device.type == "cuda":
+        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)  # it need not be the current one
+    if device.type == "mps":
+        tensors["rng/mps"] = torch.mps.get_rng_state()
     kind, keys, *rest = np.random.get_state(legacy=True)
     tensors["rng/numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
     version, numbers, gauss = random.getstate()
@@ -45,8 +47,10 @@ def _plain(value: Any) -> Any:
 def set_random_state(tensors: Mapping[str, Tensor], notes: Mapping[str, Any], device: torch.device) -> None:
     """Put every generator where `random_state` found it."""
     torch.set_rng_state(tensors["rng/cpu"].clone())
-    if device.type != "cpu" and f"rng/{device.type}" in tensors:
-        getattr(torch, device.type).set_rng_state(tensors[f"rng/{device.type}"].clone())
+    if device.type == "cuda" and "rng/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng/cuda"].clone(), device)
+    if device.type == "mps" and "rng/mps" in tensors:
+        torch.mps.set_rng_state(tensors["rng/mps"].clone())
     kind, *rest = notes["numpy"]
     np.random.set_state((kind, tensors["rng/numpy"].numpy().astype(np.uint32), *rest))
     version, gauss = notes["python"]

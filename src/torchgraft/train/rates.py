@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torchgraft.graft import Graft
     from torchgraft.recipe import TrainPlan
 
-__all__ = ["check_unfreezing", "groups_of", "starting", "unfreezing", "unfrozen"]
+__all__ = ["check_reached", "check_unfreezing", "groups_of", "starting", "unfreezing", "unfrozen"]
 
 
 def groups_of(graft: Graft, plan: TrainPlan, steps: tuple[Step, ...] = ()) -> Groups:
@@ -84,12 +84,22 @@ def check_unfreezing(plan: TrainPlan) -> None:
             where="train.unfreeze",
             hint="one {every: 1, from: head}, or one {epoch: …, at: […]} for each epoch",
         )
-    late = [epoch for epoch in epochs if epoch is not None and epoch > plan.epochs]
+    if plan.steps is None:  # else the data say how many epochs there will be
+        check_reached(plan, plan.epochs)
+
+
+def check_reached(plan: TrainPlan, epochs: int) -> None:
+    """Refuse to unfreeze something in an epoch that there will not be.
+
+    Raises:
+        TrainError: says which.
+    """
+    late = [one.epoch for one in plan.unfreeze if one.epoch is not None and one.epoch > epochs]
     if late:
         raise TrainError(
-            f"epoch {late[0]} is never reached: the training has {plan.epochs}",
+            f"epoch {late[0]} is never reached: the training has {epochs}",
             where="train.unfreeze",
-            hint="name an earlier epoch, or train longer: epochs",
+            hint=f"name an earlier epoch, or train longer: {'epochs' if plan.steps is None else 'steps'}",
         )
 
 

@@ -11,14 +11,16 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchgraft.errors import StoreError, TorchgraftWarning, TrainError
 from torchgraft.store.checkpoint import load_state, save_state
+from torchgraft.store.files import alone, explained, make_folder
 from torchgraft.train.snapshot import Snapshot, to_cpu
 from torchgraft.train.world import ALONE, World
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from torchgraft.recipe import Recipe
     from torchgraft.train.many.shards import Shards
 
-__all__ = ["Saver", "key_of", "states_in"]
+__all__ = ["Saver", "key_of", "only_one", "states_in"]
 
 _FREE = ("workers", "save_every", "log", "timeout", "device", "cache", "cache_limit", "parallel", "strict")
 """What of the plan may be another when a training goes on: no number of it depends on these."""
@@ -52,6 +54,35 @@ def key_of(recipe: Recipe) -> str:
 def states_in(folder: Path) -> Path:
     """Give where a run's folder keeps the states of unfinished trainings."""
     return folder / "states"
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Let one process alone train what has its states in a folder, while the block runs.
+
+    Raises:
+        TrainError: another one does.
+        StoreError: nothing can be written there.
+    """
+    home, name = folder.parent, f".{folder.name}.lock"
+    with ExitStack() as held:
+        with explained("the states of the training can't be kept", home):
+            make_folder(home)
+            try:
+                held.enter_context(alone(home, name, wait=False))
+            except BlockingIOError as error:
+                raise TrainError(
+                    "another process trains this recipe in the same folder right now",
+                    where=str(folder),
+                    hint="wait until it ends, or give this one another folder: out",
+                ) from error
+        held.callback(_removed, home / name)
+        yield
+
+
+def _removed(path: Path) -> None:
+    with suppress(OSError):  # Windows removes no file that is open
+        path.unlink(missing_ok=True)
 
 
 class Saver:
@@ -164,7 +195,7 @@ class Saver:
             raise TrainError(
                 "no unfinished training of this recipe is kept here",
                 where=str(self.folder.parent),
-                hint="leave --resume out to begin; a recipe that was changed since is another training",
+                hint="leave --resume out to begin; one that is finished leaves none, a changed recipe is another training",
             )
         tensors, metadata = load_state(whole)
         notes: dict[str, Any] = json.loads(metadata["notes"])

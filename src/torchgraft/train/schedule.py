@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from torchgraft.errors import TrainError
 from torchgraft.trainplan import Schedule, TrainPlan
 
 __all__ = ["Course", "schedule_of"]
@@ -17,14 +18,17 @@ class Course:
     Args:
         plan: says the schedule and the warm-up.
         total: optimizer steps of the whole training.
-        per_epoch: optimizer steps of one epoch.
+        per_epoch: optimizer steps of one epoch; 0 where nobody knows.
+
+    Raises:
+        TrainError: rates are to fall every so many epochs, and nobody knows how long one is.
     """
 
     def __init__(self, plan: TrainPlan, total: int, per_epoch: int) -> None:
         one_cycle = plan.schedule.name == "one_cycle"
         self.schedule, self.total = plan.schedule, total
         self.rise = 0 if one_cycle or not plan.warmup else max(round(plan.warmup * total), 1)
-        self.every = max((plan.schedule.every or max(plan.epochs // 3, 1)) * per_epoch, 1)
+        self.every = _every(plan, total, per_epoch)
         self.taken = 1.0
         self.best, self.waited = math.inf, 0
 
@@ -62,6 +66,20 @@ class Course:
     def restore(self, state: dict[str, float]) -> None:
         """Remember again what `state` gave."""
         self.taken, self.best, self.waited = state["taken"], state["best"], int(state["waited"])
+
+
+def _every(plan: TrainPlan, total: int, per_epoch: int) -> int:
+    """Count the steps from one fall of `step` to the next."""
+    every = plan.schedule.every
+    if every is None:
+        return max(total // 3 if plan.steps is not None else max(plan.epochs // 3, 1) * per_epoch, 1)
+    if not per_epoch and plan.schedule.name == "step":
+        raise TrainError(
+            f"rates can't fall every {every} epochs: nobody knows how long an epoch is",
+            where="train.schedule",
+            hint="leave `every` out: a third of all steps; or take another schedule",
+        )
+    return max(every * per_epoch, 1)
 
 
 def _between(start: float, end: float, gone: float) -> float:

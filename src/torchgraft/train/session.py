@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,17 @@ from torchgraft.guard import Reading, Statistics, cause
 from torchgraft.history import Epoch, History
 from torchgraft.params.still import train_mode
 from torchgraft.store.tensors import state_digest
-from torchgraft.train.accumulate import Turn, turns
+from torchgraft.train.accumulate import Turn, grouped, turns
 from torchgraft.train.average import Average
 from torchgraft.train.compiling import compiled
 from torchgraft.train.feed import Batch, Feed
 from torchgraft.train.named_rates import rates_by_name
 from torchgraft.train.optimise import optimizer_of
 from torchgraft.train.prefix import cache_of
-from torchgraft.train.random import random_state, set_random_state
-from torchgraft.train.rates import groups_of, unfrozen
+from torchgraft.train.rates import check_reached, groups_of, unfrozen
 from torchgraft.train.schedule import schedule_of
-from torchgraft.train.snapshot import Snapshot, flat, nested
+from torchgraft.train.snapshot import Snapshot
+from torchgraft.train.state import set_state, state_of
 from torchgraft.train.step import Stepper
 from torchgraft.train.task import Task
 from torchgraft.train.watch import Begin, Moment
@@ -62,6 +62,7 @@ class Session:
         epochs: the figures of those that are finished.
         between: no gradients of half an optimizer step are held, so that a snapshot says all.
         best: the number of the best of them, 0 where there is none.
+        group: what the batches of one optimizer step are to it, where nobody knows how long an epoch is.
         best_state: what moves, as it was then; empty where the plan keeps the last.
     """
 
@@ -89,8 +90,10 @@ class Session:
         self.stepper = Stepper(plan, self.optimizer, device)
         self.sizes = feeds.train.sizes()
         self.turns = turns(self.sizes, plan.accumulate) if self.sizes is not None else []
+        self.group = [Turn(1.0, opens=True, closes=True)]
         self.per_epoch = sum(turn.closes for turn in self.turns)
         self.total = plan.steps or plan.epochs * self.per_epoch
+        check_reached(plan, self.epochs_asked)
         self.schedule, self.course = schedule_of(plan, self.optimizer, self.total, self.per_epoch)
         self.average = Average(self.model, plan.ema) if plan.ema is not None else None
         self.moving = self._moving()
@@ -144,9 +147,14 @@ class Session:
         return math.ceil(self.plan.steps / self.per_epoch) if self.per_epoch else 2**31
 
     @property
+    def is_trained(self) -> bool:
+        """Whether every step of the plan is taken; the epoch of the last one may still have to be judged."""
+        return self.number == self.plan.steps if self.plan.steps is not None else self.epoch > self.plan.epochs
+
+    @property
     def is_done(self) -> bool:
-        """Whether every step of the plan is taken."""
-        return self.number >= self.total if self.plan.steps is not None else self.epoch > self.plan.epochs
+        """Whether every step of the plan is taken, and every epoch judged."""
+        return self.is_trained and self.batch == 0
 
     def begin(self) -> Begin:
         """Say what is about to be trained."""
@@ -188,13 +196,16 @@ class Session:
         Raises:
             TrainError: the loss or a gradient is not finite; nothing has moved then.
         """
-        turn = self._turn(batch)
+        turn = self._turn()
         if turn.opens:
             self.optimizer.zero_grad(set_to_none=True)
             self.statistics.keep()
         targets = self._moved(batch.targets)
         run = self._pass if self.spread is None else self._part
         output, value = run(batch, targets, turn)
+        rate = 0.0
+        for group in self.optimizer.param_groups:  # every step waits for this: no call of Python
+            rate = group["lr"] if group["lr"] > rate else rate
         norm = self._close() if turn.closes else None
         self.between = turn.closes
         if batch.count:
@@ -202,7 +213,6 @@ class Session:
         self.loss_sum += value * batch.count
         self.count += batch.count
         self.batch += 1
-        rate = self.optimizer.param_groups[0]["lr"]
         return Moment(self.epoch, self.batch, len(self.turns), self.number, value, rate, batch.whole, norm)
 
     def _pass(self, batch: Batch, targets: Any, turn: Turn) -> tuple[Any, float]:
@@ -227,11 +237,15 @@ class Session:
         with self.spread.synchronised(closes=turn.closes), idle:
             return self._pass(batch, targets, turn)
 
-    def _turn(self, batch: Batch) -> Turn:
-        if self.turns:
-            return self.turns[self.batch]
-        place, together = self.batch % self.plan.accumulate, self.plan.accumulate
-        return Turn(batch.whole / (self.plan.batch * together), place == 0, place == together - 1)
+    def batches(self) -> Iterable[Batch]:
+        """Give what is left of the epoch; nothing where the last step of the plan is taken."""
+        if self.is_trained:
+            return ()
+        given = self.feeds.train.batches(self.epoch, start=self.batch)
+        return given if self.turns else grouped(given, self.plan.accumulate, self.group)
+
+    def _turn(self) -> Turn:
+        return self.turns[self.batch] if self.turns else self.group[self.batch % len(self.group)]
 
     def output(self, batch: Batch) -> Any:
         """Run the model on a batch."""
@@ -320,6 +334,8 @@ class Session:
 
     def _better(self, new: Epoch, old: Epoch) -> bool:
         now, before = self.judged_by(new), self.judged_by(old)
+        if math.isnan(before):
+            return not math.isnan(now)
         return now > before if self.task.higher else now < before
 
     def judged_by(self, epoch: Epoch) -> float:
@@ -358,6 +374,11 @@ class Session:
         """Whether it has got no better for as many epochs as the plan waits."""
         return self.plan.early_stop is not None and len(self.epochs) - self.best >= self.plan.early_stop
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.is_done or self.is_early
+
     @torch.no_grad()
     def finish(self, ended: Any) -> History:
         """Leave the state in the model that the plan asks for, in evaluation mode."""
@@ -379,71 +400,24 @@ class Session:
             higher=self.task.higher,
             ended=ended,
             seconds=self.seconds + time.perf_counter() - self.since,
+            skipped=self._skipped(),
+            task=self.task.kind,
         )
+
+    def _skipped(self) -> tuple[str, ...]:
+        """Name what could not be read, in any process."""
+        here = [*self.feeds.train.skipped, *self.feeds.val.skipped]
+        return tuple(dict.fromkeys(one for there in self.world.all(here) for one in there))
 
     # the state
 
     def snapshot(self) -> Snapshot:
         """Give everything that it takes to go on from here; the tensors are those of the training, not copies."""
-        tensors = {f"model/{name}": one.detach() for name, one in self.moving.items()}
-        random_tensors, random_notes = random_state(self.device)
-        tensors |= random_tensors
-        tensors |= {f"meter/{name}": one for name, one in self.meter.sums().items()}
-        if self.average is not None:
-            tensors |= {f"average/{name}": one for name, one in self.average.values.items()}
-        now = time.perf_counter()
-        notes = {
-            "at": [self.epoch, self.batch, self.number],
-            "sums": [self.loss_sum, self.count],
-            "epochs": [epoch.model_dump() for epoch in self.epochs],
-            "best": self.best,
-            "rate": self.rate,
-            "seconds": [self.seconds + now - self.since, self.epoch_seconds + now - getattr(self, "began", now)],
-            "random": random_notes,
-            "optimizer": flat(self.optimizer.state_dict(), "optimizer", tensors),
-            "feed": flat(self.feeds.train.state(), "rng/feed", tensors),
-            "course": self.course.state(),
-            "schedule": [self.schedule.last_epoch, self.schedule.base_lrs],
-            "scaler": self.stepper.scaler.state_dict(),
-            "average": self.average.steps if self.average is not None else 0,
-        }
-        return Snapshot(tensors, notes)
+        return state_of(self)
 
-    @torch.no_grad()
     def restore(self, snapshot: Snapshot, best: Mapping[str, Tensor]) -> None:
-        """Go on from a snapshot: what was unfrozen by then is unfrozen again, in the same groups.
-
-        Args:
-            snapshot: of a training by the same plan.
-            best: what moved, as it was at the best epoch; empty where the plan keeps the last.
-        """
-        tensors, notes = snapshot.tensors, snapshot.notes
-        self.epoch, self.batch, self.number = notes["at"]
-        for epoch in range(1, self.epoch + bool(self.batch)):
-            unfrozen(self.graft, self.plan, self.steps, epoch, self.optimizer, self.schedule)
-        for name, one in self.moving.items():
-            one.copy_(tensors[f"model/{name}"])
-        self.optimizer.load_state_dict(nested(notes["optimizer"], tensors))
-        self.course.restore(notes["course"])
-        self.schedule.last_epoch, self.schedule.base_lrs = notes["schedule"]
-        self.stepper.scaler.load_state_dict(notes["scaler"])
-        if self.average is not None:
-            self.average.join()
-            kept = {name: tensors[f"average/{name}"] for name in self.average.values}
-            self.average.restore(kept, notes["average"])
-        self.epochs = [Epoch.model_validate(one) for one in notes["epochs"]]
-        self.best, self.rate = notes["best"], notes["rate"]
-        self.best_state = {name: one.to(self.device) for name, one in best.items()}
-        self._restore_figures(tensors, notes)
-        if notes["random"] is not None:  # of more processes than there were, some have none yet
-            set_random_state(tensors, notes["random"], self.device)
-            self.feeds.train.restore(nested(notes["feed"], tensors))
-
-    def _restore_figures(self, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
-        self.loss_sum, self.count = notes["sums"]
-        self.seconds, self.epoch_seconds = notes["seconds"]
-        for name, one in self.meter.sums().items():
-            one.copy_(tensors[f"meter/{name}"])
+        """Go on from a snapshot of a training by the same plan; `best` is what moved, as it was then."""
+        set_state(self, snapshot, best)
 
 
 def _held_now(groups: Groups, model: nn.Module) -> list[dict[str, Any]]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from torchgraft.history import Kind
 
 if TYPE_CHECKING:
     from torchgraft.train.world import World
 
 __all__ = ["LOSS", "Kind", "Meter", "Task"]
-
-Kind = Literal["classes", "labels", "regression", "mask", "several"]
 
 LOSS = "loss"
 """The figure that every task has, though no meter gathers it; less of it is better."""

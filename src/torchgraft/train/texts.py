@@ -45,6 +45,7 @@ class Reader:
         masked: whether the model takes an attention mask.
         left: whether the filling stands before the text.
         blank: the token that stands for a text of which nothing is left.
+        whole: every batch is filled up to `max_length`.
     """
 
     tokenizer: Any
@@ -53,6 +54,7 @@ class Reader:
     masked: bool = True
     left: bool = False
     blank: int = 0
+    whole: bool = False
 
     def prepare(self, text: str) -> tuple[list[int], ...]:
         """Cut a text into tokens: one list of numbers for each input that is filled up, all of one length."""
@@ -62,19 +64,19 @@ class Reader:
         return tuple(list(read[name]) for name in self.fill)
 
     def collate(self, texts: Sequence[tuple[list[int], ...]]) -> dict[str, Tensor]:
-        """Make a batch: whole numbers `[N, L]` by the model's names, L tokens being the longest text's."""
+        """Make a batch: whole numbers `[N, L]` by the model's names, L tokens being the longest text's, or all."""
         lengths = [len(text[0]) for text in texts]
-        longest = max(lengths)
+        filled = self.max_length if self.whole else max(lengths)
         batch = {
-            name: self._filled([text[place] for text in texts], longest, value)
+            name: self._filled([text[place] for text in texts], filled, value)
             for place, (name, value) in enumerate(self.fill.items())
         }
         if self.masked:
-            batch["attention_mask"] = self._filled([[1] * length for length in lengths], longest, 0)
+            batch["attention_mask"] = self._filled([[1] * length for length in lengths], filled, 0)
         return batch
 
-    def _filled(self, rows: Sequence[list[int]], longest: int, value: int) -> Tensor:
-        filling = [[value] * (longest - len(row)) for row in rows]
+    def _filled(self, rows: Sequence[list[int]], length: int, value: int) -> Tensor:
+        filling = [[value] * (length - len(row)) for row in rows]
         whole = [[*more, *row] if self.left else [*row, *more] for row, more in zip(rows, filling, strict=True)]
         return torch.tensor(whole, dtype=torch.long)
 
@@ -180,6 +182,7 @@ def reader_of(graft: Graft, tokens: Tokens, tokenizer: Any = None) -> Reader:
         masked="attention_mask" in names,
         left=tokenizer.padding_side == "left",
         blank=next(one for one in ends if one is not None),
+        whole=tokens.padding == "max_length",
     )
 
 

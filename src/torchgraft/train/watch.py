@@ -61,7 +61,7 @@ class Moment:
         steps: batches of the epoch; 0 where nobody knows.
         number: optimizer steps done, those before a stop included.
         loss: of the batch.
-        lr: the largest learning rate.
+        lr: the largest learning rate, as it was at this batch.
         samples: of the batch, over all processes.
         norm: of all gradients before clipping; None where no optimizer step closed here.
     """

@@ -56,12 +56,15 @@ class Feed(ABC):
         skipped: what could not be read on the way, each as 'place: why'.
         fixed: whether a sample has the same inputs each time it comes, or one for each view: what is computed of
             them may be kept.
+        uneven: whether samples are filled up to the longest of their batch, so that they have other inputs beside
+            others.
         views: how many fixed variants each sample has.
         places: how many samples there are that go by a place, as `Batch.indices` has them; 0 where they have none.
     """
 
-    skipped: list[str]
+    skipped: Sequence[str] = ()
     fixed: bool = False
+    uneven: bool = False
     views: int = 1
     places: int = 0
 

@@ -90,30 +90,36 @@ class LoaderFeed(Feed):
     # what it draws from
 
     def state(self) -> dict[str, Any]:
-        """Give the random numbers as they were when the epoch began."""
+        """Give the random numbers as they were when the epoch began, and those of the loader as they are now."""
         if self._began is None:
             return {}
         epoch, tensors, notes = self._began
         plain = torch.tensor(list(json.dumps(notes).encode()), dtype=torch.uint8)  # each process has its own
-        return {"epoch": epoch, "tensors": {**tensors, "notes": plain}}
+        return {"epoch": epoch, "tensors": {**tensors, "notes": plain}, "now": self._own()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Let `batches` begin the same epoch with the same random numbers again."""
+        """Let `batches` begin the same epoch with the same random numbers again, or the next one."""
         if state:
             tensors = dict(state["tensors"])
             notes = json.loads(bytes(tensors.pop("notes").tolist()))
             self._began = state["epoch"], tensors, notes
+            self._set_own(state["now"])
 
     def _random(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, notes = random_state(_CPU)
-        own = {f"own/{place}": one.get_state() for place, one in enumerate(self._generators())}
-        return tensors | own, notes
+        return tensors | self._own(), notes
 
     def _set_random(self, tensors: Mapping[str, Tensor], notes: Mapping[str, Any], *, own: bool = True) -> None:
         set_random_state(tensors, notes, _CPU)
         if own:
-            for place, one in enumerate(self._generators()):
-                one.set_state(tensors[f"own/{place}"].clone())
+            self._set_own(tensors)
+
+    def _own(self) -> dict[str, Tensor]:
+        return {f"own/{place}": one.get_state() for place, one in enumerate(self._generators())}
+
+    def _set_own(self, tensors: Mapping[str, Tensor]) -> None:
+        for place, one in enumerate(self._generators()):
+            one.set_state(tensors[f"own/{place}"].clone())
 
     def _generators(self) -> list[torch.Generator]:
         """Find the generators of the loader and its samplers, each once."""

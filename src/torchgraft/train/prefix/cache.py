@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Cache", "Set"]
 
+VARIED = "samples are varied anew each time; views: 4 keeps to four variants"
+
+UNEVEN = (
+    "each batch is filled up to its longest text; preprocess: {tokens: {padding: max_length}} gives all one length"
+)
+
 
 @dataclass(frozen=True)
 class Set:
@@ -30,6 +36,7 @@ class Set:
         sizes: of the batches of this process, in an epoch.
         copies: processes of this machine that each keep their own.
         fixed: a sample has the same inputs each time it comes in the same view.
+        uneven: it has not, since batches are filled up to their longest text.
         again: reads the inputs of a batch once more, by places and view: asked where a batch that was kept has to
             be run whole after all.
     """
@@ -39,6 +46,7 @@ class Set:
     sizes: Sequence[int] = ()
     copies: int = 1
     fixed: bool = True
+    uneven: bool = False
     again: Callable[[Sequence[int], int], Any] | None = None
 
 
@@ -62,7 +70,7 @@ class Cache:
         self.held: Held | None = None
         self.answered = self.whole = 0
         self._sought = False
-        self.why = "" if samples.fixed else "samples are varied anew each time; views: 4 keeps to four variants"
+        self.why = UNEVEN if samples.uneven else "" if samples.fixed else VARIED
         if plan.cache == "off":
             self.why = OFF
         self.news = bool(self.why) and plan.cache in ("memory", "disk")
@@ -75,6 +83,9 @@ class Cache:
             epochs: that are still to come, this one included.
         """
         self.epochs = epochs
+        if self.why == UNEVEN and not self._sought:
+            self._sought = True
+            self.news |= not all(one.requires_grad for one in model.parameters())
         if self.prefix is not None and (self.prefix.model is not model or self.prefix.stands()):
             self.prefix = self.held = None
             self._sought = False
@@ -126,7 +137,7 @@ class Cache:
         assert self.prefix is not None
         assert self.held is not None
         if not self.prefix.fits(inputs):
-            self._drop("samples come in several sizes, as texts do that are filled up batch by batch")
+            self._drop("samples come in several sizes")
             return called(run, inputs)
         try:
             output, rows = self.prefix.first(run, inputs)

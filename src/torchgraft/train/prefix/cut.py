@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from torchgraft.trace.tree import Open, mapped, tensors
+from torchgraft.train.prefix.inquiry import Inquiry, asking, inquiry_of
 from torchgraft.train.prefix.record import Act, Record, Steered, Unclear, Visit
 from torchgraft.train.prefix.rows import Lie, close, lie_of
 
@@ -51,6 +52,7 @@ class Cut:
         shared: what is the same for every sample, and is made where nothing is run again.
         places: which step makes a kept value; -1 for an input.
         over: kept values that are written over before the pass ends.
+        inquiry: what the pass asks its input; the steps are those for the same answers.
         draws: the pass draws random numbers.
     """
 
@@ -60,6 +62,7 @@ class Cut:
     shared: tuple[int, ...]
     places: dict[int, int]
     over: frozenset[int]
+    inquiry: Inquiry
     draws: bool
 
 
@@ -116,6 +119,8 @@ class _Cutting:
     lies: dict[int, Lie] = field(default_factory=dict)
     forced: set[int] = field(default_factory=set)
     opaque: set[int] = field(default_factory=set)
+    asked: dict[int, Act] = field(default_factory=dict)
+    known: dict[int, Lie | None] = field(default_factory=dict)
     first: tuple[Act, str] | None = None
 
     def cut(self) -> Cut:
@@ -129,7 +134,8 @@ class _Cutting:
             self._force(visit)
         while True:
             self._judge(acts, twins)
-            late = [item for visit in self._mixed(self.record.root) for item in visit.items if self._late(item)]
+            mixed = list(self._mixed(self.record.root))
+            late = [item for visit in mixed for item in visit.items if self._late(item) or self._asks(item)]
             if not late:
                 return self._cut()
             for item in late:
@@ -147,6 +153,10 @@ class _Cutting:
         acts = [item] if isinstance(item, Act) else list(item.acts())
         return item.saved and any(self._is(act, "still") for act in acts)
 
+    def _asks(self, item: Act | Visit) -> bool:
+        """Tell whether something is asked beside what is live: it is seen there anyway."""
+        return isinstance(item, Act) and item.index in self.asked and item.answer is not None
+
     def _is(self, act: Act, kind: Kind) -> bool:
         return self.kinds.get(-1 - act.index) == kind
 
@@ -155,6 +165,10 @@ class _Cutting:
     def _judge(self, acts: list[Act], twins: list[Act]) -> None:
         self.kinds, self.lies, self.first = {}, {}, None
         self._sources()
+        for act, twin in zip(acts, twins, strict=True):
+            for pair in zip(act.outputs, twin.outputs, strict=True):
+                self._rowed(*pair)
+        self.asked = {act.index: act for act in asking(self.record, self.other, self.forced, set(self.lies))}
         for act, twin in zip(acts, twins, strict=True):
             kind = self._kind(act, twin)
             self.kinds[-1 - act.index] = kind
@@ -173,6 +187,8 @@ class _Cutting:
             self.kinds[number] = "still"
 
     def _kind(self, act: Act, twin: Act) -> Kind:
+        if act.index in self.asked:
+            return "still"
         met = {self.kinds[number] for number in act.inputs}
         why = self._why(act, met)
         if not why and "still" not in met:
@@ -204,13 +220,19 @@ class _Cutting:
 
     def _rowed(self, number: int, twin: int) -> bool:
         """Tell whether a value holds the same row for a sample in both passes."""
-        one, other = self.record.values[number], self.other.values[twin]
+        if number not in self.known:
+            self.known[number] = self._lie(self.record.values[number], self.other.values[twin])
+        lie = self.known[number]
+        if lie is not None:
+            self.lies[number] = lie
+        return lie is not None
+
+    def _lie(self, one: Tensor, other: Tensor) -> Lie | None:
         lie = lie_of(one, other, (self.count, len(self.rows)))
         if lie is None:
-            return False
+            return None
         own = lie.rows(one, self.count)[list(self.rows)]
-        self.lies[number] = lie
-        return close(own, lie.rows(other, len(self.rows)))
+        return lie if close(own, lie.rows(other, len(self.rows))) else None
 
     # how it comes apart
 
@@ -235,6 +257,7 @@ class _Cutting:
         if self._status(root) != "mixed":
             raise Unclear(self._nothing())
         kept = self._read(root)
+        inquiry = inquiry_of(self.asked.values(), set(self.lies))
         steps: list[Step] = []
         left: list[Visit] = []
         self._walk(root, kept, steps, left)
@@ -244,15 +267,15 @@ class _Cutting:
         wanted = (read | set(root.gave)) & inside
         shared = tuple(sorted(number for number in wanted if self.kinds[number] == "constant"))
         places = {number: place for place, step in enumerate(steps) for number in step.made}
-        places |= dict.fromkeys(self.record.inputs, -1)
-        lies = {number: self.lies[number] for number in sorted(kept)}
+        places |= dict.fromkeys((*self.record.inputs, *inquiry.read), -1)
+        lies = {number: self.lies[number] for number in sorted({*kept, *inquiry.read})}
         lost = [number for number in (*lies, *shared) if number not in places]
         if lost:
             raise Unclear("what the trained part reads is made where it can't be taken from")
         if not lies or not any(step.still for step in steps):
             raise Unclear(self._nothing())
         draws = any(act.draws for act in root.acts())
-        return Cut(tuple(steps), self.record.inputs, lies, shared, places, self.record.over, draws)
+        return Cut(tuple(steps), self.record.inputs, lies, shared, places, self.record.over, inquiry, draws)
 
     def _nothing(self) -> str:
         if self.first is None:

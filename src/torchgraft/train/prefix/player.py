@@ -106,6 +106,8 @@ class Player(TorchFunctionMode):
         Raises:
             Drift: it did not go as recorded.
         """
+        if not self.cut.inquiry.again(slots):
+            raise Drift("what the pass asks its input has another answer")
         shared = {number: one.clone() for number, one in layout.shared.items()}
         self._begin(slots | shared if shared else slots, layout, answers=True)
         try:
@@ -227,6 +229,8 @@ class Player(TorchFunctionMode):
         numbers, slots = self.layout.numbers, self.slots
         if isinstance(answer, Tensor):
             return slots.get(numbers[id(answer)], answer)
+        if type(answer) in PLAIN:
+            return answer
         return mapped(lambda one: slots.get(numbers[id(one)], one), answer)
 
     def _check(self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -244,6 +248,11 @@ class Player(TorchFunctionMode):
         if len(found) != len(self.cut.inputs):
             raise Drift("the model is given another number of tensors")
         for number, one in zip(self.cut.inputs, found, strict=True):
+            self._keep(number, one)
+        seen = self.cut.inquiry.first(dict(zip(self.cut.inputs, found, strict=True)))
+        if seen is None:
+            raise Drift("what the pass asks its input has another answer")
+        for number, one in seen.items():
             self._keep(number, one)
         if self._enough == -1:
             raise _Enough

@@ -263,10 +263,13 @@ def _cut(model: nn.Module, inputs: Any, count: int) -> tuple[Cut, Record, int]:
         one = recorded(model, picked(inputs, rows))
         other = recorded(model, picked(inputs, [rows[row] for row in twins]))
         try:
-            return cut_of(one, other, tuple(twins), len(rows)), one, len(rows)
+            cut = cut_of(one, other, tuple(twins), len(rows))
         except Steered:
             if tries == 2:
                 raise
+            continue
+        if tries == 2 or cut.inquiry.first(dict(zip(cut.inputs, tensors(inputs), strict=False))) is not None:
+            return cut, one, len(rows)
     raise AssertionError
 
 
@@ -277,10 +280,15 @@ def _pieces(cut: Cut, record: Record) -> tuple[Piece, ...]:
         shape = [size for dim, size in enumerate(value.shape) if dim != lie.axis]
         if lie.each != 1:
             shape = [lie.each, *shape]
-        step = cut.steps[cut.places[number]] if cut.places[number] >= 0 else None
-        after = "the input" if step is None else f"{step.name} in {step.path or 'the model'}".removeprefix(" in ")
-        found.append(Piece(after, tuple(shape), value.dtype, math.prod(shape) * value.element_size()))
+        found.append(Piece(_after(number, cut, record), tuple(shape), value.dtype, math.prod(shape) * value.element_size()))
     return tuple(found)
+
+
+def _after(number: int, cut: Cut, record: Record) -> str:
+    if cut.places[number] < 0:
+        return "the input" if number in record.inputs else "what is asked of the input"
+    step = cut.steps[cut.places[number]]
+    return f"{step.name} in {step.path or 'the model'}".removeprefix(" in ")
 
 
 def _shapes(inputs: Any) -> list[tuple[int, ...]]:

@@ -64,6 +64,9 @@ class Act:
         draws: it moves a random generator.
         writes: it writes to what was there before the pass.
         saved: hooks for saved tensors are on, as in a checkpointed block.
+        func: what was called.
+        given: its arguments, by place and by name.
+        answer: the plain value that it gave.
     """
 
     index: int
@@ -75,6 +78,9 @@ class Act:
     draws: bool
     writes: bool
     saved: bool
+    func: Callable[..., Any]
+    given: tuple[Any, Any]
+    answer: Any
 
 
 @dataclass(slots=True, eq=False)
@@ -350,6 +356,9 @@ class _Tape(TorchFunctionMode):
             draws=_generators() != before or any(isinstance(one, torch.Generator) for one in kwargs.values()),
             writes=name.startswith("set ") or any(_place(one) in self.outer for one in written),
             saved=_saved() != self.hooks,
+            func=func,
+            given=(args, kwargs),
+            answer=None if results else result,
         )
         self.count += 1
         self.stack[-1].items.append(act)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,6 +26,11 @@ class Lie:
     each: int
     order: tuple[int, ...]
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether the samples come first, and the memory is in the order of the dimensions."""
+        return self.axis == 0 and self.order == tuple(range(1, len(self.order) + 1))
+
     def rows(self, tensor: Tensor, count: int) -> Tensor:
         """Give `[count, …]`, a row for each sample."""
         lined = tensor.permute(self.axis, *self.order)
@@ -33,7 +39,7 @@ class Lie:
     def whole(self, rows: Tensor) -> Tensor:
         """Put rows together to what the tensor was; its memory is in the same order if the samples come first."""
         lined = rows.flatten(0, 1) if self.each != 1 else rows
-        if self.axis == 0 and self.order == tuple(range(1, lined.dim())):
+        if self.plain:
             return lined
         back = [0] * lined.dim()
         for place, dim in enumerate((self.axis, *self.order)):

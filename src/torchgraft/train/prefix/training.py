@@ -38,13 +38,14 @@ def cache_of(
     sizes = feed.sizes() or []
     own = [len(range(size)[world.part(size)]) for size in sizes]
     shared = plan.parallel == "fsdp" and world.size > 1
-    known = plan.cache != "off" and feed.places > 0 and not shared
+    known = plan.cache != "off" and feed.places > 0 and not shared and not feed.uneven
     samples = Set(
         count=feed.places,
         views=feed.views,
         sizes=[size for size in own if size > 0],
         copies=world.size,
         fixed=known and feed.fixed,
+        uneven=feed.uneven,
         again=lambda places, view: moved(feed.again(places, view)),
     )
     cache = Cache(plan, samples, epochs=epochs, folder=folder)
