@@ -159,9 +159,7 @@ def _task(graft: Graft) -> Task:
     version = graft.version
     assert version is not None
     trained = version.history.task if version.history is not None else None
-    return task_of(
-        TrainPlan(data="-"), tasks(graft.recipe.edits), version.classes, kind=trained or "classes"
-    )
+    return task_of(TrainPlan(data="-"), tasks(graft.recipe.edits), version.classes, kind=trained or "classes")
 
 
 def _lines(files: Iterable[Path], texts: Iterable[str]) -> Iterator[str]:

@@ -188,7 +188,7 @@ def test_a_corrupt_image_is_named_skipped_and_counted_or_refused(tmp_path, flowe
     (tmp_path / "d" / "digit 1" / "broken.png").write_bytes(b"no picture")
     done = run("adapt", BASE, "--data", "folder:d", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"skipped +1 files? .*broken\.png", done.stdout)
+    assert re.search(r"skipped +1 sample left out, such as .*broken\.png", done.stdout)
     assert "broken.png" in "\n".join(refused("adapt", BASE, "--data", "folder:d", "--strict", cwd=tmp_path))
 
 

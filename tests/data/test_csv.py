@@ -266,3 +266,50 @@ def test_copies_in_a_stated_split_are_counted(home: Path) -> None:
     assert table(home, "path,label,split", *lines).shared == 1
     texts = [f"text {n % 18},{'ab'[n % 2]},{'train' if n < 14 else 'val'}" for n in range(20)]
     assert table(home, "text,label,split", *texts).shared == 2
+
+
+def test_the_line_of_excel_that_names_the_delimiter_is_no_row(home: Path) -> None:
+    data = table(home, "sep=;", "path;label", *(f"img/{n}.png;{'cat' if n % 2 else 'dog'}" for n in range(20)))
+    assert (data.classes, len(data.train) + len(data.val), data.skipped) == (("cat", "dog"), 20, ())
+
+
+def test_quantities_that_are_missing_are_skipped_whatever_stands_there(home: Path) -> None:
+    cells = {3: "NA", 4: "nan", 5: ""}
+    data = table(home, "path,grams", *(f"img/{n}.png,{cells.get(n, n * 1.5)}" for n in range(20)))
+    assert (data.task, len(data.train) + len(data.val)) == ("regression", 17)
+    assert data.skipped[0] == "line 5: no label"
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"), [("inf", "'inf', which is no"), ("1,5", "with a point"), ("x", "line 6")]
+)
+def test_a_cell_among_numbers_that_is_none_is_an_error_and_no_class(home: Path, cell: str, said: str) -> None:
+    lines = ["path;grams", *(f"img/{n}.png;{cell if n == 4 else n * 1.5}" for n in range(20))]
+    with pytest.raises(DataError) as caught:
+        table(home, *lines)
+    assert said in str(caught.value)
+
+
+def test_labels_may_be_parted_by_commas_where_several_are_asked_for(home: Path) -> None:
+    lines = ["path,tags", *(f'img/{n}.png,"{("red", "red, round", "round")[n % 3]}"' for n in range(18))]
+    asked = table(home, *lines, query="?task=labels")
+    assert (asked.task, asked.classes, asked.notes) == (
+        "labels",
+        ("red", "round"),
+        ("the labels of a cell are parted by ','",),
+    )
+    (doubt,) = table(home, *lines).notes
+    assert doubt == "'red, round' is taken as one class: task=labels takes its parts as several labels"
+
+
+def test_names_that_may_not_be_meant_as_classes_are_told(home: Path) -> None:
+    names = ("Cat", "cat", "NA")
+    notes = table(home, "path,label", *(f"img/{n}.png,{names[n % 3]}" for n in range(18))).notes
+    assert [note.split(" ")[0] for note in notes] == ["'NA'", "'Cat'"]
+
+
+def test_columns_that_are_not_read_are_told(home: Path) -> None:
+    lines = ["path,label,weight", *(f"img/{n}.png,{'cat' if n % 2 else 'dog'},{n}" for n in range(20))]
+    said = "column 'path' is taken as path, 'label' as label, weight is not read: path= and label= say others"
+    assert table(home, *lines).notes == (said,)
+    assert table(home, *lines, query="?label=label").notes == ()

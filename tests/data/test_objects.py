@@ -258,3 +258,9 @@ def test_both_halves_are_all_samples_once_with_their_own_labels(classes: int, co
     seen = [half[place] for half in (found.train, found.val) for place in range(len(half))]
     assert sorted(int(given) for given, _ in seen) == list(range(count))
     assert all(int(given) % classes == label for given, label in seen)
+
+
+def test_a_target_that_is_none_is_refused() -> None:
+    words = np.array(["a", "b", None] * 4, dtype=object)
+    with pytest.raises(DataError, match="target 2 is None"):
+        as_data_set((np.zeros((12, 4, 4), np.uint8), words), seed=0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from tests.edits.again import again
@@ -22,8 +24,8 @@ from transformers import (
 import torchgraft as tg
 from torchgraft.data import parse_data
 from torchgraft.errors import EditError, RecipeError, TrainError
+from torchgraft.probes.loss import loss_by
 from torchgraft.recipe import TrainPlan
-from torchgraft.train.optimise import loss_of
 from torchgraft.train.tasks import task_for
 
 X = torch.randn(2, 3, 64, 64)
@@ -238,13 +240,19 @@ def test_a_check_judges_by_the_task_of_the_head(resnet18, settings, targets, cod
     assert [finding.code for finding in resnet18.check(data=(X, targets))] == codes
 
 
-def test_the_training_loss_follows_the_tasks():
-    plan, scores, labels = TrainPlan(data="x"), torch.randn(4, 3), torch.randint(0, 2, (4, 3)).float()
+@dataclass
+class Answer:
+    scores: torch.Tensor
+
+
+def test_the_loss_of_a_check_follows_the_tasks():
+    scores, labels = torch.randn(4, 3), torch.randint(0, 2, (4, 3)).float()
     bce = nn.functional.binary_cross_entropy_with_logits(scores, labels)
-    assert torch.equal(loss_of(scores, labels, plan, {"": "labels"}), bce)
+    assert torch.equal(loss_by({"": "labels"})(scores, labels), bce)
+    assert torch.equal(loss_by({"": "labels"})(Answer(scores), labels), bce)
     squares = nn.functional.mse_loss(scores[:, 0], labels[:, 0])
-    torch.testing.assert_close(loss_of(scores[:, :1], labels[:, 0], plan, {"": "regression"}), squares)
-    both = loss_of({"a": scores, "b": scores}, {"a": labels, "b": labels}, plan, {"a": "labels", "b": "labels"})
+    torch.testing.assert_close(loss_by({"": "regression"})(scores[:, :1], labels[:, 0]), squares)
+    both = loss_by({"a": "labels", "b": "labels"})({"a": scores, "b": scores}, {"a": labels, "b": labels})
     torch.testing.assert_close(both, 2 * bce)
 
 

@@ -15,21 +15,24 @@ from torchgraft.train.watch import Watch
 from .stripes import DATA, SETTINGS, graft
 
 
-def trained(folder: Path | None = None, *, stop: int | None = None, resume: bool = False, every=1e9, **settings):
-    """Train the stripes, stopped after so many batches of this run where it is said; gives the graft and history."""
+def trained(folder: Path | None = None, *, stop=None, at="step", resume: bool = False, every=1e9, **settings):
+    """Train the stripes, stopped after so many batches (or epochs) of this run where it is said.
+
+    Gives the graft, the history, and what was told of each batch (or epoch).
+    """
     g = graft()
     if "unfreeze" in settings:
         g.freeze(all_but="fc")
     job = prepared(g, DATA, {**SETTINGS, "epochs": 4, **settings})
     seen = []
 
-    def step(moment):
-        seen.append(moment)
+    def heard(news):
+        seen.append(news)
         if len(seen) == stop:
             signal.raise_signal(signal.SIGINT)
 
     saver = Saver(folder, every) if folder is not None else None
-    history = fit(job.graft, job.data, job.train, job.preprocess, Watch(step=step), saver=saver, resume=resume)
+    history = fit(job.graft, job.data, job.train, job.preprocess, Watch(**{at: heard}), saver=saver, resume=resume)
     return g, history, seen
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from torchgraft.train.accumulate import turns
+from torchgraft.train.accumulate import Turn, grouped, turns
+from torchgraft.train.feed import Batch
 
 
 def test_a_step_of_one_batch_is_all_of_it():
@@ -20,3 +21,10 @@ def test_the_last_group_counts_its_own_samples_only():
 
 def test_no_batches_make_no_step():
     assert turns([], 4) == []
+
+
+def test_where_nobody_knows_how_many_batches_there_are_the_last_group_closes_with_the_last_one():
+    batches, group, seen = [Batch(None, None, whole) for whole in (8, 8, 8, 8, 2)], list[Turn](), []
+    for number, _ in enumerate(grouped(batches, 3, group)):
+        seen.append(group[number % len(group)] if number < 3 else group[number - 3])
+    assert seen == turns([8, 8, 8, 8, 2], 3)

@@ -92,6 +92,24 @@ def test_going_on_in_the_middle_of_an_epoch_is_exact(name):
     assert random.getstate() == after[1]
 
 
+@pytest.mark.parametrize("name", MADE)
+def test_going_on_between_two_epochs_is_exact(name):
+    torch.manual_seed(0), random.seed(0), np.random.seed(0)
+    whole = feed(MADE[name]())
+    train(whole, 1)
+    tensors = {}
+    noted, kept = flat(whole.state(), "feed", tensors), states()
+    tensors = {path: tensor.clone() for path, tensor in tensors.items()}
+    second = train(whole, 2)
+
+    torch.manual_seed(99), random.seed(99), np.random.seed(99)
+    other = feed(MADE[name]())
+    other.restore(nested(noted, tensors))
+    put(kept)
+    rest = train(other, 2)
+    assert all(torch.equal(one[0], two[0]) for one, two in zip(rest, second, strict=True))
+
+
 @pytest.mark.parametrize(
     ("loader", "sizes"),
     [

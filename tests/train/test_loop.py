@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import copy
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 from tests.train.stripes import DATA, SETTINGS, graft
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import torchgraft as tg
-from torchgraft.errors import EditError, RecipeError, TrainError
+from torchgraft.errors import EditError, RecipeError, TorchgraftWarning, TrainError
 from torchgraft.preprocess import Preprocess
 from torchgraft.train.watch import Watch
 
@@ -151,3 +153,56 @@ def test_accumulated_batches_train_as_one_of_all_their_samples(batch, accumulate
     theirs, fewer = plain(batch=whole, **settings)
     assert steps > fewer
     assert all(torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-6) for name in theirs)
+
+
+def test_the_rate_that_is_told_is_the_largest_and_that_of_the_batch():
+    seen = []
+    groups = [{"at": "stem", "lr": 1e-4}, {"at": "fc", "lr": 0.2}]
+    watch = Watch(step=lambda moment: seen.append(moment.lr))
+    plan = {"groups": groups, "schedule": {"step": {"every": 1}}, "warmup": 0.0, "epochs": 2, "batch": 48}
+    graft().train(DATA, watch=watch, **{**SETTINGS, **plan})
+    assert seen == pytest.approx([0.2, 0.2, 0.02, 0.02])
+
+
+def test_an_epoch_that_could_not_be_judged_is_never_the_best():
+    worth = iter([float("nan"), 3.0, 2.0, 4.0])
+
+    def loss(outputs, targets):
+        real = nn.functional.cross_entropy(outputs, targets)
+        return real if outputs.requires_grad else real * 0 + next(worth)
+
+    plan = {"loss": loss, "metric": "loss", "batch": 96, "epochs": 4}
+    assert graft().train(replace(DATA, val=DATA.train), **{**SETTINGS, **plan}).best == 3
+
+
+def test_samples_that_could_not_be_read_are_named_in_the_history():
+    class Torn(Dataset):
+        def __init__(self):
+            self.targets = [number % 3 for number in range(24)]
+
+        def __len__(self):
+            return 24
+
+        def __getitem__(self, index):
+            if index == 5:
+                raise OSError("torn")
+            return torch.randn(1, 8, 8), index % 3
+
+    with pytest.warns(TorchgraftWarning, match="torn"):
+        history = graft().train((Torn(), TensorDataset(torch.randn(6, 1, 8, 8), torch.arange(6) % 3)), epochs=1)
+    assert len(history.skipped) == 1
+    assert "torn" in history.skipped[0]
+
+
+def test_a_loader_of_unknown_length_trains_with_groups_longer_than_its_epoch():
+    class Endless(IterableDataset):
+        def __iter__(self):
+            for number in range(20):
+                yield torch.randn(1, 8, 8), number % 3
+
+    seen = []
+    halves = (DataLoader(Endless(), batch_size=8), DataLoader(Endless(), batch_size=8))
+    watch = Watch(step=lambda moment: seen.append(moment.number))
+    history = graft().train(halves, steps=2, accumulate=4, watch=watch)
+    assert seen == [0, 0, 1, 1, 1, 2]
+    assert len(history.epochs) == 2

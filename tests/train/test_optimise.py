@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from torchgraft.errors import TrainError
 from torchgraft.recipe import TrainPlan
 from torchgraft.train.loop import check_training
-from torchgraft.train.optimise import optimizer_of, scores_of
+from torchgraft.train.optimise import optimizer_of
 
 
 @pytest.mark.parametrize(
@@ -33,12 +31,3 @@ def test_what_can_not_train_is_told_before_anything_is_loaded(settings, match):
 def test_an_optimizer_of_torch_is_built_by_its_name_in_small_letters(name):
     groups = [{"params": [nn.Parameter(torch.zeros(2, 2))]}]
     assert type(optimizer_of(TrainPlan(data="x", optimizer=name), groups)).__name__.lower() == name
-
-
-def test_scores_are_found_in_a_dataclass():
-    @dataclass
-    class Answer:
-        scores: Tensor
-
-    scores = torch.rand(2, 3)
-    assert scores_of(Answer(scores)) is scores

@@ -194,3 +194,12 @@ def test_the_plan_says_in_words_what_is_unfrozen_and_how_rates_fall():
     )
     assert ("rates", "fall by 0.75 from each layer to the one before it") in heard
     assert ("unfreeze", "head alone at first, then one more layer every epoch, the last first") in heard
+
+
+def test_where_steps_say_how_long_it_is_they_say_which_epoch_is_reached():
+    g = graft()
+    g.freeze(all_but="fc")
+    plan = {"batch": 32, "steps": 36, "unfreeze": {"epoch": 11, "at": "middle"}}  # 3 batches an epoch
+    assert len(g.train(DATA, **plan).epochs) == 12
+    with pytest.raises(TrainError, match="epoch 11 is never reached: the training has 4"):
+        g.train(DATA, **{**plan, "steps": 12})

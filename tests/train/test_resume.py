@@ -52,6 +52,32 @@ def test_stopped_anywhere_and_resumed_it_ends_as_if_it_had_never_been_stopped(na
     assert figures(history) == figures(told)
 
 
+@pytest.mark.parametrize(("steps", "accumulate", "stop"), [(7, 1, 7), (12, 1, 12), (7, 2, 14)])
+def test_stopped_at_the_last_step_its_epoch_is_still_judged(tmp_path, steps, accumulate, stop):
+    plan = {"steps": steps, "accumulate": accumulate, "keep": "last"}
+    straight, told, _ = trained(**plan)
+    _, stopped, _ = trained(tmp_path / "s", stop=stop, **plan)
+    assert stopped.ended == "interrupted"
+    g, history, seen = trained(tmp_path / "s", resume=True, **plan)
+    assert not seen
+    assert same(g, straight)
+    assert figures(history) == figures(told)
+
+
+def test_stopped_where_it_ends_anyway_it_has_ended(tmp_path):
+    for plan in ({"epochs": 2}, {"steps": 12}, {"early_stop": 1, "optimizer": {"sgd": {"lr": 0.0}}}):
+        _, told, _ = trained(**plan)
+        _, history, _ = trained(tmp_path / "s", stop=len(told.epochs), at="epoch", **plan)
+        assert (history.ended, figures(history)) == (told.ended, figures(told))
+
+
+def test_gone_on_with_after_the_epoch_that_was_one_too_many_it_stays_ended(tmp_path):
+    plan = {"early_stop": 1, "optimizer": {"sgd": {"lr": 0.0}}}
+    trained(tmp_path / "s", every=1e-9, **plan)
+    _, history, seen = trained(tmp_path / "s", resume=True, **plan)
+    assert (history.ended, len(history.epochs), seen) == ("early", 2, [])
+
+
 def test_with_workers_it_is_as_exact():
     straight, told, _ = whole("workers")
     with tempfile.TemporaryDirectory() as place:

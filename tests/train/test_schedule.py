@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from torchgraft.errors import RecipeError
+from torchgraft.errors import RecipeError, TrainError
 from torchgraft.recipe import Recipe, TrainPlan
 from torchgraft.train.schedule import Course, schedule_of
 
@@ -97,3 +97,14 @@ def test_a_schedule_that_can_not_be_is_told_with_its_line(text, match):
 def test_a_schedule_is_written_as_it_was_read(text):
     recipe = Recipe.from_yaml(f"base: torchvision:resnet18\ntrain: {{data: x, schedule: {text}}}\n")
     assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+
+
+@pytest.mark.parametrize("per_epoch", [0, 1, 10])
+def test_it_falls_after_each_third_of_the_steps_where_these_say_how_long_it_is(per_epoch):
+    found = rates(total=9, per_epoch=per_epoch, steps=9, schedule="step", warmup=0.0)
+    assert found == pytest.approx([1.0] * 3 + [0.1] * 3 + [0.01] * 3)
+
+
+def test_it_can_not_fall_by_epochs_of_unknown_length():
+    with pytest.raises(TrainError, match="nobody knows how long an epoch is"):
+        rates(per_epoch=0, steps=100, schedule={"step": {"every": 2}})

@@ -99,8 +99,9 @@ def carried_out(job: Planned, out: Path, shown: Face, *, recipe: Path | None = N
     Returns:
         the exit code.
     """
-    from torchgraft.adapt import carry_out
+    from torchgraft.adapt import carry_out, recipe_of
     from torchgraft.keep import RUNS
+    from torchgraft.train.saving import has_state
 
     with shown.shown():
         done = carry_out(job, out, watch=shown.watch(), talk=talk_of(shown), resume=resume)
@@ -108,11 +109,11 @@ def carried_out(job: Planned, out: Path, shown: Face, *, recipe: Path | None = N
         return 0
     name = f"v{done.version.number}" if str(out) == RUNS else f"{out}@v{done.version.number}"
     stopped = done.history.ended == "interrupted"
-    again = _going_on(job, out, recipe) if stopped else ""
+    again = _going_on(job, out, recipe) if stopped and has_state(recipe_of(job, out).parent) else ""
     if stopped:
         epochs = _counted(len(done.history.epochs), "epoch") if done.history.epochs else "less than one epoch"
         shown.say("stopped", f"after {epochs}; the state reached is kept as {name}")
-        shown.say("go on", again)
+        shown.say("go on", again or "no state was saved before the stop: begin anew")
     shown.say("report", str(done.report))
     shown.say("next", "\n".join(done.next_commands))
     shown.result(**_facts(done, name), resume=again or None)

@@ -67,14 +67,15 @@ def choose(table: Table, asked: Mapping[str, str], *, root: Path, task: Task | N
 
 def _note(kind: str, given: str, labels: Sequence[str], left: Sequence[str]) -> str:
     """Say what was found, where a column is left over or has another name than the usual ones."""
-    folded = {name.casefold() for name in labels}
     unread = [name for name in left if name not in labels and name.casefold() not in INDEX and not name.isdigit()]
-    usual = given.casefold() in (PATH if kind == "image" else TEXT) and folded <= {*LABEL}
-    if not unread and (usual or given.isdigit()):
+    usual = given.casefold() in (PATH if kind == "image" else TEXT) or given.isdigit()
+    if usual and not unread:
         return ""
-    word = "paths are" if kind == "image" else "texts are"
-    over = f", not read are {listing(unread)}" if unread else ""
-    return f"{word} column '{given}', the label is {listing(labels)}{over}: path=, text= and label= say others"
+    role = "path" if kind == "image" else "text"
+    over = f", {listing(unread)} {'is' if len(unread) == 1 else 'are'} not read" if unread else ""
+    return (
+        f"column '{given}' is taken as {role}, '{listing(labels)}' as label{over}: {role}= and label= say others"
+    )
 
 
 def _split(table: Table, taken: Sequence[str]) -> str | None:

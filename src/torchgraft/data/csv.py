@@ -115,7 +115,7 @@ def _read(
         )
     left = read_targets(_cells(table, columns, good, where), targets.task)
     found = (columns.note,) if columns.note else ()
-    notes = (*found, *targets.notes, *left.notes, *_twice(paths, good))
+    notes = (*found, *targets.notes, *_twice(paths, good))
     final = Targets(left.task, left.classes, left.values, notes)
     return _Read(table, columns, good, looks, paths, final, skipped, unseen)
 

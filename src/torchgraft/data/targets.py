@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from torchgraft.data.base import Task
@@ -22,6 +23,8 @@ NO_NUMBER = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What stands in a column of numbers where there is none, as pandas and R write it."""
 MEANT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)*([eE][+-]?[0-9]+)?")
 """What is meant as a number, with commas too, which no number is read with."""
+NOTES = 3
+"""So many doubts about names are told."""
 SWITCHES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "no": 0, "yes": 1}
 
 
@@ -138,7 +141,9 @@ def _classes(cells: Cells) -> Targets:
     if len(classes) < 2:
         only = f"one class only, '{classes[0]}'" if classes else "no class at all"
         raise DataError(f"there is {only}", cells.where, "add samples of another class")
-    return Targets("classes", classes, tuple(places.get(word) for word in words), tuple(_doubts(classes)))
+    return Targets(
+        "classes", classes, tuple(places.get(word) for word in words), tuple(islice(_doubts(classes), NOTES))
+    )
 
 
 def _doubts(classes: Sequence[str]) -> Iterator[str]:

@@ -139,6 +139,10 @@ def _classes(arrays: Sequence[NDArray[Any]], names: tuple[str, ...] | None, wher
 
 def _of_words(arrays: Sequence[NDArray[Any]], names: tuple[str, ...] | None, where: str) -> Told:
     """Number words in natural order, or as they are named."""
+    for array in arrays:
+        none = next((place for place, one in enumerate(array) if one is None), None)
+        if none is not None:
+            raise DataError(f"target {none} is None", where, "leave such samples out")
     words = [[str(one) for one in array] for array in arrays]
     known = names or tuple(sorted({word for half in words for word in half}, key=natural))
     places = {name: place for place, name in enumerate(known)}

@@ -13,7 +13,7 @@ from torchgraft.train.checkpointing import checkpointed, checkpointed_modules
 from torchgraft.train.identity import check_identity, identity
 from torchgraft.train.looking import Looks
 from torchgraft.train.news import check_places
-from torchgraft.train.opening import session_for
+from torchgraft.train.opening import begun, session_for
 from torchgraft.train.optimise import optimizer_of
 from torchgraft.train.random import seeded
 from torchgraft.train.rates import starting
@@ -137,7 +137,7 @@ class _Run:
 
     def to_the_end(self) -> History:
         session = self.session
-        self.watch.begin(session.begin())
+        self.watch.begin(begun(session))
         ended: Literal["finished", "interrupted", "early"] = "finished"
         try:
             while not session.is_over and ended == "finished":

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from torchgraft.train.feeding import feed_for
+from torchgraft.train.named_rates import rates_by_name
 from torchgraft.train.session import Feeds, Session
 from torchgraft.train.tasks import task_for
+from torchgraft.train.watch import Begin
 from torchgraft.train.world import ALONE, World
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from torchgraft.tokens import Texts
     from torchgraft.trainplan import TrainPlan
 
-__all__ = ["session_for"]
+__all__ = ["begun", "session_for"]
 
 
 def session_for(
@@ -56,3 +58,23 @@ def session_for(
         return feed_for(graft, data, plan, preprocess, train=train, world=world, device=device)
 
     return Session(graft, plan, Feeds(feed(train=True), feed(train=False)), task, device, steps=steps, world=world)
+
+
+def begun(session: Session) -> Begin:
+    """Say what is about to be trained."""
+    samples = sum(session.sizes) if session.sizes is not None else 0
+    return Begin(
+        epochs=session.epochs_asked if session.sizes is not None else 0,
+        steps=len(session.turns),
+        total=session.total,
+        done=session.number,
+        epoch=session.epoch,
+        samples=samples,
+        batch=session.plan.batch,
+        effective=session.plan.batch * session.plan.accumulate,
+        processes=session.world.size,
+        device=str(session.device),
+        metric=session.task.metric,
+        higher=session.task.higher,
+        rates=lambda: rates_by_name(session.optimizer.param_groups),
+    )

@@ -1,4 +1,4 @@
-"""Optimizer, schedule and loss, built from the plan on torch's own classes."""
+"""The optimizer that a plan names, of torch's own or of timm's."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from torchgraft.errors import TrainError, nearest
-from torchgraft.probes.loss import loss_by, named_outputs
 from torchgraft.trainplan import TrainPlan
 
-__all__ = ["loss_of", "optimizer_class", "optimizer_of", "scores_of"]
-
-_CLASSES = {"": "classes"}
+__all__ = ["optimizer_class", "optimizer_of"]
 
 _UNFIT = {
     "lbfgs": "it evaluates the loss several times a step",
@@ -89,21 +85,3 @@ def _timm_names() -> list[str]:
     from timm.optim import list_optimizers
 
     return [name for name in list_optimizers() if name not in _UNFIT]
-
-
-def scores_of(output: Any) -> Tensor:
-    """Give the main scores `[N, classes]` of whatever a classifier returns."""
-    scores: Tensor = named_outputs(output, _CLASSES)[0]
-    return scores
-
-
-def loss_of(output: Any, targets: Any, plan: TrainPlan, tasks: Mapping[str, str] | None = None) -> Tensor:
-    """Give the loss of the outputs by their tasks, auxiliary heads added with their weight.
-
-    Args:
-        output: what the model gave.
-        targets: class numbers; what the tasks ask for where they are others, by name where the heads are.
-        plan: says how classes are smoothed.
-        tasks: of the recipe's head; cross-entropy where it names none.
-    """
-    return loss_by(tasks or _CLASSES, smoothing=plan.label_smoothing)(output, targets)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torchgraft.recipe import Recipe
     from torchgraft.train.many.shards import Shards
 
-__all__ = ["Saver", "key_of", "only_one", "states_in"]
+__all__ = ["Saver", "has_state", "key_of", "only_one", "states_in"]
 
 _FREE = ("workers", "save_every", "log", "timeout", "device", "cache", "cache_limit", "parallel", "strict")
 """What of the plan may be another when a training goes on: no number of it depends on these."""
@@ -49,6 +49,11 @@ def key_of(recipe: Recipe) -> str:
     free = {name: type(plan).model_fields[name].default for name in _FREE}
     text = recipe.model_copy(update={"train": plan.model_copy(update=free)}).to_yaml()
     return blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def has_state(folder: Path) -> bool:
+    """Tell whether a training can be gone on with from the states of a folder."""
+    return any((folder / name).exists() for name in (WHOLE, SHARED))
 
 
 def states_in(folder: Path) -> Path:
@@ -144,20 +149,26 @@ class Saver:
         self.running = self.pool.submit(self._write, copied, fresh, number if best else 0)
         self.last = time.monotonic()
         if wait:
-            self.took = self.running.result()
-            self.running = None
+            running, self.running = self.running, None
+            self.took = running.result()
 
     def _write(self, snapshot: Snapshot, fresh: Mapping[str, Tensor], best: int) -> float:
         start = time.monotonic()
         notes = {**snapshot.notes, "about": self.about}
-        if self.shards is not None:
-            self.shards.write(Snapshot(snapshot.tensors, notes), fresh, best)
-            self.saved_best = best
-            return time.monotonic() - start
+        with explained("the state of the training can't be written", self.folder):
+            if self.shards is not None:
+                self.shards.write(Snapshot(snapshot.tensors, notes), fresh, best)
+                self.saved_best = best
+            else:
+                self._write_whole(Snapshot(snapshot.tensors, notes), fresh, best)
+        return time.monotonic() - start
+
+    def _write_whole(self, snapshot: Snapshot, fresh: Mapping[str, Tensor], best: int) -> None:
+        """Write a state as one file, then remove what it makes old."""
         if fresh:
             save_state(self._best(best), fresh, {})
             self.saved_best = best
-        save_state(self.state, snapshot.tensors, {"notes": json.dumps(notes)})
+        save_state(self.state, snapshot.tensors, {"notes": json.dumps(snapshot.notes)})
         for old in self.folder.glob("best-*.safetensors"):
             if old != self._best(best):
                 old.unlink(missing_ok=True)
@@ -165,7 +176,6 @@ class Saver:
             (self.folder / SHARED).unlink()
             for parts in (one for one in self.folder.iterdir() if one.is_dir()):
                 shutil.rmtree(parts, ignore_errors=True)
-        return time.monotonic() - start
 
     def _settle(self) -> None:
         """Wait for the last save, and say where it failed."""
@@ -195,7 +205,7 @@ class Saver:
             raise TrainError(
                 "no unfinished training of this recipe is kept here",
                 where=str(self.folder.parent),
-                hint="leave --resume out to begin; one that is finished leaves none, a changed recipe is another training",
+                hint="leave --resume out to begin; a finished one leaves none, and a changed recipe is another training",
             )
         tensors, metadata = load_state(whole)
         notes: dict[str, Any] = json.loads(metadata["notes"])
@@ -210,12 +220,13 @@ class Saver:
 
     def set_aside(self) -> Path | None:
         """Move an unfinished training out of the way of a new one, and say where it lies now."""
-        if not any((self.folder / name).exists() for name in (WHOLE, SHARED)):
+        if not has_state(self.folder):
             return None
         number = 1
         while (aside := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
             number += 1
-        self.folder.rename(aside)
+        with explained("the unfinished training there can't be set aside", self.folder):
+            self.folder.rename(aside)
         return aside
 
     def close(self) -> None:

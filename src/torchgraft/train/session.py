@@ -20,8 +20,7 @@ from torchgraft.store.tensors import state_digest
 from torchgraft.train.accumulate import Turn, grouped, turns
 from torchgraft.train.average import Average
 from torchgraft.train.compiling import compiled
-from torchgraft.train.feed import Batch, Feed
-from torchgraft.train.named_rates import rates_by_name
+from torchgraft.train.feed import Batch, Feed, moved
 from torchgraft.train.optimise import optimizer_of
 from torchgraft.train.prefix import cache_of
 from torchgraft.train.rates import check_reached, groups_of, unfrozen
@@ -30,7 +29,7 @@ from torchgraft.train.snapshot import Snapshot
 from torchgraft.train.state import set_state, state_of
 from torchgraft.train.step import Stepper
 from torchgraft.train.task import Task
-from torchgraft.train.watch import Begin, Moment
+from torchgraft.train.watch import Moment
 from torchgraft.train.world import ALONE, World
 
 if TYPE_CHECKING:
@@ -156,25 +155,6 @@ class Session:
         """Whether every step of the plan is taken, and every epoch judged."""
         return self.is_trained and self.batch == 0
 
-    def begin(self) -> Begin:
-        """Say what is about to be trained."""
-        samples = sum(self.sizes) if self.sizes is not None else 0
-        return Begin(
-            epochs=self.epochs_asked if self.sizes is not None else 0,
-            steps=len(self.turns),
-            total=self.total,
-            done=self.number,
-            epoch=self.epoch,
-            samples=samples,
-            batch=self.plan.batch,
-            effective=self.plan.batch * self.plan.accumulate,
-            processes=self.world.size,
-            device=str(self.device),
-            metric=self.task.metric,
-            higher=self.task.higher,
-            rates=lambda: rates_by_name(self.optimizer.param_groups),
-        )
-
     # one epoch
 
     def open_epoch(self) -> None:
@@ -256,13 +236,7 @@ class Session:
         """Bring a batch to the device, laid out as the plan says."""
         if self.device.type == "cpu" and not self.plan.channels_last:
             return value
-        if isinstance(value, Tensor):
-            kept = self.plan.channels_last and value.dim() == 4
-            layout = torch.channels_last if kept else torch.preserve_format
-            return value.to(self.device, non_blocking=True, memory_format=layout)
-        if isinstance(value, Mapping):
-            return {name: self._moved(one) for name, one in value.items()}
-        return tuple(self._moved(one) for one in value) if isinstance(value, (tuple, list)) else value
+        return moved(value, self.device, channels_last=self.plan.channels_last)
 
     def _close(self) -> float:
         """Let the optimizer move, and all that goes with it; gives the norm of the gradients."""

@@ -84,7 +84,7 @@ class Watch:
         begin: before the first step.
         step: after each batch.
         epoch: after each epoch.
-        saved: when a state is whole on the disk, with its place.
+        saved: when the state of a training that was stopped is whole on the disk, with its place.
         found: when something is wrong, with the finding.
         end: after the last epoch, or Ctrl-C.
         note: with a sentence about how it is trained, such as what is computed once.

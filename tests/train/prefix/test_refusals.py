@@ -171,16 +171,14 @@ def test_random_numbers_go_on_as_if_nothing_was_looked_for():
     assert torch.equal(random, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("after", [9, 12])
-def test_a_model_that_changes_its_way_is_run_whole(after):
-    """Its passes are counted from the search on, so that it changes in the middle of the training."""
+def test_a_model_that_changes_its_way_is_run_whole():
     torch.manual_seed(0)
     model, data = frozen_but(Counted(10**6), "norm", "head"), vectors(20)
     plain = copy.deepcopy(model)
     cache = Cache(PLAN, Set(20, sizes=[4], again=lambda places, view: data[places]), epochs=4)
 
     def change(epoch, net):
-        net.after = 10**6 if epoch < 2 else -1
+        net.limits.after = 10**6 if epoch < 2 else -1
 
     theirs = trained(plain, data, 20, epochs=4, between=change)
     ours = trained(model, data, 20, cache, epochs=4, between=change)
@@ -193,7 +191,7 @@ def test_a_drift_leaves_buffers_and_random_numbers():
     model, data = frozen_but(Counted(10**6), "norm", "head"), vectors(8)
     found = prefix_of(model, data)
     _, rows = found.first(model, data)
-    model.after = -1
+    model.limits.after = -1
     before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     with pytest.raises(Drifted, match="mul"):
         found.rest(model, rows)
@@ -227,9 +225,30 @@ def change_freezing(model):
     model.layer4.requires_grad_(True)
 
 
-@pytest.mark.parametrize("change", [change_mode, change_weight, change_buffer, change_freezing])
+def change_data(model):
+    model.layer2[0].conv1.weight.data.mul_(2)
+
+
+def change_setting(model):
+    model.bn1.eps = 0.1
+
+
+def change_forward(model):
+    model.layer1[0].forward = lambda x: x * 2
+
+
+def change_tensor(model):
+    model.layer1.shift.add_(1)
+
+
+CHANGES = [change_mode, change_weight, change_buffer, change_freezing, change_data, change_setting]
+CHANGES += [change_forward, change_tensor]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_was_kept_goes_when_the_model_is_changed(change):
     model = frozen_but(small(), "fc")
+    model.layer1.shift = torch.zeros(1)
     cache = Cache(PLAN, Set(4, sizes=[4]), epochs=3)
     cache.output(model, model, torch.randn(4, 3, 32, 32), [0, 1, 2, 3])
     cache.renew(model, 2)
@@ -237,3 +256,18 @@ def test_what_was_kept_goes_when_the_model_is_changed(change):
     change(model)
     cache.renew(model, 2)
     assert not cache.holds([0, 1, 2, 3])
+
+
+class Warming(nn.Sequential):
+    """Gives something else after some passes."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * (2.0 if self.calls > 40 else 1.0)
+
+
+def test_a_frozen_part_that_counts_its_passes():
+    model = nn.Sequential(Warming(nn.Linear(16, 16), nn.ReLU()), nn.Linear(16, 3))
+    assert "a frozen Warming counts its passes, in 'calls'" in why(frozen_but(model, "1"))

@@ -70,6 +70,7 @@ def test_each_variant_is_computed_once():
     ("settings", "words"),
     [
         ({"cache": "memory", "augment": "light"}, "varied anew each time"),
+        ({"cache": "memory", "mixup": 0.2}, "blend each sample with another one"),
         ({"cache": "off"}, "turns it off"),
         ({"cache": "auto", "epochs": 1}, "it would not pay"),
         ({"cache": "memory", "free": ("stem", "fc")}, "nothing is frozen"),

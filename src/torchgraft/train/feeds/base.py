@@ -98,12 +98,20 @@ class Feed(ABC):
         """Put back what `state` gave, before `batches` is asked for the rest of that epoch."""
 
 
-def moved(value: Value, device: torch.device) -> Value:
-    """Bring tensors to a device, also those in dicts, tuples and lists; one that is there already stays."""
+def moved(value: Value, device: torch.device, *, channels_last: bool = False) -> Value:
+    """Bring tensors to a device, also those in dicts, tuples and lists; one that is there already stays.
+
+    Args:
+        value: a tensor, or what holds some.
+        device: where they are wanted.
+        channels_last: lay batches of images out with the channels last.
+    """
     if isinstance(value, Tensor):
+        if channels_last and value.dim() == 4:
+            return value.to(device, non_blocking=True, memory_format=torch.channels_last)  # type: ignore[return-value]
         return value if value.device == device else value.to(device, non_blocking=True)  # type: ignore[return-value]
     if isinstance(value, Mapping):
-        return {name: moved(one, device) for name, one in value.items()}  # type: ignore[return-value]
+        return {name: moved(one, device, channels_last=channels_last) for name, one in value.items()}  # type: ignore[return-value]
     if isinstance(value, (tuple, list)):
-        return tuple(moved(one, device) for one in value)  # type: ignore[return-value]
+        return tuple(moved(one, device, channels_last=channels_last) for one in value)  # type: ignore[return-value]
     return value

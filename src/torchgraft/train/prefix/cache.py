@@ -21,6 +21,8 @@ __all__ = ["Cache", "Set"]
 
 VARIED = "samples are varied anew each time; views: 4 keeps to four variants"
 
+BLENDED = "mixup and cutmix blend each sample with another one each time"
+
 UNEVEN = (
     "each batch is filled up to its longest text; preprocess: {tokens: {padding: max_length}} gives all one length"
 )
@@ -70,7 +72,8 @@ class Cache:
         self.held: Held | None = None
         self.answered = self.whole = 0
         self._sought = False
-        self.why = UNEVEN if samples.uneven else "" if samples.fixed else VARIED
+        varied = BLENDED if plan.mixup or plan.cutmix else VARIED
+        self.why = UNEVEN if samples.uneven else "" if samples.fixed else varied
         if plan.cache == "off":
             self.why = OFF
         self.news = bool(self.why) and plan.cache in ("memory", "disk")

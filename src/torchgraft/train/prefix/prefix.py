@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchgraft.trace.tree import tensors
+from torchgraft.trace.tree import PLAIN, tensors
 from torchgraft.train.prefix.cut import Cut, cut_of, seen
 from torchgraft.train.prefix.fitness import hooked, misfit, unwrapped
 from torchgraft.train.prefix.player import Drift, Layout, Player
 from torchgraft.train.prefix.proof import count_of, picked, proven, uneven
 from torchgraft.train.prefix.record import Drifted, Record, Steered, Unclear, recorded, state_kept
 from torchgraft.train.prefix.rows import close, same
+from torchgraft.train.prefix.stamp import Stamp, noted
 
 __all__ = ["NOTHING", "Piece", "Prefix", "Refused", "prefix_of", "sized"]
 
@@ -80,10 +81,8 @@ class Prefix:
         self._player = Player(model, cut)
         self._layouts: dict[int, Layout] = {}
         self._shapes = _shapes(inputs)
-        self._stamp = self._now()
-        self._moving = _buffers(model, training=True)
-        self._still = _buffers(model, training=False)
-        self._was = [one.clone() for one in self._still]
+        self.stamp: Stamp
+        self._moving = [one for part in model.modules() if part.training for one in part.buffers(recurse=False)]
 
     @property
     def size(self) -> int:
@@ -97,11 +96,7 @@ class Prefix:
 
     def stands(self) -> str:
         """Say why what was kept is not valid any more; nothing where it is."""
-        if self._now() != self._stamp:
-            return "the model was changed since: parameters, modes or hooks"
-        if not all(map(same, self._still, self._was)):
-            return "a buffer of the frozen part was written to"
-        return ""
+        return self.stamp.stands()
 
     def fits(self, inputs: Any) -> bool:
         """Tell whether a batch has samples of the size that was recorded."""
@@ -187,17 +182,6 @@ class Prefix:
                 generator.set_state(state)
             raise Drifted(str(drift)) from drift
 
-    def _now(self) -> tuple[Any, ...]:
-        """Sum up what the prefix relies on: what is trained, what is in training mode, and every frozen weight."""
-        parameters = list(self.model.parameters())
-        return (
-            [one.requires_grad for one in parameters],
-            [part.training for part in self.model.modules()],
-            [0 if one.requires_grad or one.is_inference() else one._version for one in parameters],
-            [id(one) for one in parameters],
-            [hooked(part) for part in self.model.modules()],
-        )
-
 
 def prefix_of(
     model: nn.Module, inputs: Any, *, sizes: Collection[int] = (), exact: bool | None = None
@@ -230,10 +214,12 @@ def _found(model: nn.Module, inputs: Any, sizes: Collection[int], exact: bool | 
     if count < 2:
         return Refused("a batch of one sample does not tell what depends on the others")
     cut, record, many = _cut(model, inputs, count)
-    watched = [(visit.path, hooked(visit.module)) for visit in seen(cut, record)]
-    for path, hook in watched:
-        if hook:
-            return Refused(f"a forward hook ({hook}) of {path or 'the model'} would see nothing")
+    visits = seen(cut, record)
+    for visit in visits:
+        if hook := hooked(visit.module):
+            return Refused(f"a forward hook ({hook}) of {visit.path or 'the model'} would see nothing")
+    parts = tuple(dict.fromkeys(visit.module for visit in visits))
+    before = noted(parts)
     kinds = [
         (lie.rows(one, many)[0].shape, one.dtype)
         for one, lie in ((record.values[n], lie) for n, lie in cut.lies.items())
@@ -247,7 +233,13 @@ def _found(model: nn.Module, inputs: Any, sizes: Collection[int], exact: bool | 
     why = why or proven(prefix, inputs, alike)
     if why:
         return Refused(why)
-    prefix.fresh, prefix.exact = fresh, exact
+    after = noted(parts)
+    moving = [key for key in after if key not in before or after[key] != before[key]]
+    out = {part for step in cut.steps if step.still and step.module is not None for part in step.module.modules()}
+    for place, name in moving:
+        if parts[place] in out and type(vars(parts[place])[name]) in PLAIN:
+            return Refused(f"a frozen {type(parts[place]).__name__} counts its passes, in '{name}'")
+    prefix.fresh, prefix.exact, prefix.stamp = fresh, exact, Stamp(model, parts, moving)
     return prefix
 
 
@@ -280,7 +272,9 @@ def _pieces(cut: Cut, record: Record) -> tuple[Piece, ...]:
         shape = [size for dim, size in enumerate(value.shape) if dim != lie.axis]
         if lie.each != 1:
             shape = [lie.each, *shape]
-        found.append(Piece(_after(number, cut, record), tuple(shape), value.dtype, math.prod(shape) * value.element_size()))
+        found.append(
+            Piece(_after(number, cut, record), tuple(shape), value.dtype, math.prod(shape) * value.element_size())
+        )
     return tuple(found)
 
 
@@ -303,7 +297,3 @@ def sized(count: int) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     raise AssertionError
-
-
-def _buffers(model: nn.Module, *, training: bool) -> list[Tensor]:
-    return [one for part in model.modules() if part.training == training for one in part.buffers(recurse=False)]

@@ -85,15 +85,19 @@ def check_tasks(asked: Mapping[str, str], data: DataSet) -> None:
         return
     head = asked.get("", given)
     if head != given and (head, given) != ("classes", "mask"):
-        raise _unfit(f"wants {WANTS[head]}", given)
+        raise _unfit(f"wants {WANTS[head]}", given, head)
 
 
-def _unfit(wants: str, given: str) -> TrainError:
+def _unfit(wants: str, given: str, head: str = "") -> TrainError:
     task = f", task: {given}" if given in ("labels", "regression") else ""
+    other = ""
+    if head == "classes" and given in ("labels", "regression"):
+        what = "numbers of classes, targets.argmax(1)" if given == "labels" else "whole numbers of classes"
+        other = f"; or give {what}, where that is what they are; in a table say task=classes"
     return TrainError(
         f"the head {wants}, and these data give {WANTS[given]}",
         where="edits.head",
-        hint=f"take a head for such data: head: {{classes: …{task}}}",
+        hint=f"take a head for such data: head: {{classes: …{task}}}{other}",
     )
 
 
