@@ -49,7 +49,7 @@ def test_a_new_training_sets_the_unfinished_one_aside_and_says_so(tmp_path):
     graft().train(DATA, out=tmp_path, watch=stopped_after(3), **PLAN)
     notes = []
     graft().train(DATA, out=tmp_path, watch=Watch(note=notes.append), **PLAN)
-    assert "an unfinished training of this recipe lies in" in notes[0]
+    assert "unfinished training of this recipe lies in" in notes[0]
 
 
 def test_going_on_needs_a_folder_and_something_that_lies_there(tmp_path):

@@ -24,7 +24,7 @@ from torchgraft.train.feeding import feed_for
 from torchgraft.train.loop import device_of, fit
 from torchgraft.train.many.joining import in_words, joined
 from torchgraft.train.news import news_of
-from torchgraft.train.saving import Saver, key_of, only_one, states_in
+from torchgraft.train.saving import Saver, has_state, key_of, only_one, states_in
 from torchgraft.train.tasks import task_for
 from torchgraft.train.watch import SILENT, Watch, both
 from torchgraft.view.report import SHOWN, Overlay, Report, Sample, Step, write
@@ -121,7 +121,7 @@ def _trained(
     shares = job.train.parallel == "fsdp"
     saver = Saver(_states(job, folder), job.train.save_every, world=world, shares=shares)
     if world.size > 1:
-        talk.say("many", in_words(job.train, world))
+        talk.say("many", in_words(job.train, world, job.graft.module))
     with _begun(job, folder, saver, talk, resume=resume) if world.writes else _SILENCE as news:
         world.meet()
         made: dict[str, Any] = {"saver": saver, "resume": resume, "world": world, "loss": job.loss}
@@ -133,8 +133,10 @@ def _begun(job: Planned, folder: Path, saver: Saver, talk: Talk, *, resume: bool
     """Make the folder ready, and write the figures down that the block gives."""
     aside = None if resume else saver.set_aside()
     if aside is not None:
-        talk.say("aside", f"an unfinished training of this recipe lies in {aside} now; --resume goes on with one")
-    _write_down(job, folder)
+        told = f"the unfinished training of this recipe lies in {aside} now, until --resume asks for it"
+        talk.say("aside", told)
+    if not resume or has_state(saver.folder):
+        _write_down(job, folder)
     with _logged(job, folder) as news:
         yield news
 

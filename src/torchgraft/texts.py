@@ -182,7 +182,7 @@ def measured(graft: Graft, data: DataSet, own: Mapping[str, Any]) -> tuple[Texts
 
 
 def lined_up(graft: Graft, data: DataSet, texts: Texts, plan: TrainPlan) -> tuple[Texts, str]:
-    """Fill all texts up to one length where their head alone is trained, and say so; nothing the user set is changed.
+    """Fill all texts up to one length where their head alone is trained, unless the user set it; and say so.
 
     What comes before the head is then computed once for each text, where batches of several lengths would have it
     computed in every epoch.
@@ -197,9 +197,12 @@ def lined_up(graft: Graft, data: DataSet, texts: Texts, plan: TrainPlan) -> tupl
         return texts, ""
     if not trained <= selected(graft.module, "head", roles=graft.roles).keys():
         return texts, ""
-    told = f"all are filled up to {tokens.max_length} tokens: the head alone is trained, so that what comes before it "
     alike = tokens.model_copy(update={"padding": "max_length"})
-    return texts.model_copy(update={"tokens": alike}), f"{told}is computed once for each text"
+    told = (
+        f"all are filled up to {tokens.max_length} tokens: the head alone is trained, and what comes before it is "
+        "computed once for each text"
+    )
+    return texts.model_copy(update={"tokens": alike}), told
 
 
 def lengths_of(graft: Graft, data: DataSet, tokens: Tokens) -> Lengths:

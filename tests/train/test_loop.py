@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.train.stripes import DATA, SETTINGS, graft
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 import torchgraft as tg
 from torchgraft.errors import EditError, RecipeError, TorchgraftWarning, TrainError
@@ -176,20 +176,19 @@ def test_an_epoch_that_could_not_be_judged_is_never_the_best():
 
 
 def test_samples_that_could_not_be_read_are_named_in_the_history():
-    class Torn(Dataset):
-        def __init__(self):
-            self.targets = [number % 3 for number in range(24)]
+    class Torn:
+        labels = DATA.train.labels
 
         def __len__(self):
-            return 24
+            return len(self.labels)
 
         def __getitem__(self, index):
-            if index == 5:
+            if index == 77:
                 raise OSError("torn")
-            return torch.randn(1, 8, 8), index % 3
+            return DATA.train[index]
 
     with pytest.warns(TorchgraftWarning, match="torn"):
-        history = graft().train((Torn(), TensorDataset(torch.randn(6, 1, 8, 8), torch.arange(6) % 3)), epochs=1)
+        history = graft().train(replace(DATA, train=Torn()), **{**SETTINGS, "epochs": 2})
     assert len(history.skipped) == 1
     assert "torn" in history.skipped[0]
 
@@ -206,3 +205,10 @@ def test_a_loader_of_unknown_length_trains_with_groups_longer_than_its_epoch():
     history = graft().train(halves, steps=2, accumulate=4, watch=watch)
     assert seen == [0, 0, 1, 1, 1, 2]
     assert len(history.epochs) == 2
+
+
+def test_of_two_epochs_that_are_alike_the_one_with_the_lower_loss_is_the_best():
+    history = graft().train(DATA, **{**SETTINGS, "epochs": 8, "optimizer": {"adamw": {"lr": 3e-3}}})
+    figures = [(epoch.val_accuracy, -epoch.val_loss) for epoch in history.epochs]
+    assert len({accuracy for accuracy, _ in figures}) < len(figures)
+    assert history.best == 1 + figures.index(max(figures))

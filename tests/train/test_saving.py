@@ -77,6 +77,18 @@ def test_an_unfinished_training_is_set_aside_and_never_lost(tmp_path):
     assert Saver(tmp_path / "s", 60).set_aside() is None
 
 
+def test_of_those_that_were_set_aside_the_last_is_brought_back_where_a_new_one_has_no_state_yet(tmp_path):
+    for number in (1.0, 2.0):
+        saver = Saver(tmp_path / "s", 60)
+        saver.save(Snapshot({"a": torch.full((1,), number)}, {"best": 0}), {}, wait=True)
+        saver.set_aside()
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "recipe.yaml").write_text("of the new training, which was killed before its first state")
+    snapshot, _ = Saver(tmp_path / "s", 60).load()
+    assert float(snapshot.tensors["a"]) == 2.0
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["s", "s.1"]
+
+
 def test_a_training_is_known_by_what_it_computes():
     same = [recipe(), recipe(workers=2), recipe(save_every=5.0), recipe(device="cpu"), recipe(log="wandb")]
     other = [recipe(epochs=3), recipe(batch=16), recipe(optimizer={"sgd": {"lr": 0.1}}), recipe(augment="light")]

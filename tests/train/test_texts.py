@@ -48,6 +48,13 @@ def test_a_batch_is_filled_up_to_its_longest_text(bert):
     assert batch["attention_mask"].sum(1).tolist() == [4, 7]
 
 
+def test_a_batch_is_filled_up_to_one_length_where_the_recipe_says_so(bert):
+    reader = reader_of(bert, Tokens(max_length=9, padding="max_length"))
+    batch = reader.collate([reader.prepare("the cat"), reader.prepare("a dog sees")])
+    assert [list(one.shape) for one in batch.values()] == [[2, 9], [2, 9]]
+    assert batch["attention_mask"].sum(1).tolist() == [4, 5]
+
+
 def test_what_is_over_is_cut_off_and_the_marks_stay(bert):
     reader = reader_of(bert, Tokens(max_length=4))
     assert reader.prepare("the cat sees a dog") == ([2, 5, 10, 3],)

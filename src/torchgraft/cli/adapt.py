@@ -24,6 +24,7 @@ def adapt(
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     out: Path = Path("runs"),
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    to: Path = Path("recipe.yaml"),
     strict: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
     every_step: Annotated[bool, Parameter(negative="")] = False,
@@ -49,7 +50,9 @@ def adapt(
     out
         The folder that the version and the report go to.
     dry_run
-        Stop after the plan and write it to recipe.yaml.
+        Stop after the plan and write it to a recipe.
+    to
+        With --dry-run: the file that it is written to.
     strict
         Refuse data with images that can't be read, instead of skipping them.
     json
@@ -71,8 +74,19 @@ def adapt(
         job = plan(base, data, classes=classes, settings=settings, trust=trust, talk=talk_of(shown))
         shown.say("train", plan_in_words(job))
         if dry_run:
-            written = Path("recipe.yaml")
+            written = _free(to, job.recipe.to_yaml())
             job.recipe.write(written)
             shown.say("recipe", f"{written}; run it with: torchgraft train {written}")
             return 0
         return carried_out(job, out, shown)
+
+
+def _free(path: Path, text: str) -> Path:
+    """Give back where a recipe is to be written, unless another stands there: that may be somebody's work."""
+    from torchgraft.errors import StoreError
+
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+        raise StoreError(
+            f"another recipe stands in {path}", where=str(path), hint="move it away, or name another file: --to …"
+        )
+    return path

@@ -188,7 +188,7 @@ class Saver:
         self.running = None
 
     def load(self) -> tuple[Snapshot, dict[str, Tensor]]:
-        """Give the state to go on from, and the best state so far.
+        """Give the state to go on from, and the best state so far; where there is none, one that was set aside.
 
         Raises:
             TrainError: there is none.
@@ -196,7 +196,9 @@ class Saver:
         """
         shared, whole = self.folder / SHARED, self.folder / WHOLE
         if self.world.writes:
+            self._bring_back()
             self._sweep()
+        self.world.meet()
         if shared.exists():
             snapshot, kept = _shards(self.folder, self.world).read()
             self.saved_best = int(snapshot.notes["best"]) if kept and self.shards is not None else 0
@@ -205,13 +207,22 @@ class Saver:
             raise TrainError(
                 "no unfinished training of this recipe is kept here",
                 where=str(self.folder.parent),
-                hint="leave --resume out to begin; a finished one leaves none, and a changed recipe is another training",
+                hint="leave --resume out to begin; a finished one leaves none, a changed recipe is another one",
             )
         tensors, metadata = load_state(whole)
         notes: dict[str, Any] = json.loads(metadata["notes"])
         best = self._best(int(notes["best"]))
         self.saved_best = int(notes["best"]) if best.exists() and self.shards is None else 0
         return Snapshot(tensors, notes), load_state(best)[0] if best.exists() else {}
+
+    def _bring_back(self) -> None:
+        """Where a new training has no state yet, the one that it put aside last is the one to go on with."""
+        aside = [one for one in self.folder.parent.glob(f"{self.folder.name}.*") if has_state(one)]
+        if has_state(self.folder) or not aside:
+            return
+        with explained("the training that was set aside can't be brought back", self.folder):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            max(aside, key=lambda one: int(one.suffix[1:])).rename(self.folder)
 
     def _sweep(self) -> None:
         """Remove what a process that was killed had half written; nobody else writes here."""

@@ -50,6 +50,13 @@ class Feeds:
     val: Feed
 
 
+_CALMER = {
+    True: "lower the learning rate, or clip the gradients (clip: 1.0)",
+    False: "lower the learning rate; torchgraft find rate looks for one",
+}
+"""What to do about a step that is not finite, by whether gradients go unclipped."""
+
+
 class Session:
     """One training, which can be taken down as a snapshot and put up again at any step.
 
@@ -260,8 +267,7 @@ class Session:
         return TrainError(
             f"{what} at epoch {self.epoch}, step {self.batch + 1}",
             where="train.optimizer",
-            hint="lower the learning rate, or clip the gradients (clip: 1.0); the weights are as they were before "
-            "this step",
+            hint=f"{_CALMER[self.plan.clip is None]}; the weights are as they were before this step",
         )
 
     def close_epoch(self) -> Epoch:
@@ -307,9 +313,12 @@ class Session:
             self.best_state = {name: one.detach().clone() for name, one in self.moving.items()}
 
     def _better(self, new: Epoch, old: Epoch) -> bool:
+        """Tell whether an epoch is better by the figure; of two that are alike, by the loss."""
         now, before = self.judged_by(new), self.judged_by(old)
         if math.isnan(before):
             return not math.isnan(now)
+        if now == before:
+            return new.val_loss < old.val_loss
         return now > before if self.task.higher else now < before
 
     def judged_by(self, epoch: Epoch) -> float:

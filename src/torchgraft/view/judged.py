@@ -23,6 +23,8 @@ __all__ = ["Overlay", "class_colours", "overlays", "predicted"]
 
 PANELS = 6
 """So many quantities are drawn; of more, the first."""
+WIDTH = 8.4
+"""Inches: a narrower drawing is blown up on the page, its letters too."""
 POINTS = 3000
 """So many samples are drawn as points at most, evenly chosen."""
 NOT_JUDGED = 255
@@ -65,7 +67,7 @@ def predicted(evaluation: Evaluation, palette: Palette = LIGHT) -> bytes:
     rows = math.ceil(count / columns)
     side = 4.6 if count == 1 else 3.1
     drawn = picture(
-        (side * columns, side * rows),
+        (max(WIDTH, side * columns), side * rows),
         palette,
         lambda figure: _panels(figure, evaluation, (rows, columns), palette),
     )
@@ -105,7 +107,7 @@ def _panel(axes: Axes, truths: Sequence[float], guesses: Sequence[float], name: 
 def overlays(chosen: Sequence[Overlay], classes: Sequence[str], palette: Palette = LIGHT) -> bytes:
     """Draw samples in rows: the image, the true mask over it, the predicted one; a legend of the classes below."""
     there = sorted({code for one in chosen for code in (*one.truth, *one.guess)} - {NOT_JUDGED})
-    size = (8.4, 2.75 * len(chosen) + 0.35 + 0.25 * math.ceil(len(there) / 5))
+    size = (WIDTH, 2.75 * len(chosen) + 0.35 + 0.25 * math.ceil(len(there) / 5))
     return png(picture(size, palette, lambda figure: _rows(figure, chosen, classes, there, palette)))
 
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.modules.batchnorm import _NormBase
 
 from torchgraft.errors import TrainError
 from torchgraft.train.many.peers import fallen, is_of_peers, lost, place
@@ -57,11 +59,17 @@ def joined(plan: TrainPlan) -> Iterator[World]:
             _leave()
 
 
-def in_words(plan: TrainPlan, world: World) -> str:
-    """Say how the processes train together."""
+def in_words(plan: TrainPlan, world: World, model: nn.Module) -> str:
+    """Say how the processes train together, and what makes their curve another than that of one."""
     way = "each holds a part of the model" if plan.parallel == "fsdp" else "each holds the model"
     part = f"{plan.batch / world.size:g} of the {plan.batch} samples of a batch"
-    return f"{world.size} processes ({plan.parallel}): {way}, and takes {part}"
+    norms = any(isinstance(one, _NormBase) and _is_trained(one) for one in model.modules())
+    apart = "; norms take their statistics of that part, so the curve is not that of one process" if norms else ""
+    return f"{world.size} processes ({plan.parallel}): {way}, and takes {part}{apart}"
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(one.requires_grad for one in module.parameters())
 
 
 def _entered(plan: TrainPlan) -> World:

@@ -50,7 +50,7 @@ class Cut:
         inputs: the values that go in.
         lies: what of each sample is kept: the still values that live ones read.
         shared: what is the same for every sample, and is made where nothing is run again.
-        places: which step makes a kept value; -1 for an input.
+        places: which step makes a kept value; -1 for an input, and for what the inquiry makes.
         over: kept values that are written over before the pass ends.
         inquiry: what the pass asks its input; the steps are those for the same answers.
         draws: the pass draws random numbers.

@@ -69,18 +69,20 @@ class Inquiry:
 def _done(redos: Iterable[Redo], values: dict[int, Tensor]) -> dict[int, Tensor] | None:
     known = dict(values)
     for redo in redos:
-        args, kwargs = redo.given
-        if any(type(one) not in PLAIN and type(one) is not Value for one in (*args, *kwargs.values())):
-            args, kwargs = mapped(lambda one: known[one.number], redo.given, leaf=Value)
-        else:  # as nearly always
-            args = [known[one.number] if type(one) is Value else one for one in args]
-            kwargs = {name: known[one.number] if type(one) is Value else one for name, one in kwargs.items()}
-        result = redo.func(*args, **kwargs)
+        result = _redone(redo, known)
         if redo.answer is None:
             known |= zip(redo.made, tensors(result), strict=True)
         elif result is not redo.answer:
             return None
     return known
+
+
+def _redone(redo: Redo, known: dict[int, Tensor]) -> Any:
+    args, kwargs = redo.given
+    if all(type(one) is Value or type(one) in PLAIN for one in args) and not kwargs:  # the quick way, mostly
+        return redo.func(*[known[one.number] if type(one) is Value else one for one in args])
+    args, kwargs = mapped(lambda one: known[one.number], redo.given, leaf=Value)
+    return redo.func(*args, **kwargs)
 
 
 def asking(one: Record, other: Record, forced: set[int], rowed: set[int]) -> list[Act]:

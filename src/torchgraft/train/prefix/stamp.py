@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,8 +35,7 @@ class Stamp:
         self._facts, self._notes = _facts(model), self._noted()
         self._still = _buffers(model)
         self._was = [one.clone() for one in self._still]
-        self._probes = [_probe(one).clone() for one in _frozen(model)]
-        self._held = [_probe(one).clone() for one in self._loose()]
+        self._probes = _probes([*_frozen(model), *self._loose()])
 
     def stands(self) -> str:
         """Say what was changed since; nothing where all is as it was."""
@@ -44,12 +43,11 @@ class Stamp:
             return "the model was changed since: parameters, modes or hooks"
         if not all(map(same, self._still, self._was)):
             return "a buffer of the frozen part was written to"
-        if not all(same(_probe(one), was) for one, was in zip(_frozen(self.model), self._probes, strict=True)):
-            return "a frozen weight was written to"
         if self._noted() != self._notes:
             return "a setting of the frozen part was changed"
-        if not all(same(_probe(one), was) for one, was in zip(self._loose(), self._held, strict=True)):
-            return "a tensor of the frozen part was written to"
+        now = _probes([*_frozen(self.model), *self._loose()])
+        if now.keys() != self._probes.keys() or not all(same(now[kind], self._probes[kind]) for kind in now):
+            return "a frozen weight was written to"
         return ""
 
     def _noted(self) -> Notes:
@@ -62,7 +60,7 @@ class Stamp:
 
 
 def noted(parts: Iterable[nn.Module]) -> Notes:
-    """List what modules hold in attributes, by the place of the module and the name; objects are not looked into."""
+    """List what modules hold in attributes, by the module's place and the name; objects are not looked into."""
     pairs = ((place, name, value) for place, part in enumerate(parts) for name, value in vars(part).items())
     return {(place, name): _note(value) for place, name, value in pairs if name not in _TORCH_OWN}
 
@@ -92,11 +90,19 @@ def _facts(model: nn.Module) -> tuple[Any, ...]:
 
 
 def _frozen(model: nn.Module) -> list[Tensor]:
-    return [one.detach() for one in model.parameters() if not one.requires_grad and one.numel()]
+    return [one for one in model.parameters() if not one.requires_grad]
 
 
 def _buffers(model: nn.Module) -> list[Tensor]:
     return [one for part in model.modules() if not part.training for one in part.buffers(recurse=False)]
+
+
+def _probes(found: Iterable[Tensor]) -> dict[tuple[torch.dtype, torch.device], Tensor]:
+    kinds = defaultdict[tuple[torch.dtype, torch.device], list[Tensor]](list)
+    for one in found:
+        if one.numel():
+            kinds[one.dtype, one.device].append(_probe(one.detach()))
+    return {kind: torch.cat(parts) for kind, parts in kinds.items()}
 
 
 def _probe(one: Tensor) -> Tensor:
