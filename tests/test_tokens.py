@@ -28,7 +28,11 @@ def test_a_recipe_prepares_texts_or_images():
         ("tokens: {max_lenght: 64}", "there is no key 'max_lenght'", "did you mean max_length?"),
         ("tokens: {max_length: 0}", "preprocess.tokens.max_length: a number of 1 or more", "write 1 or more"),
         ("tokens: {}", "'max_length' is missing", "add preprocess.tokens.max_length"),
-        ("tokens: 64", "preprocess.tokens: a mapping is needed", "its keys are max_length, padding, tokenizer, digest"),
+        (
+            "tokens: 64",
+            "preprocess.tokens: a mapping is needed",
+            "its keys are max_length, padding, tokenizer, digest",
+        ),
         ("{tokens: {max_length: 8}, size: [8, 8]}", "'tokens' alone, without 'size'", ""),
         ("tokenz: {max_length: 8}", "there is no key 'tokenz'", "size"),
         ("size: [8]", "preprocess.size: the list is too short", "write [a, b]"),

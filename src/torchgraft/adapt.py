@@ -89,6 +89,7 @@ def carry_out(
 
 def _kept(job: Planned, folder: Path, history: History, saver: Saver, talk: Talk) -> Outcome:
     """Judge what was trained, keep it as a version, write the report."""
+    job.timings.seconds["train"] = history.seconds  # with that before a stop
     with job.timings.of("evaluate"):
         evaluation = _judge(job)
     talk.say("result", _result(job, evaluation))
