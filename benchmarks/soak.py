@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import signal
@@ -30,7 +31,7 @@ base: bundled:glyphs
 edits: [{head: {classes: 10}}]
 train:
   data: sklearn:digits
-  epochs: 12
+  epochs: 6
   batch: 32
   per_class: 20
   augment: light
@@ -44,6 +45,7 @@ def run() -> str:
     names = ("kills", "while saving", "torn", "lost", "trainings", "unequal")
     rng, tally = random.Random(0), dict.fromkeys(names, 0)
     _job()
+    importlib.import_module("torch._dynamo")  # torchvision's transforms load it: not anew in every process
     with tempfile.TemporaryDirectory() as place:
         straight = _undisturbed(Path(place) / "straight")
         while tally["kills"] < KILLS:
