@@ -85,7 +85,7 @@ def _free(path: Path, text: str) -> Path:
     """Give back where a recipe is to be written, unless another stands there: that may be somebody's work."""
     from torchgraft.errors import StoreError
 
-    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != text:
         raise StoreError(
             f"another recipe stands in {path}", where=str(path), hint="move it away, or name another file: --to …"
         )

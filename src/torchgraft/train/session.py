@@ -354,8 +354,12 @@ class Session:
 
     @property
     def is_early(self) -> bool:
-        """Whether it has got no better for as many epochs as the plan waits."""
-        return self.plan.early_stop is not None and len(self.epochs) - self.best >= self.plan.early_stop
+        """Whether the figure has got no better for as many epochs as the plan waits; the loss does not count."""
+        if self.plan.early_stop is None or not self.best:
+            return False
+        highest = self.judged_by(self.epochs[self.best - 1])
+        first = next((one.number for one in self.epochs if self.judged_by(one) == highest), self.best)
+        return len(self.epochs) - first >= self.plan.early_stop
 
     @property
     def is_over(self) -> bool:
