@@ -313,3 +313,8 @@ def test_columns_that_are_not_read_are_told(home: Path) -> None:
     said = "column 'path' is taken as path, 'label' as label, weight is not read: path= and label= say others"
     assert table(home, *lines).notes == (said,)
     assert table(home, *lines, query="?label=label").notes == ()
+
+
+@pytest.mark.parametrize("text", ["./x.csv", "./x.csv?label=kind", "folder/x.TSV?label=kind&split=part"])
+def test_a_bare_table_is_one_with_options_as_without(text):
+    assert str(parse_data(text)) == f"csv:{text}"

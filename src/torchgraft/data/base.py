@@ -201,9 +201,11 @@ def parse_data(text: str) -> DataSource:
         if not rest.strip():
             raise DataError(f"'{text}' names no data", where=text, hint=f"write what to open: {scheme}:…")
         return DataSource.registry[scheme](rest=rest)
+    file = text.partition("?")[0]
+    if file.lower().endswith((".csv", ".tsv")) and _is_path(file):
+        return DataSource.registry["csv"](rest=text)
     if _is_path(text):
-        kind = "csv" if text.lower().endswith((".csv", ".tsv")) else "folder"
-        return DataSource.registry[kind](rest=text)
+        return DataSource.registry["folder"](rest=text)
     known = sorted(DataSource.registry)
     beside = [entry.name for entry in Path().iterdir() if entry.is_dir()]
     near = nearest(scheme, known if colon else beside)
